@@ -1,0 +1,365 @@
+"""The gate chain: may anything start now, on which backend, and if not, why not?
+
+Facts are gathered once; a check is a function from them to verdicts, `DISPATCH_CHECKS` is the chain in its order.
+Pre-flight judges single tasks and is not here. A verdict says what its gate says whether or not anything is queued;
+`recordable` picks the holds that concern a queued task, for only those enter the window.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from scheduler_service.core.breaker import Admission, Breaker, BreakerSettings, BreakerState, admit, retry_time
+from scheduler_service.core.outcome_window import Window, low_rate
+from scheduler_service.core.reasons import Reason
+from scheduler_service.core.slot_budget import Pools, hold_reason
+
+
+class GuardMode(StrEnum):
+    """DISPATCH_RATE_GUARD."""
+
+    ENFORCE = "enforce"
+    OBSERVE = "observe"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSettings:
+    """The settings of the low-rate guard, and the breakers'."""
+
+    rate_threshold: float = 0.3
+    min_sample: int = 10
+    rate_guard: GuardMode = GuardMode.ENFORCE
+    low_rate_probe_interval: timedelta = timedelta(seconds=60)
+    breaker: BreakerSettings = field(default_factory=BreakerSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class BillingPause:
+    """A pause of one backend, or of all (`backend` empty), until a time."""
+
+    backend: str
+    until_time: datetime
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendFacts:
+    """What is known about one backend.
+
+    `queued` counts its queued tasks, `due` those that could be claimed now. `breakers` is its one breaker (shared) or
+    those of its live executors. `live_executors` are heard, not draining and have it configured. `max_runs` and
+    `running` are a remote backend's own limit over them; None: none known.
+    """
+
+    backend: str
+    local: bool
+    queued: int
+    due: int
+    live_executors: int
+    attempts: Window = field(default_factory=Window)
+    last_trickle_time: datetime | None = None
+    breakers: tuple[Breaker, ...] = ()
+    max_runs: int | None = None
+    running: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateFacts:
+    """All that the chain looks at; `pools` is the sum over executors, None while none has a resource sample."""
+
+    now: datetime
+    backends: tuple[BackendFacts, ...]
+    draining: tuple[str, ...] = ()
+    billing_pauses: tuple[BillingPause, ...] = ()
+    pools: Pools | None = None
+    settings: CheckSettings = field(default_factory=CheckSettings)
+
+    @property
+    def queued(self) -> int:
+        """Queued tasks of all backends."""
+        return sum(backend.queued for backend in self.backends)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What one gate says about one backend (empty: all). `would_hold`: it only observes, and would have held."""
+
+    name: str
+    backend: str
+    holds: bool
+    reason: Reason | None = None
+    value: str = ""
+    limit: str = ""
+    detail: str = ""
+    clears_time: datetime | None = None
+    would_hold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """How a backend that no gate holds may start: at most `limit` tasks (None: no limit of a gate).
+
+    `spends_trickle`: the one start takes the low-rate permit. `probe_only`: only as the probe of a breaker; it sets the
+    time of the last trickle too.
+    """
+
+    limit: int | None = None
+    spends_trickle: bool = False
+    probe_only: bool = False
+
+
+Check = Callable[[GateFacts], Iterator[Verdict]]
+
+
+def check_draining(facts: GateFacts) -> Iterator[Verdict]:
+    """Drained while any source says so."""
+    sources = ", ".join(sorted(facts.draining))
+    yield Verdict(
+        name="draining",
+        backend="",
+        holds=bool(facts.draining),
+        reason=Reason.DRAINING if facts.draining else None,
+        value=sources,
+        detail=f"draining by {sources}" if facts.draining else "not draining",
+    )
+
+
+def check_billing_pause(facts: GateFacts) -> Iterator[Verdict]:
+    """A pause of all, then of each backend; over at its very time."""
+    for backend in ("", *(b.backend for b in facts.backends)):
+        pauses = [p for p in facts.billing_pauses if p.backend == backend and p.until_time > facts.now]
+        pause = max(pauses, key=lambda p: p.until_time, default=None)
+        why = f": {pause.reason}" if pause and pause.reason else ""
+        yield Verdict(
+            name="billing_pause",
+            backend=backend,
+            holds=pause is not None,
+            reason=None if pause is None else Reason.BILLING_PAUSE,
+            detail="no pause" if pause is None else f"paused for billing{why}",
+            clears_time=None if pause is None else pause.until_time,
+        )
+
+
+def check_slots(facts: GateFacts) -> Iterator[Verdict]:
+    """The task pool for local backends, its own limit for a remote one; nothing without a live executor."""
+    for backend in facts.backends:
+        if backend.live_executors == 0:
+            yield Verdict(name="slots", backend=backend.backend, holds=False, detail="no executor to count slots on")
+        elif backend.local:
+            yield _local_slots(backend.backend, facts.pools)
+        else:
+            yield _remote_slots(backend)
+
+
+def _local_slots(backend: str, pools: Pools | None) -> Verdict:
+    reason = hold_reason(pools)
+    if pools is None:
+        return Verdict(name="slots", backend=backend, holds=True, reason=reason, detail="no resource sample yet")
+    pool = pools.task_pool
+    details = {
+        None: f"{pool.available} of {pool.budget} task slots free",
+        Reason.USER_TEAM_MODE: f"{pools.user.used} interactive sessions leave no task slot",
+        Reason.POOL_EXHAUSTED: "seats, reserve and pressure leave no task slot",
+        Reason.POOL_C_FULL: f"all {pool.budget} task slots are taken",
+    }
+    return Verdict(
+        name="slots",
+        backend=backend,
+        holds=reason is not None,
+        reason=reason,
+        value=str(pool.used),
+        limit=str(pool.budget),
+        detail=details[reason],
+    )
+
+
+def _remote_slots(backend: BackendFacts) -> Verdict:
+    full = backend.max_runs is not None and backend.running >= backend.max_runs
+    limit = "no limit" if backend.max_runs is None else f"{backend.max_runs} runs at once"
+    return Verdict(
+        name="slots",
+        backend=backend.backend,
+        holds=full,
+        reason=Reason.POOL_C_FULL if full else None,
+        value=str(backend.running),
+        limit="" if backend.max_runs is None else str(backend.max_runs),
+        detail=f"{backend.running} running, {limit}",
+    )
+
+
+def check_low_success_rate(facts: GateFacts) -> Iterator[Verdict]:
+    """Start attempts of the backend only: no block can feed itself. One task an interval, or a probe, still passes."""
+    settings = facts.settings
+    for backend in facts.backends:
+        window = backend.attempts
+        low = settings.rate_guard is not GuardMode.OFF and low_rate(
+            window, settings.rate_threshold, settings.min_sample
+        )
+        held = low and not _trickle_due(backend, facts) and not _probe_due(backend, facts)
+        enforced = settings.rate_guard is GuardMode.ENFORCE
+        yield Verdict(
+            name="low_success_rate",
+            backend=backend.backend,
+            holds=held and enforced,
+            reason=Reason.LOW_SUCCESS_RATE if held and enforced else None,
+            value="" if window.rate is None else f"{window.rate:.3f}",
+            limit=f"{settings.rate_threshold:g}",
+            detail=_rate_detail(window, low, held, settings),
+            clears_time=_trickle_time(backend, facts) if held and enforced else None,
+            would_hold=held and not enforced,
+        )
+
+
+def _rate_detail(window: Window, low: bool, held: bool, settings: CheckSettings) -> str:
+    counts = f"{window.success} of {window.total} starts succeeded"
+    if settings.rate_guard is GuardMode.OFF:
+        return f"{counts}; the guard is off"
+    if window.total < settings.min_sample:
+        return f"{counts}; judged from {settings.min_sample} on"
+    if not low:
+        return counts
+    return f"{counts}; waiting for the next single try" if held else f"{counts}; a single try may go"
+
+
+def _trickle_time(backend: BackendFacts, facts: GateFacts) -> datetime | None:
+    if backend.last_trickle_time is None:
+        return None
+    return backend.last_trickle_time + facts.settings.low_rate_probe_interval
+
+
+def _trickle_due(backend: BackendFacts, facts: GateFacts) -> bool:
+    due = _trickle_time(backend, facts)
+    # A permit spent in the future means that the clock went back: it must not hold until the clock has caught up.
+    return due is None or due <= facts.now or due > facts.now + facts.settings.low_rate_probe_interval
+
+
+def _admissions(backend: BackendFacts, facts: GateFacts) -> set[Admission]:
+    return {admit(breaker, facts.now, facts.settings.breaker) for breaker in backend.breakers}
+
+
+def _probe_due(backend: BackendFacts, facts: GateFacts) -> bool:
+    return Admission.PROBE in _admissions(backend, facts)
+
+
+def check_breaker(facts: GateFacts) -> Iterator[Verdict]:
+    """Holds a backend when every breaker it has says no; each executor's own is asked again where a task is placed."""
+    settings = facts.settings.breaker
+    for backend in facts.backends:
+        holds = _admissions(backend, facts) == {Admission.BLOCK}
+        retries = [t for b in backend.breakers if (t := retry_time(b, settings, facts.now)) is not None]
+        yield Verdict(
+            name="circuit_breaker_open",
+            backend=backend.backend,
+            holds=holds,
+            reason=Reason.CIRCUIT_BREAKER_OPEN if holds else None,
+            value=str(min((b.failures for b in backend.breakers), default=0)),
+            limit=str(settings.failure_threshold),
+            detail=_breaker_detail(backend.breakers, holds),
+            clears_time=min(retries, default=None) if holds else None,
+        )
+
+
+def _breaker_detail(breakers: Sequence[Breaker], holds: bool) -> str:
+    if not holds:
+        closed = not breakers or any(b.state is BreakerState.CLOSED for b in breakers)
+        return "closed" if closed else "open; a probe may go"
+    probing = any(b.state is BreakerState.HALF_OPEN for b in breakers)
+    reason = next((b.reason for b in breakers if b.reason), "")
+    return "a probe is under way" if probing else f"open: {reason}" if reason else "open"
+
+
+def check_availability(facts: GateFacts) -> Iterator[Verdict]:
+    """Whether any live executor has the backend configured."""
+    for backend in facts.backends:
+        absent = backend.live_executors == 0
+        yield Verdict(
+            name="availability",
+            backend=backend.backend,
+            holds=absent,
+            reason=Reason.NO_EXECUTOR if absent else None,
+            value=str(backend.live_executors),
+            limit="1",
+            detail="no executor answers for it" if absent else f"{backend.live_executors} executors",
+        )
+
+
+DISPATCH_CHECKS: tuple[Check, ...] = (
+    check_draining,
+    check_billing_pause,
+    check_slots,
+    check_low_success_rate,
+    check_breaker,
+    check_availability,
+)
+
+
+def evaluate(facts: GateFacts) -> list[Verdict]:
+    """Every gate's verdict in chain order, without stopping at a hold."""
+    return [verdict for check in DISPATCH_CHECKS for verdict in check(facts)]
+
+
+def first_hold(verdicts: Sequence[Verdict], backend: str | None = None) -> Verdict | None:
+    """The first verdict that holds; with `backend`, the first that holds it, be it as one or as all."""
+    return next((v for v in verdicts if v.holds and (backend is None or v.backend in ("", backend))), None)
+
+
+def recordable(facts: GateFacts, verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The holds that a tick records: for each backend with something queued the first that holds it, each gate once."""
+    found: list[Verdict] = []
+    for backend in facts.backends:
+        hold = first_hold(verdicts, backend.backend) if backend.queued else None
+        if hold is not None and hold not in found:
+            found.append(hold)
+    return found
+
+
+def permits(facts: GateFacts, verdicts: Sequence[Verdict]) -> dict[str, Permit]:
+    """For each backend that no gate holds, how it may start; a backend that is held is missing."""
+    settings = facts.settings
+    found: dict[str, Permit] = {}
+    for backend in facts.backends:
+        if first_hold(verdicts, backend.backend) is not None:
+            continue
+        low = settings.rate_guard is GuardMode.ENFORCE and low_rate(
+            backend.attempts, settings.rate_threshold, settings.min_sample
+        )
+        probe_only = bool(backend.breakers) and Admission.ALLOW not in _admissions(backend, facts)
+        if not low:
+            found[backend.backend] = Permit(probe_only=probe_only)
+        elif _probe_due(backend, facts):
+            found[backend.backend] = Permit(limit=1, probe_only=True)
+        else:
+            found[backend.backend] = Permit(limit=1, spends_trickle=True)
+    return found
+
+
+def would_dispatch(facts: GateFacts, verdicts: Sequence[Verdict]) -> bool:
+    """Whether a tick now would start something, as far as gates and due times tell."""
+    return any(b.due > 0 and first_hold(verdicts, b.backend) is None for b in facts.backends)
+
+
+def sentence(facts: GateFacts, verdicts: Sequence[Verdict]) -> str:
+    """The one sentence that says why nothing starts, or that something would."""
+    concerned = [b for b in facts.backends if b.queued]
+    if not concerned:
+        hold = first_hold(verdicts, "")
+        return f"Nothing is queued; a new task would be held: {_words(hold)}." if hold else "Nothing is queued."
+    holds = {b.backend: first_hold(verdicts, b.backend) for b in concerned}
+    distinct = [hold for hold in dict.fromkeys(holds.values()) if hold is not None]
+    held = "; ".join(_words(hold) for hold in distinct)
+    if would_dispatch(facts, verdicts):
+        names = ", ".join(b.backend for b in concerned if b.due and holds[b.backend] is None)
+        return f"The next tick starts tasks on {names}" + (f"; held: {held}." if held else ".")
+    if held and all(holds.values()):
+        return f"Nothing starts: {held}."
+    waiting = sum(b.queued for b in concerned if holds[b.backend] is None)
+    own = f"{waiting} queued {'task waits' if waiting == 1 else 'tasks wait'} for a back-off, a time or a prerequisite"
+    return f"Nothing starts: {own}" + (f"; held: {held}." if held else ".")
+
+
+def _words(hold: Verdict) -> str:
+    where = f"{hold.backend}: " if hold.backend else ""
+    until = f" until {hold.clears_time:%Y-%m-%d %H:%M:%S} UTC" if hold.clears_time else ""
+    return f"{where}{hold.detail}{until} ({hold.reason})"

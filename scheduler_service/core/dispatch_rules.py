@@ -1,0 +1,25 @@
+"""The numbers that decide: the contract's constants as one value, with their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from scheduler_service.core.dispatch_checks import CheckSettings
+from scheduler_service.core.routing import DEFAULT_BACKENDS, DEFAULT_ROUTES, Backend
+from scheduler_service.core.slot_budget import INTERACTIVE_RESERVE
+from scheduler_service.core.verdicts import RetrySettings
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchRules:
+    """WINDOW_MS, LEASE_TTL_MS, INTERACTIVE_RESERVE, and by part the gates', the retries' and the routing's."""
+
+    window: timedelta = timedelta(hours=1)
+    lease_ttl: timedelta = timedelta(minutes=10)
+    interactive_reserve: int = INTERACTIVE_RESERVE
+    checks: CheckSettings = field(default_factory=CheckSettings)
+    retries: RetrySettings = field(default_factory=RetrySettings)
+    backends: Mapping[str, Backend] = field(default_factory=lambda: DEFAULT_BACKENDS)
+    routes: Mapping[str, str] = field(default_factory=lambda: DEFAULT_ROUTES)

@@ -1,0 +1,101 @@
+"""Pre-flight: is a task worth starting? Five checks, all findings collected; no finding means it passes.
+
+The rules and figures are the reference's (2.5), its known misfires included: a run of more than three x and a feature
+about a "todo list" count as placeholders. What differs: task type and skill are really looked at (the reference did
+not load them), and a finding quarantines the task instead of leaving it in front of the queue for ever.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from scheduler_service.core.task import Priority, Task
+
+TITLE_MIN_CHARS = 5
+BODY_MIN_CHARS = 20
+KNOWN_SKILLS: tuple[str, ...] = ("dev", "qa", "audit", "review")
+BODY_LENGTH_EXEMPT_TYPES: frozenset[str] = frozenset({"dept_heartbeat", "codex_qa", "initiative_verify"})
+
+_FENCED_CODE = re.compile(r"```.*?```", re.DOTALL)
+_INLINE_CODE = re.compile(r"`[^`]*`")
+# Word borders are ASCII's, as in the reference: a placeholder between CJK characters is one too.
+_PLACEHOLDER_WORD = re.compile(r"\b(?:todo|tbd|fixme)\b", re.ASCII)
+_PLACEHOLDER_X = re.compile(r"(?<![^\x00-\x7f])xxx(?![^\x00-\x7f])")
+_PLACEHOLDER_BODIES: frozenset[str] = frozenset({"test", "fix", "update"})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong with a task, and what would mend it."""
+
+    issue: str
+    suggestion: str
+
+
+def body_of(task: Task) -> str:
+    """The text that is judged: the description, or `payload.prd_content` if the description is the empty string."""
+    if task.description:
+        return task.description
+    prd_content = task.payload.get("prd_content")
+    return prd_content if isinstance(prd_content, str) else ""
+
+
+def check(task: Task) -> tuple[Finding, ...]:
+    """All findings about a task, in the order of the checks."""
+    body = body_of(task)
+    return (
+        *_check_title(task.title),
+        *_check_body(task.task_type, body),
+        *_check_priority(task.priority),
+        *_check_skill(task.skill),
+        *_check_placeholder(body),
+    )
+
+
+def describe(findings: tuple[Finding, ...]) -> str:
+    """The findings as the text that a quarantined task's error shows."""
+    return "; ".join(f"{finding.issue} ({finding.suggestion})" for finding in findings)
+
+
+def _check_title(title: str) -> Iterator[Finding]:
+    length = len(title.strip())
+    if length == 0:
+        yield Finding("the title is blank", "give the task a title that says what is to be done")
+    elif length < TITLE_MIN_CHARS:
+        yield Finding(
+            f"the title has {length} characters, fewer than {TITLE_MIN_CHARS}", "say in the title what is to be done"
+        )
+
+
+def _check_body(task_type: str, body: str) -> Iterator[Finding]:
+    if task_type.lower() in BODY_LENGTH_EXEMPT_TYPES:
+        return
+    length = len(body.strip())
+    if length == 0:
+        yield Finding("there is no description", "describe the work in description or payload.prd_content")
+    elif length < BODY_MIN_CHARS:
+        yield Finding(
+            f"the description has {length} characters, fewer than {BODY_MIN_CHARS}",
+            "describe the work so that somebody else could do it",
+        )
+
+
+def _check_priority(priority: Priority) -> Iterator[Finding]:
+    if priority not in frozenset(Priority):
+        yield Finding(f"the priority {priority} is unknown", "use P0, P1 or P2")
+
+
+def _check_skill(skill: str) -> Iterator[Finding]:
+    if skill and skill.removeprefix("/") not in KNOWN_SKILLS:
+        yield Finding(f"the skill {skill[:64]!r} is unknown", f"use one of {', '.join(KNOWN_SKILLS)}, or none")
+
+
+def _check_placeholder(body: str) -> Iterator[Finding]:
+    prose = _INLINE_CODE.sub("", _FENCED_CODE.sub("", body)).lower()
+    found = _PLACEHOLDER_WORD.search(prose) or _PLACEHOLDER_X.search(prose)
+    word = found.group() if found else prose.strip() if prose.strip() in _PLACEHOLDER_BODIES else ""
+    if word:
+        yield Finding(
+            f"the description holds the placeholder {word!r}",
+            "replace it by what is meant; inside backticks it is taken for code",
+        )

@@ -1,0 +1,165 @@
+"""A run: one claim of one task, from the claim to its end, and what an executor reports of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
+
+
+class RunState(StrEnum):
+    """What a run is doing, as far as the scheduler knows."""
+
+    DISPATCHING = "dispatching"  # claimed; no executor has said yes or no yet
+    ACCEPTED = "accepted"  # journalled by its executor; its start verdict is not known yet
+    RUNNING = "running"  # its start succeeded
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One claim. `breaker_generation` is that of the claim: outcomes of older generations are ignored by the breaker."""
+
+    run_id: UUID
+    task_id: UUID
+    fence: int
+    executor_id: str
+    backend: str
+    breaker_key: str
+    breaker_generation: int
+    is_probe: bool
+    claim_time: datetime
+    lease_until: datetime | None
+    state: RunState = RunState.DISPATCHING
+    verdict: StartVerdict | None = None
+    verdict_reason: str = ""
+    outcome: OutcomeClass | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    error: str = ""
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    accept_time: datetime | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    renew_seq: int = 0
+
+    def accepted(self, now: datetime) -> Run:
+        """The executor has journalled it. Never moves a run back."""
+        if self.state is not RunState.DISPATCHING:
+            return self
+        return replace(self, state=RunState.ACCEPTED, accept_time=now)
+
+    def judged(self, verdict: StartVerdict, reason: str, now: datetime) -> Run:
+        """Its start verdict is known; a successful one means that it runs."""
+        running = verdict is StartVerdict.SUCCESS
+        return replace(
+            self,
+            verdict=verdict,
+            verdict_reason=reason,
+            state=RunState.RUNNING if running else self.state,
+            accept_time=self.accept_time or now,
+            start_time=now if running else self.start_time,
+        )
+
+    def ended(
+        self,
+        outcome: OutcomeClass,
+        now: datetime,
+        *,
+        exit_code: int | None = None,
+        signal: int | None = None,
+        error: str = "",
+    ) -> Run:
+        """It is over."""
+        return replace(
+            self, state=RunState.ENDED, outcome=outcome, end_time=now, exit_code=exit_code, signal=signal, error=error
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What an executor says of a run. `verdict` and `outcome` are None until they are known."""
+
+    run_id: UUID
+    task_id: UUID
+    fence: int
+    live: bool
+    verdict: StartVerdict | None = None
+    verdict_reason: str = ""
+    verdict_detail: str = ""
+    outcome: OutcomeClass | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    result: str = ""
+    error: str = ""
+    error_class: str = ""
+    retry_time: datetime | None = None
+    usage: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BackendReport:
+    """One backend of an executor. `max_runs` 0: gated by the machine's slots."""
+
+    backend: str
+    local: bool
+    configured: bool
+    available: bool
+    reason: str
+    detail: str
+    max_runs: int
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorReport:
+    """An executor's snapshot: its capacity and backends, with the boot and the stamp that leases count from."""
+
+    executor_id: str
+    boot_id: str
+    stamp: int
+    draining: bool
+    version: str
+    resources_ok: bool
+    resources_reason: str
+    max_seats: int
+    physical_capacity: int
+    effective_slots: int
+    max_pressure: float
+    headed_sessions: int
+    backends: Sequence[BackendReport] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunOrder:
+    """What an executor is sent to start a run."""
+
+    run_id: UUID
+    task_id: UUID
+    fence: int
+    executor_id: str
+    backend: str
+    title: str
+    description: str
+    task_type: str
+    payload: Mapping[str, Any]
+    timeout: timedelta
+    skill: str
+    permission_mode: str
+    model: str
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchAnswer:
+    """An executor's answer to one order: accepted, or rejected with the executor's own code."""
+
+    run_id: UUID
+    accepted: bool
+    reason: str = ""
+    detail: str = ""

@@ -1,0 +1,272 @@
+"""The gate chain: order, scope of each gate, what is recorded, and the one sentence."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from scheduler_service.core.breaker import Breaker, BreakerState
+from scheduler_service.core.dispatch_checks import (
+    BackendFacts,
+    BillingPause,
+    GateFacts,
+    Permit,
+    Verdict,
+    evaluate,
+    first_hold,
+    permits,
+    recordable,
+    sentence,
+    would_dispatch,
+)
+from scheduler_service.core.outcome_window import merge
+from scheduler_service.core.reasons import Reason
+from scheduler_service.core.slot_budget import ExecutorCapacity, Pools, compute_pools
+
+NOW = datetime(2026, 2, 25, 12, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def pools(**changes: Any) -> Pools:
+    return compute_pools(replace(ExecutorCapacity("alpha", 12, 12, 0, 0, 0.1), **changes), internal_active=False)
+
+
+RUN = BackendFacts(
+    backend="cecelia-run",
+    local=True,
+    queued=2,
+    due=2,
+    live_executors=1,
+    breakers=(Breaker("cecelia-run@alpha"),),
+)
+HK = BackendFacts(
+    backend="hk-minimax",
+    local=False,
+    queued=1,
+    due=1,
+    live_executors=1,
+    breakers=(Breaker("hk-minimax"),),
+    max_runs=8,
+)
+OPEN = Breaker("hk-minimax", BreakerState.OPEN, failures=3, opened_time=NOW, reason="failure_threshold_reached")
+CLEAR = GateFacts(now=NOW, backends=(RUN, HK), pools=pools())
+
+
+def given(**changes: Any) -> GateFacts:
+    return replace(CLEAR, **changes)
+
+
+def with_run(**changes: Any) -> GateFacts:
+    return replace(CLEAR, backends=(replace(RUN, **changes), HK))
+
+
+def with_hk(**changes: Any) -> GateFacts:
+    return replace(CLEAR, backends=(RUN, replace(HK, **changes)))
+
+
+def holds(facts: GateFacts) -> list[tuple[str, Reason | None]]:
+    return [(v.backend, v.reason) for v in evaluate(facts) if v.holds]
+
+
+def verdict(facts: GateFacts, name: str, backend: str) -> Verdict:
+    (found,) = (v for v in evaluate(facts) if v.name == name and v.backend == backend)
+    return found
+
+
+def test_clear_facts_hold_nothing() -> None:
+    assert holds(CLEAR) == []
+    assert all(v.reason is None and v.clears_time is None for v in evaluate(CLEAR))
+    assert permits(CLEAR, evaluate(CLEAR)) == {"cecelia-run": Permit(), "hk-minimax": Permit()}
+
+
+def test_the_chain_is_in_order_and_never_stops() -> None:
+    worst = GateFacts(
+        now=NOW,
+        backends=(replace(RUN, live_executors=0), replace(HK, breakers=(OPEN,), running=8)),
+        draining=("operator",),
+        billing_pauses=(BillingPause("", NOW + HOUR), BillingPause("hk-minimax", NOW + HOUR)),
+    )
+    verdicts = evaluate(worst)
+    assert list(dict.fromkeys(v.name for v in verdicts)) == [
+        "draining",
+        "billing_pause",
+        "slots",
+        "low_success_rate",
+        "circuit_breaker_open",
+        "availability",
+    ]
+    assert holds(worst) == [
+        ("", Reason.DRAINING),
+        ("", Reason.BILLING_PAUSE),
+        ("hk-minimax", Reason.BILLING_PAUSE),
+        ("hk-minimax", Reason.POOL_C_FULL),
+        ("hk-minimax", Reason.CIRCUIT_BREAKER_OPEN),
+        ("cecelia-run", Reason.NO_EXECUTOR),
+    ]
+    first = first_hold(verdicts)
+    assert first is not None
+    assert first.reason is Reason.DRAINING
+
+
+class TestGates:
+    def test_drain_by_any_source(self) -> None:
+        drained = verdict(given(draining=("operator", "deploy")), "draining", "")
+        assert (drained.holds, drained.value) == (True, "deploy, operator")
+
+    @pytest.mark.parametrize(("until", "held"), [(NOW - HOUR, False), (NOW, False), (NOW + HOUR, True)])
+    def test_a_billing_pause_is_over_at_its_time(self, until: datetime, held: bool) -> None:
+        paused = verdict(given(billing_pauses=(BillingPause("", until),)), "billing_pause", "")
+        assert (paused.holds, paused.clears_time) == (held, until if held else None)
+
+    def test_a_billing_pause_of_one_backend_leaves_the_other(self) -> None:
+        facts = given(
+            billing_pauses=(
+                BillingPause("hk-minimax", NOW + HOUR, "cap reached"),
+                BillingPause("hk-minimax", NOW + 2 * HOUR, "quota"),
+            )
+        )
+        assert holds(facts) == [("hk-minimax", Reason.BILLING_PAUSE)]
+        paused = verdict(facts, "billing_pause", "hk-minimax")
+        assert (paused.clears_time, paused.detail) == (NOW + 2 * HOUR, "paused for billing: quota")
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [
+            ({"running_local": 10}, Reason.POOL_C_FULL),
+            ({"slots_from_resources": 0}, Reason.POOL_EXHAUSTED),
+            ({"sessions": 3, "running_local": 7}, Reason.USER_TEAM_MODE),
+        ],
+    )
+    def test_slots_gate_only_local_backends(self, changes: dict[str, Any], reason: Reason) -> None:
+        assert holds(given(pools=pools(**changes))) == [("cecelia-run", reason)]
+
+    def test_no_sample_refuses_local_work_only(self) -> None:
+        assert holds(given(pools=None)) == [("cecelia-run", Reason.POOL_EXHAUSTED)]
+        assert "sample" in verdict(given(pools=None), "slots", "cecelia-run").detail
+
+    def test_without_an_executor_no_executor_is_what_shows(self) -> None:
+        facts = replace(with_run(live_executors=0), pools=None)
+        assert holds(facts) == [("cecelia-run", Reason.NO_EXECUTOR)]
+
+    @pytest.mark.parametrize(
+        ("running", "max_runs", "full"), [(7, 8, False), (8, 8, True), (9, 8, True), (99, None, False)]
+    )
+    def test_a_remote_backend_has_a_limit_of_its_own(self, running: int, max_runs: int | None, full: bool) -> None:
+        facts = with_hk(running=running, max_runs=max_runs)
+        assert holds(facts) == ([("hk-minimax", Reason.POOL_C_FULL)] if full else [])
+        slots = verdict(facts, "slots", "hk-minimax")
+        assert (slots.value, slots.limit) == (str(running), "" if max_runs is None else str(max_runs))
+
+    def test_an_open_breaker_holds_its_backend(self) -> None:
+        facts = with_hk(breakers=(OPEN,))
+        assert holds(facts) == [("hk-minimax", Reason.CIRCUIT_BREAKER_OPEN)]
+        held = verdict(facts, "circuit_breaker_open", "hk-minimax")
+        assert (held.value, held.limit, held.clears_time) == ("3", "3", NOW + timedelta(minutes=30))
+        assert held.detail == "open: failure_threshold_reached"
+
+    @pytest.mark.parametrize(
+        ("breakers", "held", "detail"),
+        [
+            ((), False, "closed"),
+            ((replace(OPEN, opened_time=NOW - HOUR),), False, "open; a probe may go"),
+            ((replace(OPEN, state=BreakerState.HALF_OPEN),), True, "a probe is under way"),
+            ((OPEN, replace(OPEN, state=BreakerState.HALF_OPEN)), True, "a probe is under way"),
+            ((OPEN, Breaker("cecelia-run@beta")), False, "closed"),
+            ((replace(OPEN, reason=""),), True, "open"),
+        ],
+    )
+    def test_a_breaker_gate_holds_only_when_every_breaker_says_no(
+        self, breakers: tuple[Breaker, ...], held: bool, detail: str
+    ) -> None:
+        result = verdict(with_run(breakers=breakers), "circuit_breaker_open", "cecelia-run")
+        assert (result.holds, result.detail) == (held, detail)
+
+    def test_half_open_alone_clears_at_no_known_time(self) -> None:
+        facts = with_hk(breakers=(replace(OPEN, state=BreakerState.HALF_OPEN),))
+        assert verdict(facts, "circuit_breaker_open", "hk-minimax").clears_time is None
+
+
+class TestPermits:
+    def test_a_probe_is_all_that_may_start(self) -> None:
+        due = replace(OPEN, opened_time=NOW - HOUR)
+        facts = with_hk(breakers=(due,))
+        assert permits(facts, evaluate(facts))["hk-minimax"] == Permit(probe_only=True)
+
+    def test_one_closed_breaker_lets_all_start(self) -> None:
+        facts = with_run(breakers=(replace(OPEN, opened_time=NOW - HOUR), Breaker("cecelia-run@beta")))
+        assert permits(facts, evaluate(facts))["cecelia-run"] == Permit()
+
+    def test_a_held_backend_has_none(self) -> None:
+        facts = with_hk(breakers=(OPEN,))
+        assert set(permits(facts, evaluate(facts))) == {"cecelia-run"}
+
+
+class TestRecordable:
+    def record(self, facts: GateFacts) -> list[tuple[str, Reason | None]]:
+        return [(v.backend, v.reason) for v in recordable(facts, evaluate(facts))]
+
+    def test_nothing_queued_records_nothing(self) -> None:
+        facts = given(backends=(replace(RUN, queued=0, due=0), replace(HK, queued=0, due=0)), draining=("operator",))
+        assert verdict(facts, "draining", "").holds
+        assert self.record(facts) == []
+
+    def test_a_gate_of_all_is_recorded_once(self) -> None:
+        assert self.record(given(draining=("operator",))) == [("", Reason.DRAINING)]
+
+    def test_each_backend_records_the_first_that_holds_it(self) -> None:
+        facts = given(
+            backends=(replace(RUN, live_executors=0), replace(HK, running=8, breakers=(OPEN,))),
+        )
+        assert self.record(facts) == [("cecelia-run", Reason.NO_EXECUTOR), ("hk-minimax", Reason.POOL_C_FULL)]
+
+    def test_a_task_in_back_off_is_concerned_too(self) -> None:
+        assert self.record(with_hk(breakers=(OPEN,), due=0)) == [("hk-minimax", Reason.CIRCUIT_BREAKER_OPEN)]
+
+    def test_a_hold_that_concerns_no_task_is_not_recorded(self) -> None:
+        assert self.record(with_hk(breakers=(OPEN,), queued=0, due=0)) == []
+
+
+class TestSentence:
+    def say(self, facts: GateFacts) -> str:
+        return sentence(facts, evaluate(facts))
+
+    def test_would_dispatch(self) -> None:
+        assert would_dispatch(CLEAR, evaluate(CLEAR))
+        assert self.say(CLEAR) == "The next tick starts tasks on cecelia-run, hk-minimax."
+
+    def test_one_backend_held(self) -> None:
+        text = self.say(with_hk(breakers=(OPEN,)))
+        assert text == (
+            "The next tick starts tasks on cecelia-run; held: hk-minimax: open: failure_threshold_reached until "
+            "2026-02-25 12:30:00 UTC (circuit_breaker_open)."
+        )
+
+    def test_all_held(self) -> None:
+        facts = given(draining=("operator",))
+        assert not would_dispatch(facts, evaluate(facts))
+        assert self.say(facts) == "Nothing starts: draining by operator (draining)."
+
+    def test_nothing_queued(self) -> None:
+        empty = given(backends=(replace(RUN, queued=0, due=0), replace(HK, queued=0, due=0)))
+        assert empty.queued == 0
+        assert self.say(empty) == "Nothing is queued."
+        drained = replace(empty, draining=("operator",))
+        assert self.say(drained) == "Nothing is queued; a new task would be held: draining by operator (draining)."
+        assert not would_dispatch(empty, evaluate(empty))
+
+    def test_tasks_that_wait_by_themselves(self) -> None:
+        one = given(backends=(replace(RUN, queued=1, due=0),))
+        assert self.say(one) == "Nothing starts: 1 queued task waits for a back-off, a time or a prerequisite."
+        both = given(backends=(replace(RUN, due=0), replace(HK, breakers=(OPEN,))))
+        text = self.say(both)
+        assert text.startswith("Nothing starts: 2 queued tasks wait for")
+        assert "held: hk-minimax: open" in text
+
+
+def test_the_low_rate_gate_stands_before_the_breaker() -> None:
+    bad = merge([(False, "executor_failed", 10)], NOW)
+    facts = with_hk(attempts=bad, last_trickle_time=NOW, breakers=(OPEN,))
+    held = first_hold(evaluate(facts), "hk-minimax")
+    assert held is not None
+    assert held.reason is Reason.LOW_SUCCESS_RATE
