@@ -163,3 +163,45 @@ class DispatchAnswer:
     accepted: bool
     reason: str = ""
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderIdentity:
+    """What every mutating call to an executor carries."""
+
+    cluster_id: UUID
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """An executor's own boot and clock, as it last sent them; leases count from it. `stamp` in nanoseconds."""
+
+    boot_id: str
+    stamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayEnd:
+    """Every running and unacknowledged run has been reported on this opening of the stream."""
+
+    runs: int
+
+
+WatchMessage = ExecutorReport | RunReport | ReplayEnd
+"""What an executor's stream carries."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenewAnswer:
+    """`unknown`: named runs that the executor does not know; `unnamed`: live runs of our cluster that were not named."""
+
+    unknown: tuple[UUID, ...]
+    unnamed: tuple[UUID, ...]
+
+
+class CancelAnswer(StrEnum):
+    """What an executor says to CancelRun."""
+
+    ENDING = "ending"  # its end will be reported, or has been
+    REFUSED = "refused"  # never seen, and never to be begun

@@ -1,0 +1,276 @@
+"""Puts the executor together, starts it, stops it: the only module that knows all of its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import timedelta
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import structlog
+from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
+from prometheus_client import CollectorRegistry
+
+from executor_service.core.admission import ResourceReport
+from executor_service.core.run import RunRecord, RunSpec
+from executor_service.errors import JournalError
+from executor_service.host.processes import boot_id
+from executor_service.host.resource_sampler import ResourceSampler
+from executor_service.metrics import ExecutorMetrics
+from executor_service.rpc.executor_servicer import SNAPSHOT_EVERY_S, ExecutorServicer
+from executor_service.runs.journal import Journal
+from executor_service.runs.manager import CallerIdentity, RunManager, StaleTerm
+from executor_service.runs.ports import Backend
+from executor_service.runs.watching import TooSlow
+from executor_service.settings import ExecutorSettings
+from service_runtime.clock import SystemClock
+from service_runtime.errors import FailedPrecondition, ResourceExhausted, Unavailable
+from service_runtime.grpc_server import GrpcServer, OfferedService
+from service_runtime.http_server import HttpServer, Readiness, operational_routes
+from service_runtime.lifecycle import Background, Cleanups, StartupError, exit_at_the_latest, until_signal
+from service_runtime.metrics import distribution_version
+
+_log = structlog.get_logger(__name__)
+
+ERROR_DOMAIN = "dispatch.cecelia"
+DISTRIBUTION = "cecelia-dispatch"
+SERVICE_NAME = "cecelia.executor.v1.ExecutorService"
+BACKEND_GROUP = "cecelia_dispatch.backends"
+GRACE_S = 2.0
+FORGET_EVERY_S = 600.0
+METRICS_EVERY_S = 1.0
+
+
+def load_backends(settings: ExecutorSettings, environ: Mapping[str, str]) -> dict[str, Backend]:
+    """Every backend that an installed distribution offers. Raises StartupError for one that cannot be made."""
+    backends: dict[str, Backend] = {}
+    for entry in entry_points(group=BACKEND_GROUP):
+        try:
+            backends[entry.name] = entry.load()(settings, environ)
+        except Exception as error:
+            raise StartupError(f"the backend {entry.name} cannot be made: {type(error).__name__}: {error}") from error
+    return dict(sorted(backends.items()))
+
+
+class Executor:
+    """The running executor as its rpcs see it: see rpc.executor_servicer.ExecutorPart."""
+
+    def __init__(self, executor_id: str, version: str, manager: RunManager) -> None:
+        self.executor_id = executor_id
+        self.version = version
+        self._manager = manager
+
+    def resources(self) -> ResourceReport:
+        return self._manager.resources.report()
+
+    def running_local(self) -> int:
+        return self._manager.running()
+
+    def backends(self) -> list[tuple[str, bool, int, int, bool, str, str]]:
+        rows = []
+        for name, backend in self._manager.backends.items():
+            reason, detail = self._manager.availability(backend)
+            running = self._manager.running(name)
+            rows.append((name, backend.local, backend.max_runs, running, reason != "config_error", reason, detail))
+        return rows
+
+    @property
+    def draining(self) -> bool:
+        return self._manager.draining
+
+    def stamp(self) -> tuple[str, int]:
+        return self._manager.boot_id, self._manager.now_stamp()
+
+    async def dispatch(
+        self, specs: Sequence[RunSpec], cluster_id: str, term: int, boot_id_: str, stamp: int
+    ) -> list[tuple[str, bool, str, str]]:
+        with _callers_words():
+            answers = await self._manager.dispatch(specs, CallerIdentity(cluster_id, term, boot_id_, stamp))
+        return [(answer.run_id, answer.accepted, answer.reason, answer.detail) for answer in answers]
+
+    def record(self, run_id: str) -> RunRecord | None:
+        return self._manager.record(run_id)
+
+    def is_refused(self, run_id: str) -> bool:
+        return self._manager.is_refused(run_id)
+
+    def records(self, *, live_only: bool) -> list[RunRecord]:
+        return self._manager.records(live_only=live_only)
+
+    async def cancel(self, run_id: str, reason: str, cluster_id: str, term: int) -> RunRecord | None:
+        with _callers_words():
+            return await self._manager.cancel(run_id, reason, CallerIdentity(cluster_id, term))
+
+    async def watch(self, cluster_id: str, term: int) -> AsyncGenerator[RunRecord | int | None, None]:
+        with _callers_words():
+            await self._manager.note_term(CallerIdentity(cluster_id, term))
+        # Watching begins before the replay, so that nothing falls between the two.
+        with self._manager.watchers.watch(cluster_id) as watcher:
+            replay = self._manager.open_records(cluster_id)
+            for record in replay:
+                yield record
+            yield len(replay)
+            while True:
+                try:
+                    yield await watcher.next(SNAPSHOT_EVERY_S)
+                except TooSlow:
+                    raise ResourceExhausted(
+                        "the stream was read too slowly; open it anew", reason="TOO_SLOW", retry_after=timedelta(seconds=1)
+                    ) from None
+
+    async def acknowledge(self, run_ids: Sequence[str], cluster_id: str, term: int) -> int:
+        with _callers_words():
+            return await self._manager.acknowledge(run_ids, CallerIdentity(cluster_id, term))
+
+    async def renew(
+        self,
+        run_ids: Sequence[str],
+        end_runs: Sequence[str],
+        lease_ttl: timedelta,
+        cluster_id: str,
+        term: int,
+        boot_id_: str,
+        stamp: int,
+    ) -> tuple[list[str], list[str], list[str]]:
+        caller = CallerIdentity(cluster_id, term, boot_id_, stamp)
+        with _callers_words():
+            return await self._manager.renew(run_ids, end_runs, lease_ttl, caller)
+
+
+class _callers_words:  # noqa: N801 - reads as what it does
+    """Our errors as what callers may see."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, StaleTerm):
+            raise FailedPrecondition(str(error), reason="stale_term") from error
+        if isinstance(error, JournalError):
+            _log.error("journal_failed", error=str(error))
+            raise Unavailable(
+                "the journal cannot be written; try again", reason="JOURNAL_FAILED", retry_after=timedelta(seconds=5)
+            ) from error
+
+
+class ExecutorApp:
+    """One executor process. `grpc_port` and `http_port` are known after `start`."""
+
+    def __init__(self, settings: ExecutorSettings, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._registry = CollectorRegistry()
+        version = distribution_version(DISTRIBUTION)
+        self._clock = SystemClock()
+        self._data_dir = Path(settings.executor_data_dir).expanduser()
+        self._journal = Journal(self._data_dir)
+        self._sampler = ResourceSampler(settings.limits, settings.session_process_name, self._clock)
+        backends = load_backends(settings, environ)
+        self._metrics = ExecutorMetrics(self._registry, version, backends)
+        self.manager = RunManager(
+            self._journal,
+            backends,
+            self._sampler,
+            self._clock,
+            boot_id=boot_id(),
+            now_stamp=lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+            on_end=self._metrics.run_ended,
+        )
+        servicer = ExecutorServicer(Executor(settings.executor_id, version, self.manager))
+        self._grpc = GrpcServer(
+            settings.executor_grpc_address,
+            "EXECUTOR_GRPC_ADDRESS",
+            [OfferedService(pb_grpc.add_ExecutorServiceServicer_to_server, servicer, SERVICE_NAME)],
+            domain=ERROR_DOMAIN,
+            durations=self._metrics.rpc_durations,
+        )
+        self._http = HttpServer(
+            settings.executor_http_address,
+            "EXECUTOR_HTTP_ADDRESS",
+            operational_routes(self._registry, self._readiness),
+        )
+        self._background = Background()
+        self._cleanups = Cleanups()
+        self.grpc_port = 0
+        self.http_port = 0
+
+    def _readiness(self) -> Readiness:
+        if self.manager.draining:
+            return Readiness(False, "draining")
+        if not self._sampler.first_sample.is_set():
+            return Readiness(False, "no resource sample yet")
+        return Readiness(True)
+
+    async def start(self) -> None:
+        """Binds, takes the journal up, serves. Raises StartupError."""
+        self.grpc_port = self._grpc.bind()
+        self.http_port = self._http.bind()
+        self._cleanups.add("http", self._http.stop)
+        try:
+            self._journal.open()
+            self._cleanups.add("journal", self._close_journal)
+            self.manager.load()
+        except JournalError as error:
+            await self._cleanups.run()
+            raise StartupError(str(error)) from error
+        self._cleanups.add("background work", self._background.stop)
+        self._background.start("resources", self._sampler.run())
+        self._background.start("housekeeping", self._keep_house())
+        self._background.start("metrics", self._keep_metrics())
+        await self._grpc.start()
+        self._cleanups.add("grpc", lambda: self._grpc.stop(GRACE_S))
+        await self._http.start()
+        self._background.start("serving", self._serve_when_sampled())
+        self._write_ports()
+        _log.info(
+            "executor_started",
+            executor_id=self._settings.executor_id,
+            grpc_port=self.grpc_port,
+            http_port=self.http_port,
+            data_dir=str(self._data_dir),
+        )
+
+    async def _close_journal(self) -> None:
+        self._journal.close()
+
+    def _write_ports(self) -> None:
+        """Where the executor listens, for whoever let the system choose the ports."""
+        ports = {"grpc": self.grpc_port, "http": self.http_port}
+        temporary = self._data_dir / ".ports.json.new"
+        temporary.write_text(json.dumps(ports), encoding="ascii")
+        temporary.rename(self._data_dir / "ports.json")
+
+    async def _serve_when_sampled(self) -> None:
+        await self._sampler.first_sample.wait()
+        if not self.manager.draining:
+            await self._grpc.set_serving(True)
+            self.manager.watchers.publish_snapshot()
+
+    async def _keep_house(self) -> None:
+        retention = timedelta(milliseconds=self._settings.run_retention_ms)
+        while True:
+            await self.manager.forget(self._clock.now() - retention)
+            await asyncio.sleep(FORGET_EVERY_S)
+
+    async def _keep_metrics(self) -> None:
+        while True:
+            self._metrics.observe(self._sampler.report(), self.manager.records(live_only=True))
+            await asyncio.sleep(METRICS_EVERY_S)
+
+    async def run(self) -> int:
+        """Starts, serves until a signal, stops. The process's exit status."""
+        await self.start()
+        asked = await until_signal(self._background)
+        await self.stop()
+        return 0 if asked else 1
+
+    async def stop(self) -> None:
+        """Drains; runs go on under their guards, unless they are to end with the executor."""
+        drain = self._settings.drain if self._settings.executor_end_runs_on_stop else timedelta(0)
+        exit_at_the_latest(drain.total_seconds() + 60)
+        await self._grpc.set_serving(False)
+        await self.manager.stop(end_runs=self._settings.executor_end_runs_on_stop, drain=drain)
+        await self._cleanups.run()
+        _log.info("executor_stopped", executor_id=self._settings.executor_id)

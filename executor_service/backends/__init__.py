@@ -1,0 +1,1 @@
+"""Where runs are carried out: one file each, found by entry point."""

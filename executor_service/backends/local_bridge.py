@@ -1,0 +1,262 @@
+"""Runs tasks as local processes: `$CECELIA_RUN_PATH <task_id> <run_id> <prompt_file>` under a guard of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from executor_service.core.run import RESULT_MAX_BYTES, EndReport, RunOutcome, RunSpec, StartReport, StartVerdict
+from executor_service.errors import BackendError
+from executor_service.host import guard
+from executor_service.host.processes import ProcessIdentity, SpawnedGuard, end_leftovers
+from executor_service.runs.ports import Reporter
+from executor_service.settings import ExecutorSettings
+
+_log = structlog.get_logger(__name__)
+
+NAME = "cecelia-run"
+INHERITED = ("PATH", "HOME", "LANG", "TZ")
+GRACE_S = 10.0
+LOG_MAX_BYTES = 16 * 1024 * 1024
+OUTCOME_MAX_BYTES = 64 * 1024
+OUTCOME_CLASSES = frozenset({"billing_cap", "rate_limit", "auth", "network", "resource", "task"})
+EXECUTOR_FAILED = "executor_failed"
+_KEY = re.compile(r"\W")
+
+
+class LocalBridge:
+    """The backend `cecelia-run`."""
+
+    name = NAME
+    local = True
+    max_runs = 0
+
+    def __init__(
+        self, command: str, passed_through: tuple[str, ...], environ: Mapping[str, str], *, grace_s: float = GRACE_S
+    ) -> None:
+        self._command = command
+        self._environ = {name: environ[name] for name in (*INHERITED, *passed_through) if name in environ}
+        self._grace_s = grace_s
+
+    def check_configuration(self) -> str:
+        """What is wrong with the command; '' when nothing is."""
+        if self._resolved() is None:
+            return f"CECELIA_RUN_PATH={self._command} is missing or not executable"
+        return ""
+
+    def _resolved(self) -> str | None:
+        found = shutil.which(self._command, path=self._environ.get("PATH", os.defpath))
+        return os.path.abspath(found) if found else None
+
+    def prepare(self, spec: RunSpec, run_dir: Path) -> None:
+        """Writes the prompt and what the guard is to do. Raises BackendError when the command is gone."""
+        command = self._resolved()
+        if command is None:
+            raise BackendError(self.check_configuration())
+        work = run_dir / "work"
+        work.mkdir(mode=0o700)
+        prompt = run_dir / "prompt.txt"
+        prompt.write_text(f"{spec.title}\n\n{spec.description}", encoding="utf-8", errors="replace")
+        orders = {
+            "argv": [command, spec.task_id, spec.run_id, str(prompt)],
+            "env": self._environment(spec, run_dir),
+            "cwd": str(work),
+            "timeout_s": spec.timeout.total_seconds(),
+            "grace_s": self._grace_s,
+            "log_max_bytes": LOG_MAX_BYTES,
+        }
+        (run_dir / "spec.json").write_text(json.dumps(orders), encoding="utf-8")
+
+    def _environment(self, spec: RunSpec, run_dir: Path) -> dict[str, str]:
+        env = dict(self._environ)
+        env |= {
+            "CECELIA_TASK_ID": spec.task_id,
+            "CECELIA_RUN_ID": spec.run_id,
+            "CECELIA_TASK_TYPE": spec.task_type,
+            "CECELIA_PERMISSION_MODE": spec.permission_mode,
+            "CECELIA_MODEL": spec.model,
+            "CECELIA_PROVIDER": spec.provider,
+            "CECELIA_OUTCOME_FILE": str(run_dir / "outcome.json"),
+        }
+        if spec.skill:
+            env["CECELIA_SKILL"] = spec.skill
+        repo_path = spec.payload.get("repo_path")
+        if isinstance(repo_path, str) and repo_path:
+            env["CECELIA_WORK_DIR"] = repo_path
+        skill_env = spec.payload.get("skill_env")
+        if isinstance(skill_env, Mapping):
+            for key, value in skill_env.items():
+                env[f"CECELIA_SKILLENV_{_KEY.sub('', str(key))}"] = str(value)
+        return {key: value.replace("\x00", "") for key, value in env.items()}
+
+    async def execute(self, spec: RunSpec, run_dir: Path, lease_from: int, reporter: Reporter) -> EndReport:
+        """Starts the guard, and waits for what it writes."""
+        self.renew(spec, run_dir, lease_from)
+        try:
+            spawned = SpawnedGuard(run_dir, self._environ.get("PATH", os.defpath))
+        except OSError as error:
+            detail = f"the guard cannot be started: {error.strerror}"
+            reporter.started(StartReport(StartVerdict.NEUTRAL, "resource", detail))
+            return EndReport(RunOutcome.LOST, error=detail, error_class="resource")
+        async for _ in spawned.phases():
+            if self._phase(run_dir).get("phase") in ("started", "ended"):
+                reporter.started(StartReport(StartVerdict.SUCCESS))
+        return await self._ended(spec, run_dir, reporter)
+
+    async def reattach(self, spec: RunSpec, run_dir: Path, reporter: Reporter) -> EndReport:
+        """Finds the guard again, or what it left behind; a run that was never begun is given up for good."""
+        given_up = {"pid": 0, "start_ticks": 0, "pid_namespace": "", "given_up": True}
+        if guard.claim(str(run_dir), given_up):
+            return EndReport(RunOutcome.LOST, error="the executor stopped before the run was begun")
+        identity = self._guard(run_dir)
+        if identity is not None:
+            while identity.alive:
+                if self._phase(run_dir).get("phase") == "started":
+                    reporter.started(StartReport(StartVerdict.SUCCESS))
+                    await identity.wait_gone()
+                else:
+                    await asyncio.sleep(0.05)
+        return await self._ended(spec, run_dir, reporter)
+
+    def _guard(self, run_dir: Path) -> ProcessIdentity | None:
+        try:
+            claim = json.loads((run_dir / "claim").read_text(encoding="utf-8"))
+            return ProcessIdentity(int(claim["pid"]), int(claim["start_ticks"]), str(claim["pid_namespace"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _phase(self, run_dir: Path) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = json.loads((run_dir / "state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return state
+
+    async def _ended(self, spec: RunSpec, run_dir: Path, reporter: Reporter) -> EndReport:
+        state = self._phase(run_dir)
+        if state.get("phase") == "failed":
+            detail = f"{self._command} is there and cannot be started: {state.get('error')}"
+            reporter.started(StartReport(StartVerdict.FAILURE, EXECUTOR_FAILED, detail))
+            return EndReport(RunOutcome.NOT_STARTED, error=detail)
+        if state.get("phase") == "started":
+            reporter.started(StartReport(StartVerdict.SUCCESS))
+        if state.get("phase") != "ended":
+            gone = await end_leftovers(spec.run_id)
+            _log.warning("guard_died", run_id=spec.run_id, nothing_left=gone)
+            return EndReport(RunOutcome.LOST, error="the run's guard process died")
+        reporter.started(StartReport(StartVerdict.SUCCESS))
+        return self._end_report(run_dir, state)
+
+    def _end_report(self, run_dir: Path, state: Mapping[str, Any]) -> EndReport:
+        exit_code, number = state.get("exit_code"), state.get("signal")
+        said = self._said(run_dir)
+        base = EndReport(
+            RunOutcome.FAILED,
+            exit_code=exit_code,
+            signal=number,
+            result=_text(run_dir / "result"),
+            error_class=str(said.get("class", "")),
+            retry_time=said.get("retry_time"),
+        )
+        ended_by = state.get("ended_by")
+        own_words = str(said.get("error", ""))
+        if ended_by == "timeout":
+            return _with(base, RunOutcome.TIMED_OUT, "ended at its time-out")
+        if ended_by == "cancel":
+            return _with(base, RunOutcome.CANCELLED, _text(run_dir / "cancel") or "cancelled")
+        if ended_by == "lease":
+            return _with(base, RunOutcome.LOST, "its lease ran out")
+        if exit_code == 0:
+            return _with(base, RunOutcome.COMPLETED, "")
+        how = f"exit status {exit_code}" if exit_code is not None else f"signal {_signal_name(number)}"
+        tail = own_words or _last_line(run_dir / "output.log")
+        return _with(base, RunOutcome.FAILED, f"{how}: {tail}" if tail else how)
+
+    def _said(self, run_dir: Path) -> dict[str, Any]:
+        """What the command left in CECELIA_OUTCOME_FILE; nothing when it is not as agreed."""
+        path = run_dir / "outcome.json"
+        try:
+            if path.is_symlink() or path.stat().st_size > OUTCOME_MAX_BYTES:
+                return {}
+            data = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        if not isinstance(data, dict) or data.get("class") not in OUTCOME_CLASSES:
+            return {}
+        said: dict[str, Any] = {"class": data["class"]}
+        if isinstance(data.get("error"), str):
+            said["error"] = _clean(data["error"])[:2000]
+        if isinstance(data.get("retry_time"), str):
+            with contextlib.suppress(ValueError):
+                moment = datetime.fromisoformat(data["retry_time"])
+                said["retry_time"] = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        return said
+
+    async def cancel(self, spec: RunSpec, run_dir: Path, reason: str) -> None:
+        """Tells the guard to end the run."""
+        guard.write_file(str(run_dir), "cancel", _clean(reason)[:500].encode("utf-8", "replace"))
+        identity = self._guard(run_dir)
+        if identity is not None:
+            identity.signal(signal.SIGTERM)
+
+    def renew(self, spec: RunSpec, run_dir: Path, lease_from: int) -> None:
+        """Rewrites the lease; the guard looks at it when it is due."""
+        ttl = int(spec.lease_ttl.total_seconds() * 1e9)
+        temporary = run_dir / f".lease.{os.getpid()}"
+        temporary.write_text(f"{ttl} {lease_from}", encoding="ascii")
+        temporary.rename(run_dir / "lease")
+
+    async def close(self) -> None:
+        """Nothing to let go of: guards go on by themselves."""
+
+
+def _with(base: EndReport, outcome: RunOutcome, error: str) -> EndReport:
+    return EndReport(
+        outcome, base.exit_code, base.signal, base.result, error, base.error_class, base.retry_time, base.usage
+    )
+
+
+def _signal_name(number: object) -> str:
+    try:
+        return signal.Signals(int(str(number))).name
+    except ValueError:
+        return str(number)
+
+
+def _clean(text: str) -> str:
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return _clean(file.read(RESULT_MAX_BYTES).decode("utf-8", "replace"))
+    except OSError:
+        return ""
+
+
+def _last_line(path: Path) -> str:
+    """The last line of the output, shortened: most commands say there why they failed."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 4096))
+            lines = file.read().decode("utf-8", "replace").strip().splitlines()
+    except OSError:
+        return ""
+    return _clean(lines[-1].strip())[:300] if lines else ""
+
+
+def create(settings: ExecutorSettings, environ: Mapping[str, str]) -> LocalBridge:
+    """The backend as configured."""
+    return LocalBridge(settings.cecelia_run_path, settings.passed_through, environ)

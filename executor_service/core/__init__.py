@@ -1,0 +1,1 @@
+"""Decisions as pure code: no clock, no asyncio, no I/O, no logging, no protobuf."""

@@ -1,0 +1,165 @@
+"""Processes by identity: a pid alone names nothing for long."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from executor_service.host import guard
+from executor_service.host.guard import start_ticks
+
+RUN_ID_VARIABLE = b"CECELIA_RUN_ID="
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """A process for good: its pid with its start time, in its pid namespace, on this boot."""
+
+    pid: int
+    start_ticks: int
+    pid_namespace: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether this very process is still there (a zombie is not)."""
+        here = self.pid > 1 and self.start_ticks > 0 and self.pid_namespace == own_pid_namespace()
+        return here and start_ticks(self.pid) == self.start_ticks and not _zombie(self.pid)
+
+    def signal(self, number: signal.Signals) -> bool:
+        """Signals this very process; False when it has gone. The pidfd is opened first and checked afterwards."""
+        if self.pid <= 1:
+            return False
+        try:
+            handle = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return False
+        try:
+            if not self.alive:
+                return False
+            signal.pidfd_send_signal(handle, number)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(handle)
+        return True
+
+    async def wait_gone(self) -> None:
+        """Returns when this very process has ended."""
+        try:
+            handle = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        try:
+            if not self.alive:
+                return
+            loop = asyncio.get_running_loop()
+            gone = asyncio.Event()
+            loop.add_reader(handle, gone.set)
+            try:
+                await gone.wait()
+            finally:
+                loop.remove_reader(handle)
+        finally:
+            os.close(handle)
+
+
+class SpawnedGuard:
+    """A guard that we have started. It is ours to reap while we live, and goes on when we do not.
+
+    Not asyncio's subprocess: its transport kills the child when the loop ends. Started plainly, from the loop's thread, because a
+    real fork would run gRPC's fork handlers (reliability.md 6.10). Raises OSError when it cannot be started.
+    """
+
+    def __init__(self, run_dir: Path, path: str) -> None:
+        read, write = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", guard.__file__, str(run_dir)],
+                stdin=subprocess.DEVNULL,
+                stdout=write,
+                stderr=subprocess.DEVNULL,
+                env={"PATH": path, "LANG": "C.UTF-8"},
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError:
+            os.close(read)
+            raise
+        finally:
+            os.close(write)
+        os.set_blocking(read, False)
+        self._read = read
+
+    async def phases(self) -> AsyncIterator[None]:
+        """Yields for each phase that the guard has written, and ends when it has ended and is reaped."""
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(self._read, readable.set)
+        try:
+            while True:
+                await readable.wait()
+                readable.clear()
+                try:
+                    data = os.read(self._read, 64)
+                except BlockingIOError:
+                    continue
+                if not data:
+                    break
+                yield
+        finally:
+            loop.remove_reader(self._read)
+            os.close(self._read)
+        while self._process.poll() is None:
+            await asyncio.sleep(0.002)
+
+
+def own_pid_namespace() -> str:
+    """Which pid namespace we are in."""
+    return os.readlink("/proc/self/ns/pid")
+
+
+def boot_id() -> str:
+    """Which boot of the machine this is."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _zombie(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except (OSError, IndexError):
+        return True
+
+
+def processes_of_run(run_id: str) -> Iterator[int]:
+    """Processes whose environment says that they belong to a run: what a killed guard left behind."""
+    wanted = RUN_ID_VARIABLE + run_id.encode("ascii")
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) > 1 and int(entry) != os.getpid():
+            with contextlib.suppress(OSError), open(f"/proc/{entry}/environ", "rb") as file:
+                if wanted in file.read().split(b"\x00"):
+                    yield int(entry)
+
+
+async def end_leftovers(run_id: str, deadline_s: float = 10.0) -> bool:
+    """Kills what is left of a run whose guard has died; True when nothing is left."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + deadline_s
+    while True:
+        alive = [pid for pid in processes_of_run(run_id) if not _zombie(pid)]
+        if not alive:
+            return True
+        if loop.time() >= until:
+            return False
+        for pid in alive:
+            identity = ProcessIdentity(pid, start_ticks(pid), own_pid_namespace())
+            identity.signal(signal.SIGKILL)
+        await asyncio.sleep(0.05)

@@ -1,0 +1,58 @@
+"""The executor's metrics: the contract's table, for one registry."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry
+
+from executor_service.core.admission import ResourceReport
+from executor_service.core.run import RunOutcome, RunRecord, RunState
+from service_runtime.metrics import MetricSet
+
+PREFIX = "cecelia_executor"
+RUN_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400)
+LIVE_STATES = (RunState.ACCEPTED, RunState.RUNNING)
+RESOURCES = ("cpu", "memory", "swap", "max")
+
+
+class ExecutorMetrics:
+    """Every series is there from the start."""
+
+    def __init__(self, registry: CollectorRegistry, version: str, backends: Iterable[str]) -> None:
+        names = list(backends)
+        make = MetricSet(registry, PREFIX)
+        self._backends = names
+        self._runs = make.gauge(
+            "runs", "Runs that have not ended.", {"backend": names, "state": [state.value for state in LIVE_STATES]}
+        )
+        self._durations = make.histogram(
+            "run_duration_seconds",
+            "How long runs took from their acceptance to their end.",
+            RUN_SECONDS,
+            {"backend": names, "outcome": [outcome.value for outcome in RunOutcome]},
+        )
+        self._pressure = make.gauge(
+            "resource_pressure", "Pressure of a resource; 1 leaves no slot.", {"resource": RESOURCES}
+        )
+        self._slots = make.gauge("effective_slots", "Slots that the pressure leaves.")
+        self.rpc_durations = make.rpc_durations()
+        make.build_info(version)
+
+    def observe(self, report: ResourceReport, live: Iterable[RunRecord]) -> None:
+        """Takes in the state as it is."""
+        self._slots.set(report.effective_slots)
+        values = (report.cpu_pressure, report.mem_pressure, report.swap_pressure, report.max_pressure)
+        for resource, value in zip(RESOURCES, values, strict=True):
+            self._pressure.labels(resource).set(value)
+        counts = Counter((record.spec.backend, record.state.value) for record in live)
+        for backend in self._backends:
+            for state in LIVE_STATES:
+                self._runs.labels(backend, state.value).set(counts[(backend, state.value)])
+
+    def run_ended(self, record: RunRecord) -> None:
+        """A run is over."""
+        if record.end is not None and record.end_time is not None and record.spec.backend in self._backends:
+            seconds = (record.end_time - record.accept_time).total_seconds()
+            self._durations.labels(record.spec.backend, record.end.outcome.value).observe(seconds)

@@ -1,0 +1,215 @@
+"""`cecelia.executor.v1.ExecutorService`: check, call, convert."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, Protocol
+
+import grpc
+from cecelia.executor.v1 import executor_service_pb2 as pb
+from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
+
+from executor_service.core.admission import ResourceReport
+from executor_service.core.run import RunRecord, RunSpec
+from executor_service.rpc.conversions import (
+    BATCH_MAX_BYTES,
+    LEASE_MAX,
+    RUNS_MAX,
+    Checker,
+    resources_message,
+    run_message,
+)
+from service_runtime.errors import InvalidArgument, NotFound, Unimplemented
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+CLUSTER_ID_MAX_CHARS = 64
+REASON_MAX_CHARS = 500
+RENEW_MAX = 10_000
+ACKNOWLEDGE_MAX = 1_000
+SNAPSHOT_EVERY_S = 2.5
+
+
+class ExecutorPart(Protocol):
+    """What the rpcs do, in core values; callers' errors are raised as service errors."""
+
+    executor_id: str
+    version: str
+
+    def resources(self) -> ResourceReport: ...
+    def running_local(self) -> int: ...
+    def backends(self) -> list[tuple[str, bool, int, int, bool, str, str]]:
+        """Name, local, max_runs, running, configured, reason and detail of each backend."""
+        ...
+
+    @property
+    def draining(self) -> bool: ...
+    def stamp(self) -> tuple[str, int]:
+        """The boot and CLOCK_BOOTTIME in nanoseconds."""
+        ...
+
+    async def dispatch(
+        self, specs: Sequence[RunSpec], cluster_id: str, term: int, boot_id: str, stamp: int
+    ) -> list[tuple[str, bool, str, str]]: ...
+    def record(self, run_id: str) -> RunRecord | None: ...
+    def is_refused(self, run_id: str) -> bool: ...
+    def records(self, *, live_only: bool) -> list[RunRecord]: ...
+    async def cancel(self, run_id: str, reason: str, cluster_id: str, term: int) -> RunRecord | None: ...
+    def watch(self, cluster_id: str, term: int) -> AsyncIterator[RunRecord | int | None]:
+        """Open runs, their number as the end of the replay, then changes; None asks for a snapshot."""
+        ...
+
+    async def acknowledge(self, run_ids: Sequence[str], cluster_id: str, term: int) -> int: ...
+    async def renew(
+        self,
+        run_ids: Sequence[str],
+        end_runs: Sequence[str],
+        lease_ttl: timedelta,
+        cluster_id: str,
+        term: int,
+        boot_id: str,
+        stamp: int,
+    ) -> tuple[list[str], list[str], list[str]]: ...
+
+
+class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
+    """Every rpc of the executor."""
+
+    def __init__(self, executor: ExecutorPart) -> None:
+        self._executor = executor
+
+    async def CheckResources(
+        self, request: pb.CheckResourcesRequest, context: Context
+    ) -> pb.CheckResourcesResponse:
+        return self._resources()
+
+    def _resources(self) -> pb.CheckResourcesResponse:
+        return resources_message(self._executor.resources(), self._executor.running_local())
+
+    def _backends(self) -> Iterator[pb.BackendAvailability]:
+        for name, local, max_runs, running, configured, reason, detail in self._executor.backends():
+            yield pb.BackendAvailability(
+                backend=name,
+                available=not reason,
+                reason=reason,
+                detail=detail,
+                local=local,
+                max_runs=max_runs,
+                running=running,
+                configured=configured,
+            )
+
+    async def CheckAvailability(
+        self, request: pb.CheckAvailabilityRequest, context: Context
+    ) -> pb.CheckAvailabilityResponse:
+        return pb.CheckAvailabilityResponse(backends=self._backends(), draining=self._executor.draining)
+
+    async def DispatchTasks(self, request: pb.DispatchTasksRequest, context: Context) -> pb.DispatchTasksResponse:
+        if request.ByteSize() > BATCH_MAX_BYTES:
+            raise InvalidArgument(
+                f"the batch has {request.ByteSize()} bytes; at most {BATCH_MAX_BYTES} are allowed",
+                reason="INVALID_ARGUMENT",
+            )
+        check = Checker()
+        if not 1 <= len(request.runs) <= RUNS_MAX:
+            check.wrong("runs", f"has {len(request.runs)} runs; must have 1 to {RUNS_MAX}")
+            check.done()
+        cluster_id = check.text("cluster_id", request.cluster_id, CLUSTER_ID_MAX_CHARS)
+        specs = [check.spec(run, f"runs[{i}]", cluster_id) for i, run in enumerate(request.runs)]
+        check.done()
+        answers = await self._executor.dispatch(specs, cluster_id, request.term, request.boot_id, request.stamp)
+        return pb.DispatchTasksResponse(
+            results=[
+                pb.DispatchResult(run_id=run_id, accepted=accepted, reason=reason, detail=detail)
+                for run_id, accepted, reason, detail in answers
+            ]
+        )
+
+    async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
+        check = Checker()
+        run_id = check.uuid("run_id", request.run_id)
+        check.done()
+        record = self._executor.record(run_id)
+        if record is not None:
+            return pb.GetRunResponse(run=run_message(record))
+        if self._executor.is_refused(run_id):
+            return pb.GetRunResponse(run=_refused(run_id))
+        raise NotFound(f"no run has the id {run_id} here", reason="RUN_NOT_FOUND")
+
+    async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
+        records = self._executor.records(live_only=request.live_only)
+        return pb.ListRunsResponse(runs=[run_message(record, brief=True) for record in records])
+
+    async def CancelRun(self, request: pb.CancelRunRequest, context: Context) -> pb.CancelRunResponse:
+        check = Checker()
+        run_id = check.uuid("run_id", request.run_id)
+        reason = check.text("reason", request.reason, REASON_MAX_CHARS)
+        cluster_id = check.text("cluster_id", request.cluster_id, CLUSTER_ID_MAX_CHARS)
+        check.done()
+        record = await self._executor.cancel(run_id, reason, cluster_id, request.term)
+        return pb.CancelRunResponse(run=_refused(run_id) if record is None else run_message(record))
+
+    async def WatchRuns(
+        self, request: pb.WatchRunsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchRunsResponse]:
+        check = Checker()
+        cluster_id = check.text("cluster_id", request.cluster_id, CLUSTER_ID_MAX_CHARS)
+        check.done()
+        yield self._snapshot()
+        watching = self._executor.watch(cluster_id, request.term)
+        async with contextlib.aclosing(watching):  # type: ignore[type-var]  # an async generator behind the Protocol
+            async for item in watching:
+                if item is None:
+                    yield self._snapshot()
+                elif isinstance(item, int):
+                    yield pb.WatchRunsResponse(replay_end=pb.ReplayEnd(runs=item))
+                else:
+                    yield pb.WatchRunsResponse(run=run_message(item))
+
+    def _snapshot(self) -> pb.WatchRunsResponse:
+        boot_id, stamp = self._executor.stamp()
+        return pb.WatchRunsResponse(
+            snapshot=pb.ExecutorSnapshot(
+                executor_id=self._executor.executor_id,
+                boot_id=boot_id,
+                stamp=stamp,
+                resources=self._resources(),
+                backends=self._backends(),
+                draining=self._executor.draining,
+                version=self._executor.version,
+            )
+        )
+
+    async def AcknowledgeRuns(
+        self, request: pb.AcknowledgeRunsRequest, context: Context
+    ) -> pb.AcknowledgeRunsResponse:
+        check = Checker()
+        run_ids = check.uuids("run_ids", request.run_ids, ACKNOWLEDGE_MAX)
+        cluster_id = check.text("cluster_id", request.cluster_id, CLUSTER_ID_MAX_CHARS)
+        check.done()
+        done = await self._executor.acknowledge(run_ids, cluster_id, request.term)
+        return pb.AcknowledgeRunsResponse(acknowledged=done)
+
+    async def RenewLeases(self, request: pb.RenewLeasesRequest, context: Context) -> pb.RenewLeasesResponse:
+        check = Checker()
+        run_ids = check.uuids("run_ids", request.run_ids, RENEW_MAX)
+        end_runs = check.uuids("end_runs", request.end_runs, RENEW_MAX)
+        cluster_id = check.text("cluster_id", request.cluster_id, CLUSTER_ID_MAX_CHARS)
+        lease_ttl = check.span("lease_ttl", request.lease_ttl, LEASE_MAX)
+        check.done()
+        renewed, unknown, unnamed = await self._executor.renew(
+            run_ids, end_runs, lease_ttl, cluster_id, request.term, request.boot_id, request.stamp
+        )
+        return pb.RenewLeasesResponse(renewed=renewed, unknown=unknown, unnamed=unnamed)
+
+    async def StreamRunLogs(
+        self, request: pb.StreamRunLogsRequest, context: Context
+    ) -> AsyncIterator[pb.StreamRunLogsResponse]:
+        raise Unimplemented("StreamRunLogs is not offered by this version", reason="UNIMPLEMENTED")
+        yield
+
+
+def _refused(run_id: str) -> pb.Run:
+    return pb.Run(run_id=run_id, state=pb.RUN_STATE_REFUSED)

@@ -1,0 +1,1 @@
+"""Runs: accepted, journalled, begun, watched, kept until acknowledged."""

@@ -1,0 +1,428 @@
+"""Runs from their acceptance to their acknowledgement.
+
+A run is journalled before it is accepted, begun by its backend, reported to whoever watches, and kept until its final is
+acknowledged, over a restart too. Nothing is queued here: what cannot begin at once is rejected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from executor_service.core.admission import NO_SAMPLE
+from executor_service.core.run import EndReport, RunOutcome, RunRecord, RunSpec, RunState, StartReport
+from executor_service.errors import BackendError, JournalError
+from executor_service.runs.journal import Journal
+from executor_service.runs.ports import Backend, Resources
+from executor_service.runs.watching import Watchers
+from service_runtime.clock import Clock
+
+_log = structlog.get_logger(__name__)
+
+KNOWN_MAX = 10_000
+STOPPING = "the executor stops"
+
+
+@dataclass(frozen=True, slots=True)
+class CallerIdentity:
+    """Who calls: the cluster and its leader's term, and the boot and stamp that the caller has last seen ('' and 0: local caller)."""
+
+    cluster_id: str = ""
+    term: int = 0
+    boot_id: str = ""
+    stamp: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one run of a batch; `reason` is '' when accepted."""
+
+    run_id: str
+    accepted: bool
+    reason: str = ""
+    detail: str = ""
+
+
+class StaleTerm(Exception):
+    """A leader with a higher term has called before."""
+
+
+class RunManager:
+    """Every run of this executor. `now_stamp` gives CLOCK_BOOTTIME in nanoseconds."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        backends: Mapping[str, Backend],
+        resources: Resources,
+        clock: Clock,
+        *,
+        boot_id: str,
+        now_stamp: Callable[[], int],
+        on_end: Callable[[RunRecord], None] = lambda _record: None,
+    ) -> None:
+        self._journal = journal
+        self.backends = backends
+        self.resources = resources
+        self._clock = clock
+        self.boot_id = boot_id
+        self.now_stamp = now_stamp
+        self._on_end = on_end
+        self.watchers = Watchers()
+        self.draining = False
+        self._records: dict[str, RunRecord] = {}
+        self._acknowledged: dict[str, None] = {}
+        self._refused: set[str] = set()
+        self._terms: dict[str, int] = {}
+        self._work: dict[str, asyncio.Task[None]] = {}
+        self._stopping: set[str] = set()
+        self._one_at_a_time = asyncio.Lock()
+
+    # --- start
+
+    def load(self) -> None:
+        """Takes the journal up again: runs that live are found again, or known to be lost. Raises JournalError."""
+        self._terms = self._journal.terms()
+        self._refused = self._journal.refused()
+        for record, acknowledged in self._journal.load():
+            self._records[record.spec.run_id] = record
+            if acknowledged:
+                self._acknowledged[record.spec.run_id] = None
+            if record.live:
+                self._begin(record, None)
+
+    # --- what is known
+
+    def record(self, run_id: str) -> RunRecord | None:
+        """One run; a refused one has no record."""
+        return self._records.get(run_id)
+
+    def is_refused(self, run_id: str) -> bool:
+        """Whether a run is refused for good."""
+        return run_id in self._refused
+
+    def records(self, *, live_only: bool = False) -> list[RunRecord]:
+        """Every known run, newest first, at most 10,000."""
+        chosen = (record for record in self._records.values() if record.live or not live_only)
+        return sorted(chosen, key=lambda record: record.accept_time, reverse=True)[:KNOWN_MAX]
+
+    def open_records(self, cluster_id: str) -> list[RunRecord]:
+        """Every running and unacknowledged run of a cluster ('': of all)."""
+        return [
+            record
+            for run_id, record in self._records.items()
+            if run_id not in self._acknowledged and cluster_id in ("", record.spec.cluster_id)
+        ]
+
+    def running(self, backend: str | None = None) -> int:
+        """Live runs of a backend, or of all local ones."""
+        return sum(
+            1
+            for record in self._records.values()
+            if record.live
+            and (record.spec.backend == backend if backend is not None else self._is_local(record.spec.backend))
+        )
+
+    def _is_local(self, backend: str) -> bool:
+        return backend in self.backends and self.backends[backend].local
+
+    def availability(self, backend: Backend) -> tuple[str, str]:
+        """Why a backend could take no run now, as code and words; two empty texts when it could."""
+        wrong = backend.check_configuration()
+        if wrong:
+            return "config_error", wrong
+        if self.draining:
+            return "draining", "the executor takes no new runs"
+        return self._room(backend, 0)
+
+    def _room(self, backend: Backend, pending: int) -> tuple[str, str]:
+        if backend.local:
+            report = self.resources.report()
+            used = self.running() + pending
+            if report.reason == NO_SAMPLE:
+                return NO_SAMPLE, "there is no fresh resource sample"
+            if used >= report.effective_slots:
+                why = report.reason or f"{used} of {report.effective_slots} slots are taken"
+                return "server_overloaded", why
+            return "", ""
+        used = self.running(backend.name) + pending
+        if backend.max_runs and used >= backend.max_runs:
+            return "server_overloaded", f"{used} of {backend.max_runs} runs are under way"
+        return "", ""
+
+    # --- dispatch
+
+    async def dispatch(self, specs: Sequence[RunSpec], caller: CallerIdentity) -> list[Answer]:
+        """Accepts or rejects each run, in the order given. Accepted means durable in the journal. Raises JournalError."""
+        async with self._one_at_a_time:
+            try:
+                await self._note_term(caller)
+            except StaleTerm as error:
+                return [Answer(spec.run_id, False, "stale_term", str(error)) for spec in specs]
+            answers: dict[str, Answer] = {}
+            accepted: list[RunRecord] = []
+            for spec in specs:
+                answer = answers.get(spec.run_id) or self._decide(spec, caller, accepted)
+                answers[spec.run_id] = answer
+                if answer.accepted and spec.run_id not in self._records:
+                    accepted.append(RunRecord(spec, RunState.ACCEPTED, self._clock.now()))
+            if accepted:
+                for run_id, detail in (await asyncio.to_thread(self._write_down, accepted)).items():
+                    answers[run_id] = Answer(run_id, False, "config_error", detail)
+                    accepted = [record for record in accepted if record.spec.run_id != run_id]
+            lease_from = caller.stamp or self.now_stamp()
+            for record in accepted:
+                self._records[record.spec.run_id] = record
+                self.watchers.publish(record)
+                self._begin(record, lease_from)
+            return [answers[spec.run_id] for spec in specs]
+
+    def _write_down(self, records: Iterable[RunRecord]) -> dict[str, str]:
+        """Journals runs; what a backend cannot prepare is returned with the reason, and leaves nothing behind."""
+        failed = {}
+        for record in records:
+            spec = record.spec
+            try:
+                with self._journal.new_run(spec.run_id) as folder:
+                    self.backends[spec.backend].prepare(spec, folder)
+                    self._journal.add(record)
+            except BackendError as error:
+                failed[spec.run_id] = str(error)
+        self._journal.sync()
+        return failed
+
+    def _decide(self, spec: RunSpec, caller: CallerIdentity, pending: Sequence[RunRecord]) -> Answer:
+        def rejected(reason: str, detail: str) -> Answer:
+            return Answer(spec.run_id, False, reason, detail)
+
+        if spec.run_id in self._refused:
+            return rejected("refused", "the run was cancelled before it was seen")
+        known = self._records.get(spec.run_id)
+        if known is not None:
+            if replace(known.spec, lease_ttl=spec.lease_ttl) != spec:
+                return rejected("config_error", "another run has this run_id")
+            return Answer(spec.run_id, True)
+        backend = self.backends.get(spec.backend)
+        if backend is None:
+            return rejected("config_error", f"there is no backend {spec.backend!r} here")
+        stale = self._stale(spec, caller)
+        if stale:
+            return rejected("stale_request", stale)
+        if self.draining:
+            return rejected("draining", "the executor takes no new runs")
+        wrong = backend.check_configuration()
+        if wrong:
+            return rejected("config_error", wrong)
+        live = (r for r in (*self._records.values(), *pending) if r.live and r.spec.task_id == spec.task_id)
+        other = next(live, None)
+        if other is not None:
+            return rejected("already_running", f"run {other.spec.run_id} of this task is under way here")
+        same = sum(1 for r in pending if self._is_local(r.spec.backend) == backend.local)
+        if not backend.local:
+            same = sum(1 for r in pending if r.spec.backend == backend.name)
+        reason, detail = self._room(backend, same)
+        return rejected(reason, detail) if reason else Answer(spec.run_id, True)
+
+    def _stale(self, spec: RunSpec, caller: CallerIdentity) -> str:
+        """A paused caller that wakes up must not take an old view for fresh: see design.md section 3."""
+        if not caller.boot_id:
+            return ""
+        if caller.boot_id != self.boot_id:
+            return "the stamp is of another boot"
+        age = self.now_stamp() - caller.stamp
+        limit = int(spec.lease_ttl.total_seconds() * 1e9) // 4
+        return f"the stamp is {age / 1e9:.1f} s old; at most {limit / 1e9:.1f} s count" if limit and age > limit else ""
+
+    async def note_term(self, caller: CallerIdentity) -> None:
+        """Remembers the highest term of a cluster. Raises StaleTerm for a lower one, JournalError."""
+        async with self._one_at_a_time:
+            await self._note_term(caller)
+
+    async def _note_term(self, caller: CallerIdentity) -> None:
+        if not caller.cluster_id:
+            return
+        highest = self._terms.get(caller.cluster_id, 0)
+        if caller.term < highest:
+            raise StaleTerm(f"term {caller.term} is over; the leader's term is {highest}")
+        if caller.term > highest:
+            terms = {**self._terms, caller.cluster_id: caller.term}
+            await asyncio.to_thread(self._journal.save_terms, terms)
+            self._terms = terms
+
+    # --- a run's life
+
+    def _begin(self, record: RunRecord, lease_from: int | None) -> None:
+        run_id = record.spec.run_id
+        work = asyncio.get_running_loop().create_task(self._carry_out(record, lease_from), name=f"run {run_id}")
+        self._work[run_id] = work
+        work.add_done_callback(lambda _task: self._work.pop(run_id, None))
+
+    async def _carry_out(self, record: RunRecord, lease_from: int | None) -> None:
+        spec = record.spec
+        backend = self.backends.get(spec.backend)
+        folder = self._journal.run_dir(spec.run_id)
+        reporter = _Reporter(self, spec.run_id)
+        try:
+            if backend is None:
+                end = EndReport(RunOutcome.LOST, error=f"the backend {spec.backend} is not configured any more")
+            elif lease_from is None:
+                end = await backend.reattach(spec, folder, reporter)
+            else:
+                end = await backend.execute(spec, folder, lease_from, reporter)
+        except Exception as error:  # noqa: BLE001 - a backend is a plug-in; whatever it raises, its run must end
+            _log.error("backend_failed", backend=spec.backend, run_id=spec.run_id, exc_info=error)
+            end = EndReport(RunOutcome.LOST, error=f"the backend {spec.backend} broke off")
+        if spec.run_id in self._stopping and end.outcome is RunOutcome.CANCELLED:
+            end = replace(end, outcome=RunOutcome.LOST, error=STOPPING)
+        await self._finish(spec.run_id, end)
+
+    def started(self, run_id: str, report: StartReport) -> None:
+        """A start verdict is known. Not journalled: after a restart the backend finds it again, or it counts as lost."""
+        record = self._records.get(run_id)
+        if record is None or record.start is not None:
+            return
+        record = record.started(report, self._clock.now())
+        self._records[run_id] = record
+        self.watchers.publish(record)
+
+    async def _finish(self, run_id: str, end: EndReport) -> None:
+        record = self._records[run_id].ended(end, self._clock.now())
+        try:
+            await asyncio.to_thread(self._journal.save, record)
+        except JournalError as error:
+            # It is still reported from memory; only a restart before the acknowledgement would look again.
+            _log.error("final_not_journalled", run_id=run_id, error=str(error))
+        self._records[run_id] = record
+        self.watchers.publish(record)
+        self._on_end(record)
+
+    async def cancel(self, run_id: str, reason: str, caller: CallerIdentity) -> RunRecord | None:
+        """Asks for a run's end; None when it was never seen, which refuses it for good. Raises StaleTerm, JournalError."""
+        async with self._one_at_a_time:
+            await self._note_term(caller)
+            record = self._records.get(run_id)
+            if record is None:
+                if run_id not in self._refused:
+                    await asyncio.to_thread(self._journal.refuse, run_id)
+                    self._refused.add(run_id)
+                return None
+        if record.live:
+            await self._cancel(record, reason)
+        return self._records[run_id]
+
+    async def _cancel(self, record: RunRecord, reason: str) -> None:
+        backend = self.backends.get(record.spec.backend)
+        if backend is not None:
+            await backend.cancel(record.spec, self._journal.run_dir(record.spec.run_id), reason or "cancelled")
+
+    async def renew(
+        self, run_ids: Sequence[str], end_runs: Sequence[str], lease_ttl: timedelta, caller: CallerIdentity
+    ) -> tuple[list[str], list[str], list[str]]:
+        """Lets leases count from the caller's stamp; returns renewed, unknown and unnamed runs. Raises StaleTerm, JournalError."""
+        await self.note_term(caller)
+        same_boot = caller.boot_id in ("", self.boot_id)
+        lease_from = caller.stamp or self.now_stamp()
+        renewed, unknown = [], []
+        for run_id in run_ids:
+            record = self._records.get(run_id)
+            if record is None:
+                unknown.append(run_id)
+            elif record.live and same_boot and run_id not in end_runs:
+                spec = replace(record.spec, lease_ttl=lease_ttl or record.spec.lease_ttl)
+                backend = self.backends.get(spec.backend)
+                if backend is not None:
+                    backend.renew(spec, self._journal.run_dir(run_id), lease_from)
+                    renewed.append(run_id)
+        named = {*run_ids, *end_runs}
+        for run_id in end_runs:
+            record = self._records.get(run_id)
+            if record is not None and record.live:
+                await self._cancel(record, "ended by the scheduler")
+        unnamed = [
+            r.spec.run_id
+            for r in self._records.values()
+            if r.live and r.spec.cluster_id == caller.cluster_id and r.spec.run_id not in named
+        ]
+        return renewed, unknown, unnamed
+
+    async def acknowledge(self, run_ids: Sequence[str], caller: CallerIdentity) -> int:
+        """Marks finals as stored elsewhere; returns how many were known and ended. Raises StaleTerm, JournalError."""
+        await self.note_term(caller)
+        done = 0
+        for run_id in run_ids:
+            record = self._records.get(run_id)
+            if record is not None and not record.live:
+                done += 1
+                if run_id not in self._acknowledged:
+                    self._journal.acknowledge(run_id)
+                    self._acknowledged[run_id] = None
+        return done
+
+    # --- housekeeping and stop
+
+    async def forget(self, before: datetime) -> int:
+        """Forgets acknowledged runs that ended before a time, and the oldest beyond 10,000; returns how many."""
+        old = [
+            run_id
+            for run_id in self._acknowledged
+            if (end_time := self._records[run_id].end_time) is not None and end_time < before
+        ]
+        beyond = len(self._acknowledged) - len(old) - KNOWN_MAX
+        if beyond > 0:
+            old += [run_id for run_id in self._acknowledged if run_id not in set(old)][:beyond]
+        for run_id in old:
+            del self._acknowledged[run_id]
+            del self._records[run_id]
+        await asyncio.to_thread(self._journal.remove, old)
+        self._refused.difference_update(await asyncio.to_thread(self._journal.forget_refusals, before))
+        return len(old)
+
+    def drain(self) -> None:
+        """Takes no new runs from now on."""
+        self.draining = True
+        self.watchers.publish_snapshot()
+
+    async def stop(self, *, end_runs: bool, drain: timedelta, kill_s: float = 15.0, deliver_s: float = 3.0) -> None:
+        """Stops taking runs. With `end_runs`, waits, ends the rest as lost, and lets watchers take the finals."""
+        self.drain()
+        if end_runs:
+            await self._wait(drain.total_seconds())
+            for record in self.records(live_only=True):
+                self._stopping.add(record.spec.run_id)
+                await self._cancel(record, STOPPING)
+            await self._wait(kill_s)
+            await self._wait_delivered(deliver_s)
+        for work in list(self._work.values()):
+            work.cancel()
+        if self._work:
+            await asyncio.wait(list(self._work.values()), timeout=2.0)
+        for backend in self.backends.values():
+            await backend.close()
+
+    async def _wait(self, seconds: float) -> None:
+        work = list(self._work.values())
+        if work and seconds > 0:
+            await asyncio.wait(work, timeout=seconds)
+
+    async def _wait_delivered(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while self.watchers.any and self.open_records("") and loop.time() < until:
+            await asyncio.sleep(0.02)
+
+
+class _Reporter:
+    """Tells the manager of one run's start verdict."""
+
+    def __init__(self, manager: RunManager, run_id: str) -> None:
+        self._manager = manager
+        self._run_id = run_id
+
+    def started(self, report: StartReport) -> None:
+        self._manager.started(self._run_id, report)
+
+

@@ -1,0 +1,63 @@
+"""What running needs: backends that carry runs out, and somebody who knows the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from executor_service.core.admission import ResourceReport
+from executor_service.core.run import EndReport, RunSpec, StartReport
+
+
+class Reporter(Protocol):
+    """Takes in a run's start verdict; the first one counts."""
+
+    def started(self, report: StartReport) -> None: ...
+
+
+class Backend(Protocol):
+    """Carries runs out. `local` ones are gated by the machine's slots, others by `max_runs`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def local(self) -> bool: ...
+    @property
+    def max_runs(self) -> int: ...
+
+    def check_configuration(self) -> str:
+        """What is wrong with its configuration, in words; '' when nothing is. Probes no remote service."""
+        ...
+
+    def prepare(self, spec: RunSpec, run_dir: Path) -> None:
+        """Writes what the run needs into its folder, before it is accepted."""
+        ...
+
+    async def execute(self, spec: RunSpec, run_dir: Path, lease_from: int, reporter: Reporter) -> EndReport:
+        """Begins the run, reports its start verdict as soon as it is known, and returns its end.
+
+        `lease_from` is the stamp, in nanoseconds of CLOCK_BOOTTIME, that the lease counts from.
+        """
+        ...
+
+    async def reattach(self, spec: RunSpec, run_dir: Path, reporter: Reporter) -> EndReport:
+        """The end of a run that an earlier process of this executor began."""
+        ...
+
+    async def cancel(self, spec: RunSpec, run_dir: Path, reason: str) -> None:
+        """Asks for the run's end; `execute` or `reattach` then returns."""
+        ...
+
+    def renew(self, spec: RunSpec, run_dir: Path, lease_from: int) -> None:
+        """The lease counts from this stamp now."""
+        ...
+
+    async def close(self) -> None:
+        """Lets go of connections; runs that outlive the executor go on."""
+        ...
+
+
+class Resources(Protocol):
+    """Knows what the machine can take."""
+
+    def report(self) -> ResourceReport: ...

@@ -1,0 +1,147 @@
+"""What every rpc stands on: reading and writing through transaction scripts, and errors in the callers' words."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.run import ExecutorReport
+from scheduler_service.errors import NotLeader, StorageUnavailable
+from scheduler_service.transactions.idempotency import once
+from scheduler_service.transactions.ports import Database, Transaction
+from scheduler_service.transactions.ticking import Decision
+from service_runtime.errors import FailedPrecondition, ResourceExhausted, Unavailable
+
+Context = grpc.aio.ServicerContext[Any, Any]
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+
+STREAMS_MAX = 200
+
+
+class LeaderPart(Protocol):
+    """This replica's part in leading, as the rpcs see it."""
+
+    @property
+    def leading(self) -> bool: ...
+    @property
+    def ticks(self) -> bool: ...
+    @property
+    def tick_error(self) -> str: ...
+    def wake(self) -> None: ...
+    def wake_links(self) -> None: ...
+    async def run_tick(self) -> list[Decision]: ...
+
+
+class Fleet(Protocol):
+    """The executors as this replica knows them: from their streams while it leads, else from what the leader stored."""
+
+    async def reports(self) -> Sequence[ExecutorReport]: ...
+    async def silent_targets(self) -> Sequence[str]: ...
+
+
+class Rung:
+    """Waits for the next ring after it was taken."""
+
+    def __init__(self, event: asyncio.Event) -> None:
+        self._event = event
+
+    async def wait(self, seconds: float) -> None:
+        """Returns at the ring, or after this time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+
+
+class Bell:
+    """Rings whoever waits for news; what was committed elsewhere is found by looking now and then."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        """There is news."""
+        event, self._event = self._event, asyncio.Event()
+        event.set()
+
+    def ring_after(self) -> Rung:
+        """The next ring from now on: take it before looking, wait for it afterwards."""
+        return Rung(self._event)
+
+
+@contextlib.contextmanager
+def callers_words() -> Iterator[None]:
+    """Our errors as what callers may see."""
+    try:
+        yield
+    except StorageUnavailable as error:
+        raise Unavailable(
+            "the database does not answer; try again", reason="STORAGE_UNAVAILABLE", retry_after=timedelta(seconds=1)
+        ) from error
+    except NotLeader as error:
+        where = f"; the leader is {error.address}" if error.address else ""
+        raise FailedPrecondition(f"this replica does not lead{where}", reason="not_leader") from error
+
+
+class Calls:
+    """Base of the rpcs: the database, the rules, and this replica's part in leading."""
+
+    def __init__(
+        self,
+        database: Database,
+        rules: DispatchRules,
+        leader: LeaderPart,
+        fleet: Fleet,
+        bell: Bell,
+        *,
+        version: str,
+        tick_interval: timedelta,
+    ) -> None:
+        self._database = database
+        self._rules = rules
+        self._leader = leader
+        self._fleet = fleet
+        self._bell = bell
+        self._version = version
+        self._tick_interval = tick_interval
+        self._streams = 0
+
+    async def _read(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        with callers_words():
+            return await self._database.run(work, read_only=True)
+
+    async def _write(
+        self, method: str, request: Any, work: Callable[[Transaction], Awaitable[M]], response_type: type[M]
+    ) -> M:
+        """Does `work` once for its request_id; a repeated call gets the first answer."""
+        body = request.SerializeToString(deterministic=True)
+
+        async def serialized(tx: Transaction) -> bytes:
+            return (await work(tx)).SerializeToString()
+
+        with callers_words():
+            raw = await self._database.run(lambda tx: once(tx, method, request.request_id, body, serialized))
+        return response_type.FromString(raw)
+
+    def _wake(self) -> None:
+        self._leader.wake()
+
+    @contextlib.asynccontextmanager
+    async def _stream_slot(self) -> AsyncIterator[None]:
+        """Room for one more long-lived stream."""
+        if self._streams >= STREAMS_MAX:
+            raise ResourceExhausted(
+                f"{STREAMS_MAX} streams are open already", reason="TOO_MANY_STREAMS", retry_after=timedelta(seconds=5)
+            )
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1

@@ -1,0 +1,267 @@
+"""Core values to messages: the only place where the scheduler's answers take their wire form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+
+from scheduler_service.core.breaker import Breaker, BreakerSettings, BreakerState, retry_time
+from scheduler_service.core.dispatch_checks import Verdict
+from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.outcome_window import Window
+from scheduler_service.core.reasons import HoldReason
+from scheduler_service.core.run import ExecutorReport
+from scheduler_service.core.slot_budget import Pools
+from scheduler_service.core.task import Priority, Task, TaskStatus, waiting_hold
+from scheduler_service.rpc.times import duration, struct, timestamp
+from scheduler_service.transactions.gathering import Facts
+from scheduler_service.transactions.ports import BillingPause, DispatchEvent, Event
+from scheduler_service.transactions.reading import DispatchStats, Explanation, SlotsView
+from scheduler_service.transactions.ticking import Decision
+
+PRIORITIES: Mapping[Priority, pb.Priority.ValueType] = {
+    Priority.P0: pb.PRIORITY_P0,
+    Priority.P1: pb.PRIORITY_P1,
+    Priority.P2: pb.PRIORITY_P2,
+}
+STATUSES: Mapping[TaskStatus, pb.TaskStatus.ValueType] = {
+    TaskStatus.QUEUED: pb.TASK_STATUS_QUEUED,
+    TaskStatus.DISPATCHING: pb.TASK_STATUS_DISPATCHING,
+    TaskStatus.RUNNING: pb.TASK_STATUS_RUNNING,
+    TaskStatus.COMPLETED: pb.TASK_STATUS_COMPLETED,
+    TaskStatus.FAILED: pb.TASK_STATUS_FAILED,
+    TaskStatus.CANCELLED: pb.TASK_STATUS_CANCELLED,
+    TaskStatus.QUARANTINED: pb.TASK_STATUS_QUARANTINED,
+}
+BREAKER_STATES: Mapping[BreakerState, pb.BreakerState.ValueType] = {
+    BreakerState.CLOSED: pb.BREAKER_STATE_CLOSED,
+    BreakerState.OPEN: pb.BREAKER_STATE_OPEN,
+    BreakerState.HALF_OPEN: pb.BREAKER_STATE_HALF_OPEN,
+}
+
+
+def task_message(task: Task, now: datetime, *, brief: bool = False) -> pb.Task:
+    """A task; `brief` leaves out description, payload and result, as lists do."""
+    message = pb.Task(
+        id=str(task.id),
+        title=task.title,
+        description="" if brief else task.description,
+        task_type=task.task_type,
+        priority=PRIORITIES[task.priority],
+        skill=task.skill,
+        payload=None if brief else struct(task.payload),
+        depends_on=[str(other) for other in task.depends_on],
+        max_tries=task.max_tries,
+        not_before_time=timestamp(task.not_before_time),
+        timeout=duration(task.timeout),
+        status=STATUSES[task.status],
+        hold_reason=_hold(task, now).value,
+        run_id=str(task.run_id) if task.run_id else "",
+        fence=task.fence,
+        tries=task.tries,
+        start_failures=task.start_failures,
+        executor_id=task.executor_id,
+        backend=task.backend,
+        create_time=timestamp(task.create_time),
+        update_time=timestamp(task.update_time),
+        start_time=timestamp(task.start_time),
+        end_time=timestamp(task.end_time),
+        next_attempt_time=timestamp(task.next_attempt_time),
+    )
+    message.outcome.CopyFrom(
+        pb.TaskOutcome(exit_code=task.exit_code, result="" if brief else task.result, error=task.error)
+    )
+    return message
+
+
+def _hold(task: Task, now: datetime) -> HoldReason:
+    return HoldReason.CANCEL_REQUESTED if task.cancel_requested and task.end_time is None else waiting_hold(task, now)
+
+
+def window_message(window: Window) -> pb.DispatchWindow:
+    """A window; its rate is absent while it is empty."""
+    return pb.DispatchWindow(
+        total=window.total,
+        success=window.success,
+        failed=window.failed,
+        rate=window.rate,
+        failure_reasons=dict(window.failure_reasons),
+        last_updated=timestamp(window.last_updated),
+    )
+
+
+def stats_message(stats: DispatchStats) -> pb.GetDispatchStatsResponse:
+    """The statistics."""
+    return pb.GetDispatchStatsResponse(
+        window_1h=window_message(stats.window_1h),
+        attempts=window_message(stats.attempts),
+        attempts_by_backend={name: window_message(window) for name, window in stats.attempts_by_backend.items()},
+    )
+
+
+def breaker_message(breaker: Breaker, settings: BreakerSettings, now: datetime) -> pb.Breaker:
+    """A breaker as stored."""
+    return pb.Breaker(
+        key=breaker.key,
+        state=BREAKER_STATES[breaker.state],
+        failures=breaker.failures,
+        last_failure_time=timestamp(breaker.last_failure_time),
+        opened_time=timestamp(breaker.opened_time),
+        retry_time=timestamp(retry_time(breaker, settings, now)),
+        generation=breaker.generation,
+        reason=breaker.reason,
+    )
+
+
+def decision_message(decision: Decision) -> pb.DispatchDecision:
+    """One decision of a tick."""
+    return pb.DispatchDecision(
+        dispatched=decision.dispatched,
+        reason=decision.reason,
+        detail=decision.detail,
+        task_id=str(decision.task_id) if decision.task_id else "",
+        run_id=str(decision.run_id) if decision.run_id else "",
+        executor_id=decision.executor_id,
+        backend=decision.backend,
+    )
+
+
+def verdict_message(verdict: Verdict) -> pb.GuardVerdict:
+    """One guard's verdict."""
+    return pb.GuardVerdict(
+        name=verdict.name,
+        backend=verdict.backend,
+        holds=verdict.holds,
+        reason=verdict.reason.value if verdict.reason else "",
+        value=verdict.value,
+        limit=verdict.limit,
+        detail=verdict.detail,
+        clears_time=timestamp(verdict.clears_time),
+    )
+
+
+def executor_verdicts(facts: Facts, reports: Iterable[ExecutorReport], silent: Iterable[str]) -> list[pb.ExecutorVerdict]:
+    """What each executor would say to a local task; `silent` are the targets that were not heard."""
+    found = [pb.ExecutorVerdict(executor_id=target, reason="no_executor", detail="not heard of") for target in silent]
+    for report in reports:
+        pools = facts.fleet.executors.get(report.executor_id)
+        message = pb.ExecutorVerdict(executor_id=report.executor_id)
+        if report.draining:
+            message.reason, message.detail = "draining", "takes no new runs"
+        elif pools is None:
+            message.reason, message.detail = "no_sample", "has no resource sample"
+        else:
+            pool = pools.task_pool
+            message.value, message.limit = str(pool.used), str(pool.budget)
+            message.detail = report.resources_reason or f"{pool.available} of {pool.budget} task slots free"
+            if pool.available == 0:
+                message.reason = "pool_exhausted" if pool.budget == 0 else "pool_c_full"
+        found.append(message)
+    return found
+
+
+def explanation_message(
+    explanation: Explanation, reports: Iterable[ExecutorReport], silent: Iterable[str]
+) -> pb.ExplainDispatchResponse:
+    """The whole chain."""
+    return pb.ExplainDispatchResponse(
+        would_dispatch=explanation.would_dispatch,
+        guards=[verdict_message(verdict) for verdict in explanation.verdicts],
+        executors=executor_verdicts(explanation.facts, reports, silent),
+        sentence=explanation.sentence,
+        task_reason=explanation.task_reason,
+        queue_position=explanation.queue_position,
+    )
+
+
+def _pool_messages(pools: Pools) -> tuple[pb.UserPool, pb.InternalPool, pb.TaskPool]:
+    user, internal, tasks = pools.user, pools.internal, pools.task_pool
+    return (
+        pb.UserPool(budget=user.budget, used=user.used, mode=user.mode.value, headroom=user.headroom),
+        pb.InternalPool(budget=internal.budget, used=internal.used),
+        pb.TaskPool(budget=tasks.budget, used=tasks.used, available=tasks.available),
+    )
+
+
+def slots_message(view: SlotsView, reports: Iterable[ExecutorReport], rules: DispatchRules) -> pb.GetSlotsResponse:
+    """The pools, by executor and in all."""
+    message = pb.GetSlotsResponse(budget_cap=view.cap.slots)
+    total = view.fleet.total
+    if total is not None:
+        user, internal, tasks = _pool_messages(total)
+        message.MergeFrom(
+            pb.GetSlotsResponse(
+                total_capacity=total.total_capacity,
+                user=user,
+                internal=internal,
+                task_pool=tasks,
+                max_pressure=total.max_pressure,
+                effective_slots=total.effective_slots,
+                dispatch_allowed=total.dispatch_allowed,
+            )
+        )
+    for verdict, report in zip(executor_verdicts(view.facts, reports := list(reports), ()), reports, strict=True):
+        pools = view.fleet.executors.get(report.executor_id)
+        slots = message.executors.add(executor_id=report.executor_id, reason=verdict.reason)
+        if pools is not None:
+            user, internal, tasks = _pool_messages(pools)
+            slots.MergeFrom(
+                pb.ExecutorSlots(
+                    total_capacity=pools.total_capacity,
+                    user=user,
+                    internal=internal,
+                    task_pool=tasks,
+                    max_pressure=pools.max_pressure,
+                    effective_slots=pools.effective_slots,
+                )
+            )
+    for backend in view.facts.gates.backends:
+        budget = (total.task_pool.budget if total else 0) if backend.local else backend.max_runs or 0
+        message.backends.add(
+            backend=backend.backend, local=backend.local, budget=budget, used=view.facts.running(backend.backend)
+        )
+    return message
+
+
+def pause_message(pause: BillingPause) -> pb.BillingPause:
+    """A billing pause."""
+    return pb.BillingPause(
+        backend=pause.backend,
+        until_time=timestamp(pause.until_time),
+        since_time=timestamp(pause.since_time),
+        reason=pause.reason,
+    )
+
+
+def event_message(event: Event) -> pb.Event:
+    """An event."""
+    return pb.Event(
+        id=event.id, type=event.type, time=timestamp(event.time), source=event.source, payload=struct(event.payload)
+    )
+
+
+def dispatch_event_message(event: DispatchEvent) -> pb.DispatchEvent:
+    """A recorded decision."""
+    return pb.DispatchEvent(
+        id=event.id,
+        time=timestamp(event.create_time),
+        success=event.success,
+        reason=event.reason,
+        detail=event.detail,
+        attempt=event.attempt,
+        task_id=str(event.task_id) if event.task_id else "",
+        run_id=str(event.run_id) if event.run_id else "",
+        executor_id=event.executor_id,
+        backend=event.backend,
+    )
+
+
+def override_message(
+    kind: str, scope: str, actor: str, reason: str, since: datetime | None, until: datetime | None = None
+) -> pb.Override:
+    """Who holds an override, why, since and until when."""
+    return pb.Override(
+        kind=kind, scope=scope, actor=actor, reason=reason, since_time=timestamp(since), until_time=timestamp(until)
+    )

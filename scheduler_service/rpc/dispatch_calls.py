@@ -1,0 +1,173 @@
+"""The rpcs about dispatching: tick, explanation, statistics, slots, status."""
+
+from __future__ import annotations
+
+from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+
+from scheduler_service.core.task import TaskStatus
+from scheduler_service.rpc.calls import Calls, Context, callers_words
+from scheduler_service.rpc.conversions import (
+    PRIORITIES,
+    STATUSES,
+    breaker_message,
+    decision_message,
+    dispatch_event_message,
+    explanation_message,
+    override_message,
+    pause_message,
+    slots_message,
+    stats_message,
+)
+from scheduler_service.rpc.times import timestamp
+from scheduler_service.rpc.validation import Checker, page_token
+from scheduler_service.transactions.ports import EventFilter, ExecutorRow, Transaction
+from scheduler_service.transactions.reading import StatusView, explain, read_slots, read_stats, read_status
+
+REASON_CODE_MAX_CHARS = 64
+
+
+class DispatchCalls(Calls):
+    """RunTick, ExplainDispatch, GetDispatchStats, ListDispatchEvents, GetSlots and GetStatus."""
+
+    async def RunTick(self, request: pb.RunTickRequest, context: Context) -> pb.RunTickResponse:
+        with callers_words():
+            decisions = await self._leader.run_tick()
+        return pb.RunTickResponse(decisions=[decision_message(decision) for decision in decisions])
+
+    async def ExplainDispatch(
+        self, request: pb.ExplainDispatchRequest, context: Context
+    ) -> pb.ExplainDispatchResponse:
+        check = Checker()
+        task_id = check.uuid("task_id", request.task_id, required=False)
+        check.done()
+        with callers_words():
+            reports = await self._fleet.reports()
+            silent = await self._fleet.silent_targets()
+        able = [report for report in reports if not report.draining]
+        explanation = await self._read(lambda tx: explain(tx, able, self._rules, task_id))
+        return explanation_message(explanation, reports, silent)
+
+    async def GetDispatchStats(
+        self, request: pb.GetDispatchStatsRequest, context: Context
+    ) -> pb.GetDispatchStatsResponse:
+        return stats_message(await self._read(lambda tx: read_stats(tx, self._rules)))
+
+    async def ListDispatchEvents(
+        self, request: pb.ListDispatchEventsRequest, context: Context
+    ) -> pb.ListDispatchEventsResponse:
+        check = Checker()
+        size = check.page_size(request.page_size)
+        chosen = EventFilter(
+            check.uuid("task_id", request.task_id, required=False),
+            check.text("reason", request.reason, REASON_CODE_MAX_CHARS),
+            request.success if request.HasField("success") else None,
+        )
+        scope = repr(("events", chosen))
+        before = check.page_key(request.page_token, scope)
+        check.done()
+        found = await self._read(lambda tx: tx.dispatch_events(chosen, before, size + 1))
+        page = found[:size]
+        return pb.ListDispatchEventsResponse(
+            events=[dispatch_event_message(event) for event in page],
+            next_page_token=page_token(page[-1].id, scope) if len(found) > size else "",
+        )
+
+    async def GetSlots(self, request: pb.GetSlotsRequest, context: Context) -> pb.GetSlotsResponse:
+        with callers_words():
+            reports = await self._fleet.reports()
+        able = [report for report in reports if not report.draining]
+        view = await self._read(lambda tx: read_slots(tx, able, self._rules))
+        return slots_message(view, reports, self._rules)
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
+        with callers_words():
+            reports = await self._fleet.reports()
+        able = [report for report in reports if not report.draining]
+
+        async def work(tx: Transaction) -> tuple[StatusView, list[ExecutorRow]]:
+            return await read_status(tx, able, self._rules), await tx.executors()
+
+        view, rows = await self._read(work)
+        message = self._status(view)
+        message.slots.CopyFrom(slots_message(view.slots, reports, self._rules))
+        live = {report.executor_id: report for report in reports}
+        for row in rows:
+            report = live.get(row.executor_id)
+            running = sum(c.n for c in view.slots.facts.live if c.executor_id == row.executor_id)
+            message.executors.add(
+                executor_id=row.executor_id,
+                target=row.target,
+                live=report is not None,
+                draining=report is not None and report.draining,
+                last_heard_time=timestamp(row.last_heard_time),
+                running=running,
+                backends=[b.backend for b in report.backends if b.configured] if report else [],
+            )
+        with callers_words():
+            for target in await self._fleet.silent_targets():
+                if all(row.target != target for row in rows):
+                    message.executors.add(target=target)
+        return message
+
+    def _status(self, view: StatusView) -> pb.GetStatusResponse:
+        rules, now = self._rules, view.now
+        message = pb.GetStatusResponse(
+            mode=_mode(view),
+            sentence=view.explanation.sentence,
+            leader=self._leader.leading,
+            leader_address=view.leadership.address,
+            term=view.leadership.term,
+            draining=bool(view.drains),
+            billing_pauses=[pause_message(pause) for pause in view.billing_pauses],
+            breakers=[breaker_message(b, rules.checks.breaker, now) for b in view.breakers.values()],
+            stats=stats_message(view.stats),
+            version=self._version,
+            cluster_id=str(view.cluster_id),
+        )
+        message.tick.CopyFrom(
+            pb.TickStatus(
+                enabled=self._leader.ticks,
+                last_success_time=timestamp(view.leadership.tick_success_time),
+                last_error=self._leader.tick_error or view.leadership.tick_error,
+            )
+        )
+        message.tick.interval.FromTimedelta(self._tick_interval)
+        message.overrides.extend(_overrides(view))
+        for (priority, status), n in sorted(view.queue.items()):
+            message.queue.add(priority=PRIORITIES[priority], status=STATUSES[status], tasks=n)
+        if view.last_dispatch is not None:
+            last = view.last_dispatch
+            message.last_dispatch.CopyFrom(
+                pb.LastDispatch(
+                    task_id=str(last.task_id),
+                    task_title=last.task_title,
+                    run_id=str(last.run_id),
+                    dispatched_time=timestamp(last.dispatched_time),
+                )
+            )
+        return message
+
+
+def _overrides(view: StatusView) -> list[pb.Override]:
+    found = [override_message("drain", d.source, d.actor, d.reason, d.since_time) for d in view.drains]
+    found += [
+        override_message("billing_pause", p.backend, p.actor, p.reason, p.since_time, p.until_time)
+        for p in view.billing_pauses
+    ]
+    cap = view.slots.cap
+    if cap.slots is not None:
+        found.append(override_message("budget_cap", str(cap.slots), cap.actor, cap.reason, cap.since_time))
+    for key, actor in view.tripped_by.items():
+        breaker = view.breakers.get(key)
+        if breaker is not None:
+            found.append(override_message("breaker_tripped", key, actor, breaker.reason, breaker.opened_time))
+    return found
+
+
+def _mode(view: StatusView) -> str:
+    if view.drains:
+        return "draining"
+    waiting = sum(n for (_, status), n in view.queue.items() if status is TaskStatus.QUEUED)
+    if view.explanation.would_dispatch:
+        return "dispatching"
+    return "held" if waiting else "idle"

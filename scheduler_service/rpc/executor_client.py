@@ -1,0 +1,253 @@
+"""`tick.ports.ExecutorClient` over gRPC: one channel an executor, a deadline on every call, nothing retried here.
+
+The executor answers the same run_id with the same answer, so the link's resending is the retry; a retry below it would only
+hide how long an answer is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+import grpc
+from cecelia.executor.v1 import executor_service_pb2 as pb
+from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
+
+from scheduler_service.core.limits import DISPATCH_MAX_BYTES, DISPATCH_MAX_RUNS
+from scheduler_service.core.run import (
+    BackendReport,
+    CancelAnswer,
+    DispatchAnswer,
+    ExecutorReport,
+    LeaderIdentity,
+    RenewAnswer,
+    ReplayEnd,
+    RunOrder,
+    RunReport,
+    Stamp,
+    WatchMessage,
+)
+from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
+from scheduler_service.errors import ExecutorUnreachable
+from scheduler_service.rpc.times import duration, moment_of, payload_of, struct
+
+DISPATCH_DEADLINE_S = 3.0
+CALL_DEADLINE_S = 5.0
+ACKNOWLEDGE_MAX = 1_000
+
+_OPTIONS = (
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_receive_message_length", 8 * 1024 * 1024),
+    # One target, one connection: a proxy variable of the machine must not stand between the services.
+    ("grpc.enable_http_proxy", 0),
+)
+
+_VERDICTS = {
+    pb.START_VERDICT_SUCCESS: StartVerdict.SUCCESS,
+    pb.START_VERDICT_FAILURE: StartVerdict.FAILURE,
+    pb.START_VERDICT_NEUTRAL: StartVerdict.NEUTRAL,
+}
+_OUTCOMES = {
+    pb.RUN_OUTCOME_COMPLETED: OutcomeClass.COMPLETED,
+    pb.RUN_OUTCOME_FAILED: OutcomeClass.FAILED,
+    pb.RUN_OUTCOME_TIMED_OUT: OutcomeClass.TIMED_OUT,
+    pb.RUN_OUTCOME_CANCELLED: OutcomeClass.CANCELLED,
+    pb.RUN_OUTCOME_LOST: OutcomeClass.LOST,
+    pb.RUN_OUTCOME_NOT_STARTED: OutcomeClass.NOT_STARTED,
+    pb.RUN_OUTCOME_FAILED_FOR_GOOD: OutcomeClass.FAILED_FOR_GOOD,
+}
+
+
+class GrpcExecutorClient:
+    """One executor."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        self._stub = pb_grpc.ExecutorServiceStub(self._channel)
+
+    @property
+    def target(self) -> str:
+        return self._target
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        await self._channel.close(grace=0)
+
+    @contextlib.contextmanager
+    def _answers(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            raise ExecutorUnreachable(f"{self._target}: {error.code().name}: {error.details()}") from error
+
+    async def watch(self, identity: LeaderIdentity) -> AsyncIterator[WatchMessage]:
+        request = pb.WatchRunsRequest(cluster_id=str(identity.cluster_id), term=identity.term)
+        with self._answers():
+            # Open for as long as the leadership lasts; silence is noticed by the link.
+            call = self._stub.WatchRuns(request, wait_for_ready=False)
+            try:
+                async for message in call:
+                    converted = _watch_message(message)
+                    if converted is not None:
+                        yield converted
+            finally:
+                call.cancel()
+        raise ExecutorUnreachable(f"{self._target}: the stream has ended")
+
+    async def dispatch(
+        self, identity: LeaderIdentity, orders: Sequence[RunOrder], stamp: Stamp, lease_ttl: timedelta
+    ) -> list[DispatchAnswer]:
+        answers: list[DispatchAnswer] = []
+        for batch in _batches([_run_request(order, lease_ttl) for order in orders]):
+            request = pb.DispatchTasksRequest(
+                runs=batch,
+                cluster_id=str(identity.cluster_id),
+                term=identity.term,
+                boot_id=stamp.boot_id,
+                stamp=stamp.stamp,
+            )
+            with self._answers():
+                response = await self._stub.DispatchTasks(request, timeout=DISPATCH_DEADLINE_S)
+            answers += [DispatchAnswer(UUID(r.run_id), r.accepted, r.reason, r.detail) for r in response.results]
+        return answers
+
+    async def acknowledge(self, identity: LeaderIdentity, run_ids: Sequence[UUID]) -> None:
+        for start in range(0, len(run_ids), ACKNOWLEDGE_MAX):
+            request = pb.AcknowledgeRunsRequest(
+                run_ids=[str(run_id) for run_id in run_ids[start : start + ACKNOWLEDGE_MAX]],
+                cluster_id=str(identity.cluster_id),
+                term=identity.term,
+            )
+            with self._answers():
+                await self._stub.AcknowledgeRuns(request, timeout=CALL_DEADLINE_S)
+
+    async def renew(
+        self,
+        identity: LeaderIdentity,
+        run_ids: Sequence[UUID],
+        end_runs: Sequence[UUID],
+        stamp: Stamp,
+        lease_ttl: timedelta,
+    ) -> RenewAnswer:
+        request = pb.RenewLeasesRequest(
+            run_ids=[str(run_id) for run_id in run_ids],
+            end_runs=[str(run_id) for run_id in end_runs],
+            lease_ttl=duration(lease_ttl),
+            boot_id=stamp.boot_id,
+            stamp=stamp.stamp,
+            cluster_id=str(identity.cluster_id),
+            term=identity.term,
+        )
+        with self._answers():
+            response = await self._stub.RenewLeases(request, timeout=CALL_DEADLINE_S)
+        return RenewAnswer(
+            tuple(UUID(run_id) for run_id in response.unknown), tuple(UUID(run_id) for run_id in response.unnamed)
+        )
+
+    async def cancel_run(self, identity: LeaderIdentity, run_id: UUID, reason: str) -> CancelAnswer:
+        request = pb.CancelRunRequest(
+            run_id=str(run_id), reason=reason, cluster_id=str(identity.cluster_id), term=identity.term
+        )
+        with self._answers():
+            response = await self._stub.CancelRun(request, timeout=CALL_DEADLINE_S)
+        refused = response.run.state == pb.RUN_STATE_REFUSED
+        return CancelAnswer.REFUSED if refused else CancelAnswer.ENDING
+
+
+def _batches(requests: Sequence[pb.RunRequest]) -> Iterator[list[pb.RunRequest]]:
+    """Batches within the executor's bounds, with room for the envelope."""
+    batch: list[pb.RunRequest] = []
+    size = 0
+    for request in requests:
+        own = request.ByteSize() + 16
+        if batch and (len(batch) == DISPATCH_MAX_RUNS or size + own > DISPATCH_MAX_BYTES - 4096):
+            yield batch
+            batch, size = [], 0
+        batch.append(request)
+        size += own
+    if batch:
+        yield batch
+
+
+def _run_request(order: RunOrder, lease_ttl: timedelta) -> pb.RunRequest:
+    return pb.RunRequest(
+        run_id=str(order.run_id),
+        task_id=str(order.task_id),
+        fence=order.fence,
+        title=order.title,
+        description=order.description,
+        task_type=order.task_type,
+        backend=order.backend,
+        payload=struct(order.payload),
+        timeout=duration(order.timeout),
+        lease_ttl=duration(lease_ttl),
+        skill=order.skill,
+        permission_mode=order.permission_mode,
+        model=order.model,
+        provider=order.provider,
+    )
+
+
+def _watch_message(message: pb.WatchRunsResponse) -> WatchMessage | None:
+    kind = message.WhichOneof("update")
+    if kind == "snapshot":
+        return _executor_report(message.snapshot)
+    if kind == "run":
+        return _run_report(message.run)
+    return ReplayEnd(message.replay_end.runs) if kind == "replay_end" else None
+
+
+def _executor_report(snapshot: pb.ExecutorSnapshot) -> ExecutorReport:
+    resources = snapshot.resources
+    return ExecutorReport(
+        executor_id=snapshot.executor_id,
+        boot_id=snapshot.boot_id,
+        stamp=snapshot.stamp,
+        draining=snapshot.draining,
+        version=snapshot.version,
+        resources_ok=resources.ok,
+        resources_reason=resources.reason,
+        max_seats=resources.max_seats,
+        physical_capacity=resources.physical_capacity,
+        effective_slots=resources.effective_slots,
+        max_pressure=resources.max_pressure,
+        headed_sessions=resources.headed_sessions,
+        backends=tuple(
+            BackendReport(b.backend, b.local, b.configured, b.available, b.reason, b.detail, b.max_runs, b.running)
+            for b in snapshot.backends
+        ),
+    )
+
+
+def _run_report(run: pb.Run) -> RunReport | None:
+    if run.state in (pb.RUN_STATE_REFUSED, pb.RUN_STATE_UNSPECIFIED):
+        return None
+    return RunReport(
+        run_id=UUID(run.run_id),
+        task_id=UUID(run.task_id),
+        fence=run.fence,
+        live=run.state != pb.RUN_STATE_ENDED,
+        verdict=_VERDICTS.get(run.start_verdict),
+        verdict_reason=run.start_reason,
+        verdict_detail=run.start_detail,
+        outcome=_OUTCOMES.get(run.outcome),
+        exit_code=run.exit_code if run.HasField("exit_code") else None,
+        signal=run.signal if run.HasField("signal") else None,
+        result=run.result.replace("\x00", "\ufffd"),
+        error=run.error.replace("\x00", "\ufffd"),
+        error_class=run.error_class,
+        retry_time=moment_of(run.retry_time) if run.HasField("retry_time") else None,
+        usage=payload_of(run.usage),
+    )
+
+
+async def close_all(clients: Sequence[GrpcExecutorClient]) -> None:
+    """Closes the channels."""
+    await asyncio.gather(*(client.close() for client in clients))

@@ -1,0 +1,173 @@
+"""The rpcs by which operators look at breakers and override what the scheduler would do."""
+
+from __future__ import annotations
+
+from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+
+from scheduler_service.core.breaker import Breaker
+from scheduler_service.rpc.calls import Calls, Context, callers_words
+from scheduler_service.rpc.conversions import breaker_message, pause_message
+from scheduler_service.rpc.times import timestamp
+from scheduler_service.rpc.validation import KEY_MAX_CHARS, SLOTS_MAX, SOURCE_MAX_CHARS, Checker
+from scheduler_service.transactions import overrides
+from scheduler_service.transactions.overrides import Caller
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.reading import read_slots
+from service_runtime.errors import NotFound
+
+DEFAULT_SOURCE = "operator"
+
+
+class OverrideCalls(Calls):
+    """The breakers, drain, billing pause and budget cap."""
+
+    async def _live(self) -> list[str]:
+        with callers_words():
+            return [report.executor_id for report in await self._fleet.reports()]
+
+    async def _breakers(self) -> dict[str, tuple[Breaker, pb.Breaker]]:
+        live = await self._live()
+        settings = self._rules.checks.breaker
+
+        async def work(tx: Transaction) -> dict[str, tuple[Breaker, pb.Breaker]]:
+            found = await overrides.list_breakers(tx, self._rules.backends, settings, live)
+            return {key: (breaker, breaker_message(breaker, settings, tx.now)) for key, breaker in found.items()}
+
+        return await self._read(work)
+
+    async def ListBreakers(self, request: pb.ListBreakersRequest, context: Context) -> pb.ListBreakersResponse:
+        return pb.ListBreakersResponse(breakers=[message for _, message in (await self._breakers()).values()])
+
+    async def GetBreaker(self, request: pb.GetBreakerRequest, context: Context) -> pb.GetBreakerResponse:
+        check = Checker()
+        key = check.text("key", request.key, KEY_MAX_CHARS, required=True)
+        check.done()
+        found = await self._breakers()
+        if key not in found:
+            raise NotFound(f"no breaker has the key {key!r}; known are {', '.join(found)}", reason="BREAKER_NOT_FOUND")
+        return pb.GetBreakerResponse(breaker=found[key][1])
+
+    async def ResetBreaker(self, request: pb.ResetBreakerRequest, context: Context) -> pb.ResetBreakerResponse:
+        check = Checker()
+        key = check.text("key", request.key, KEY_MAX_CHARS, required=True)
+        caller = _caller(check, request, context)
+        check.done()
+        live, settings = await self._live(), self._rules.checks.breaker
+
+        async def work(tx: Transaction) -> pb.ResetBreakerResponse:
+            before, after = await overrides.reset_breaker(tx, key, caller, self._rules.backends, settings, live)
+            return pb.ResetBreakerResponse(
+                before=breaker_message(before, settings, tx.now), after=breaker_message(after, settings, tx.now)
+            )
+
+        response = await self._write("ResetBreaker", request, work, pb.ResetBreakerResponse)
+        self._wake()
+        return response
+
+    async def TripBreaker(self, request: pb.TripBreakerRequest, context: Context) -> pb.TripBreakerResponse:
+        check = Checker()
+        key = check.text("key", request.key, KEY_MAX_CHARS, required=True)
+        caller = _caller(check, request, context)
+        duration = check.trip_duration(request)
+        check.done()
+        live, settings = await self._live(), self._rules.checks.breaker
+
+        async def work(tx: Transaction) -> pb.TripBreakerResponse:
+            before, after = await overrides.trip_breaker(
+                tx, key, duration, caller, self._rules.backends, settings, live
+            )
+            return pb.TripBreakerResponse(
+                before=breaker_message(before, settings, tx.now), after=breaker_message(after, settings, tx.now)
+            )
+
+        return await self._write("TripBreaker", request, work, pb.TripBreakerResponse)
+
+    async def SetDrain(self, request: pb.SetDrainRequest, context: Context) -> pb.SetDrainResponse:
+        check = Checker()
+        source = check.text("source", request.source, SOURCE_MAX_CHARS) or DEFAULT_SOURCE
+        caller = _caller(check, request, context)
+        check.done()
+
+        async def work(tx: Transaction) -> pb.SetDrainResponse:
+            state = await overrides.set_drain(tx, request.enabled, source, request.until_idle, caller)
+            return pb.SetDrainResponse(
+                draining=state.draining, since_time=timestamp(state.since_time), running=state.running
+            )
+
+        response = await self._write("SetDrain", request, work, pb.SetDrainResponse)
+        self._wake()
+        return response
+
+    async def SetBillingPause(
+        self, request: pb.SetBillingPauseRequest, context: Context
+    ) -> pb.SetBillingPauseResponse:
+        check = Checker()
+        backend = self._backend(check, request.backend)
+        caller = _caller(check, request, context)
+        check.done()
+
+        async def work(tx: Transaction) -> pb.SetBillingPauseResponse:
+            until = check.until(request, tx.now)
+            return pb.SetBillingPauseResponse(
+                pause=pause_message(await overrides.set_billing_pause(tx, backend, until, caller))
+            )
+
+        return await self._write("SetBillingPause", request, work, pb.SetBillingPauseResponse)
+
+    async def ClearBillingPause(
+        self, request: pb.ClearBillingPauseRequest, context: Context
+    ) -> pb.ClearBillingPauseResponse:
+        check = Checker()
+        backend = self._backend(check, request.backend)
+        caller = _caller(check, request, context)
+        check.done()
+
+        async def work(tx: Transaction) -> pb.ClearBillingPauseResponse:
+            previous = await overrides.clear_billing_pause(tx, backend, caller)
+            return pb.ClearBillingPauseResponse(
+                cleared=previous is not None, previous=pause_message(previous) if previous else None
+            )
+
+        response = await self._write("ClearBillingPause", request, work, pb.ClearBillingPauseResponse)
+        self._wake()
+        return response
+
+    async def SetBudgetCap(self, request: pb.SetBudgetCapRequest, context: Context) -> pb.SetBudgetCapResponse:
+        check = Checker()
+        slots = request.slots if request.HasField("slots") else None
+        if slots is not None and not 1 <= slots <= SLOTS_MAX:
+            check.wrong("slots", f"is {slots}; must be 1 to {SLOTS_MAX}, or unset to lift the ceiling")
+        caller = _caller(check, request, context)
+        check.done()
+        with callers_words():
+            reports = [report for report in await self._fleet.reports() if not report.draining]
+
+        async def work(tx: Transaction) -> pb.SetBudgetCapResponse:
+            await overrides.set_budget_cap(tx, slots, caller)
+            view = await read_slots(tx, reports, self._rules)
+            physical = sum(pools.task_pool.budget for pools in view.fleet.executors.values())
+            effective = view.fleet.total.task_pool.budget if view.fleet.total else 0
+            return pb.SetBudgetCapResponse(slots=slots, physical=physical, effective=effective)
+
+        response = await self._write("SetBudgetCap", request, work, pb.SetBudgetCapResponse)
+        self._wake()
+        return response
+
+    def _backend(self, check: Checker, name: str) -> str:
+        if name and name not in self._rules.backends:
+            known = ", ".join(sorted(self._rules.backends))
+            check.wrong("backend", f"is {name[:64]!r}; must be empty for all, or one of {known}")
+        return name
+
+
+def _caller(
+    check: Checker,
+    request: pb.ResetBreakerRequest
+    | pb.TripBreakerRequest
+    | pb.SetDrainRequest
+    | pb.SetBillingPauseRequest
+    | pb.ClearBillingPauseRequest
+    | pb.SetBudgetCapRequest,
+    context: Context,
+) -> Caller:
+    return Caller(context.peer(), check.reason(request.reason), check.request_id(request.request_id))

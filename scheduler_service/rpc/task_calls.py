@@ -1,0 +1,175 @@
+"""The rpcs about tasks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from uuid import uuid4
+
+from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+
+from scheduler_service.core.task import ENDED_STATUSES
+from scheduler_service.rpc.calls import Calls, Context
+from scheduler_service.rpc.conversions import event_message, task_message
+from scheduler_service.rpc.validation import Checker, page_token
+from scheduler_service.transactions.editing import cancel_task, requeue_task, update_task
+from scheduler_service.transactions.ports import Event, TaskFilter, Transaction
+from scheduler_service.transactions.reading import read_task
+from scheduler_service.transactions.submitting import submit
+
+EVENTS_BATCH = 500
+
+
+class TaskCalls(Calls):
+    """SubmitTask to UpdateTask, WatchTask and WatchEvents."""
+
+    async def SubmitTask(self, request: pb.SubmitTaskRequest, context: Context) -> pb.SubmitTaskResponse:
+        check = Checker()
+        check.request_id(request.request_id)
+        if not request.HasField("task"):
+            check.wrong("task", "is not set; must be given")
+        spec = check.spec(request.task, "task")
+        check.done()
+
+        async def work(tx: Transaction) -> pb.SubmitTaskResponse:
+            tasks = await submit(tx, [spec] if spec else [], self._rules.routes, uuid4)
+            return pb.SubmitTaskResponse(task=task_message(tasks[0], tx.now))
+
+        response = await self._write("SubmitTask", request, work, pb.SubmitTaskResponse)
+        self._wake()
+        return response
+
+    async def SubmitTasks(self, request: pb.SubmitTasksRequest, context: Context) -> pb.SubmitTasksResponse:
+        check = Checker()
+        check.request_id(request.request_id)
+        specs = check.specs(request.tasks)
+        check.done()
+
+        async def work(tx: Transaction) -> pb.SubmitTasksResponse:
+            tasks = await submit(tx, specs, self._rules.routes, uuid4)
+            return pb.SubmitTasksResponse(tasks=[task_message(task, tx.now) for task in tasks])
+
+        response = await self._write("SubmitTasks", request, work, pb.SubmitTasksResponse)
+        self._wake()
+        return response
+
+    async def GetTask(self, request: pb.GetTaskRequest, context: Context) -> pb.GetTaskResponse:
+        check = Checker()
+        task_id = check.uuid("task_id", request.task_id)
+        check.done()
+
+        async def work(tx: Transaction) -> pb.GetTaskResponse:
+            return pb.GetTaskResponse(task=task_message(await read_task(tx, task_id or uuid4()), tx.now))
+
+        return await self._read(work)
+
+    async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:
+        check = Checker()
+        size = check.page_size(request.page_size)
+        statuses = check.statuses(request.statuses)
+        priorities = check.priorities(request.priorities)
+        chosen = TaskFilter(statuses, check.texts("task_types", request.task_types), priorities)
+        scope = repr(("tasks", sorted(statuses), sorted(chosen.task_types), sorted(priorities)))
+        before = check.page_key(request.page_token, scope)
+        check.done()
+
+        async def work(tx: Transaction) -> pb.ListTasksResponse:
+            found = await tx.list_tasks(chosen, before, size + 1)
+            page = found[:size]
+            return pb.ListTasksResponse(
+                tasks=[task_message(task, tx.now, brief=True) for _, task in page],
+                next_page_token=page_token(page[-1][0], scope) if len(found) > size else "",
+            )
+
+        return await self._read(work)
+
+    async def WatchTask(self, request: pb.WatchTaskRequest, context: Context) -> AsyncIterator[pb.WatchTaskResponse]:
+        check = Checker()
+        task_id = check.uuid("task_id", request.task_id)
+        check.done()
+        last: pb.Task | None = None
+        async with self._stream_slot():
+            while True:
+                news = self._bell.ring_after()
+
+                async def work(tx: Transaction) -> tuple[pb.Task, bool]:
+                    task = await read_task(tx, task_id or uuid4())
+                    return task_message(task, tx.now), task.status in ENDED_STATUSES
+
+                message, ended = await self._read(work)
+                if message != last:
+                    yield pb.WatchTaskResponse(task=message)
+                    last = message
+                if ended:
+                    return
+                await news.wait(1.0)
+
+    async def CancelTask(self, request: pb.CancelTaskRequest, context: Context) -> pb.CancelTaskResponse:
+        check = Checker()
+        task_id = check.uuid("task_id", request.task_id)
+        reason, request_id = check.reason(request.reason), check.request_id(request.request_id)
+        check.done()
+
+        async def work(tx: Transaction) -> pb.CancelTaskResponse:
+            task = await cancel_task(
+                tx, task_id or uuid4(), actor=context.peer(), reason=reason, request_id=request_id
+            )
+            return pb.CancelTaskResponse(task=task_message(task, tx.now))
+
+        response = await self._write("CancelTask", request, work, pb.CancelTaskResponse)
+        self._leader.wake_links()
+        return response
+
+    async def RequeueTask(self, request: pb.RequeueTaskRequest, context: Context) -> pb.RequeueTaskResponse:
+        check = Checker()
+        task_id = check.uuid("task_id", request.task_id)
+        reason, request_id = check.reason(request.reason), check.request_id(request.request_id)
+        check.done()
+
+        async def work(tx: Transaction) -> pb.RequeueTaskResponse:
+            task = await requeue_task(
+                tx, task_id or uuid4(), actor=context.peer(), reason=reason, request_id=request_id
+            )
+            return pb.RequeueTaskResponse(task=task_message(task, tx.now))
+
+        response = await self._write("RequeueTask", request, work, pb.RequeueTaskResponse)
+        self._wake()
+        return response
+
+    async def UpdateTask(self, request: pb.UpdateTaskRequest, context: Context) -> pb.UpdateTaskResponse:
+        check = Checker()
+        task_id = check.uuid("task_id", request.task_id)
+        request_id = check.request_id(request.request_id)
+        changes = check.changes(request)
+        check.done()
+
+        async def work(tx: Transaction) -> pb.UpdateTaskResponse:
+            task = await update_task(tx, task_id or uuid4(), changes, actor=context.peer(), request_id=request_id)
+            return pb.UpdateTaskResponse(task=task_message(task, tx.now))
+
+        response = await self._write("UpdateTask", request, work, pb.UpdateTaskResponse)
+        self._wake()
+        return response
+
+    async def _events_after(self, after: int, types: Sequence[str]) -> list[Event]:
+        return await self._read(lambda tx: tx.events_after(after, types, EVENTS_BATCH))
+
+    async def WatchEvents(
+        self, request: pb.WatchEventsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchEventsResponse]:
+        check = Checker()
+        types = check.texts("types", request.types)
+        check.done()
+        after = request.after_event_id
+        async with self._stream_slot():
+            if after < 0:
+                after = await self._read(lambda tx: tx.newest_event_id())
+                # Tells the caller that it misses nothing from here on.
+                await context.send_initial_metadata((("next-event-id", str(after + 1)),))
+            while True:
+                news = self._bell.ring_after()
+                events = await self._events_after(after, types)
+                for event in events:
+                    yield pb.WatchEventsResponse(event=event_message(event))
+                    after = event.id
+                if len(events) < EVENTS_BATCH:
+                    await news.wait(0.5)

@@ -1,0 +1,241 @@
+"""Requests to values: every bound of the contract, every wrong field named with its value and what would be right."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TypeVar
+from uuid import UUID
+
+from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+
+from scheduler_service.core import limits
+from scheduler_service.core.limits import TaskSpec, batch_violations, shown, text_problem, violations_of
+from scheduler_service.core.task import EDITABLE_FIELDS, Priority, TaskChanges, TaskStatus
+from scheduler_service.rpc.conversions import PRIORITIES, STATUSES
+from scheduler_service.rpc.times import moment_of, payload_of, span_of
+from service_runtime.errors import FieldViolation, InvalidArgument
+
+T = TypeVar("T")
+
+_PRIORITIES = {number: priority for priority, number in PRIORITIES.items()} | {pb.PRIORITY_UNSPECIFIED: Priority.P1}
+_STATUSES = {number: status for status, number in STATUSES.items()}
+FILTERS_MAX = 50
+SOURCE_MAX_CHARS = 64
+KEY_MAX_CHARS = 256
+PAUSE_MAX = timedelta(days=366)
+TRIP_MAX = timedelta(days=366)
+SLOTS_MAX = 1_000_000
+
+
+class Checker:
+    """Collects what is wrong with one request. `done` raises InvalidArgument with all of it."""
+
+    def __init__(self) -> None:
+        self._violations: list[FieldViolation] = []
+
+    def wrong(self, field: str, description: str) -> None:
+        """Notes one violation."""
+        self._violations.append(FieldViolation(field, description))
+
+    def done(self) -> None:
+        """Raises InvalidArgument if anything was wrong."""
+        if self._violations:
+            shown_ones = tuple(self._violations[: limits.VIOLATIONS_MAX])
+            first = shown_ones[0]
+            raise InvalidArgument(
+                f"{first.field} {first.description}", reason="INVALID_ARGUMENT", violations=shown_ones
+            )
+
+    def uuid(self, field: str, text: str, *, required: bool = True) -> UUID | None:
+        """A UUID in its usual form; '' is None where it is not required."""
+        if not text and not required:
+            return None
+        try:
+            value = UUID(text)
+        except ValueError:
+            value = None
+        if value is None or str(value) != text.lower():
+            self.wrong(field, f"is {shown(text)}; must be a UUID such as 123e4567-e89b-12d3-a456-426614174000")
+            return None
+        return value
+
+    def text(self, field: str, text: str, most: int, *, required: bool = False) -> str:
+        """Text within its bound, without NUL."""
+        problem = text_problem(text)
+        if problem:
+            self.wrong(field, problem)
+        elif len(text) > most:
+            self.wrong(field, f"has {len(text)} characters; at most {most} are allowed")
+        elif required and not text:
+            self.wrong(field, "is empty; must be given")
+        return text
+
+    def request_id(self, text: str) -> str:
+        """A request_id."""
+        return self.text("request_id", text, limits.REQUEST_ID_MAX_CHARS)
+
+    def reason(self, text: str) -> str:
+        """A reason."""
+        return self.text("reason", text, limits.REASON_MAX_CHARS)
+
+    def converted(self, field: str, convert: Callable[[], T]) -> T | None:
+        """The value of a conversion that raises ValueError with what is wrong."""
+        try:
+            return convert()
+        except ValueError as error:
+            self.wrong(field, str(error))
+            return None
+
+    def page_size(self, size: int) -> int:
+        """A page's size; 0 is the default."""
+        if not 0 <= size <= limits.PAGE_SIZE_MAX:
+            self.wrong("page_size", f"is {size}; must be 1 to {limits.PAGE_SIZE_MAX}, or 0 for {limits.PAGE_SIZE_DEFAULT}")
+        return size or limits.PAGE_SIZE_DEFAULT
+
+    def page_key(self, token: str, scope: str) -> int | None:
+        """The key in a page token made by `page_token` for the same filters; None for the first page."""
+        if not token:
+            return None
+        try:
+            made_for, _, key = base64.urlsafe_b64decode(token.encode("ascii")).decode("ascii").partition(":")
+            if made_for == _fingerprint(scope) and key.isdecimal() and len(key) < 19:
+                return int(key)
+        except (ValueError, binascii.Error):
+            pass
+        self.wrong("page_token", f"is {shown(token)}; must be the next_page_token of a call with the same filters")
+        return None
+
+    # --- tasks
+
+    def spec(self, message: pb.TaskSpec, prefix: str) -> TaskSpec | None:
+        """A task as submitted."""
+        before = len(self._violations)
+        task_id = self.uuid(f"{prefix}.task_id", message.task_id, required=False)
+        depends_on = [self.uuid(f"{prefix}.depends_on[{i}]", text) for i, text in enumerate(message.depends_on[:101])]
+        priority = _PRIORITIES.get(message.priority)
+        if priority is None:
+            self.wrong(f"{prefix}.priority", f"is {message.priority}; must be PRIORITY_P0, PRIORITY_P1 or PRIORITY_P2")
+        not_before = timeout = None
+        if message.HasField("not_before_time"):
+            not_before = self.converted(f"{prefix}.not_before_time", lambda: moment_of(message.not_before_time))
+        if message.HasField("timeout"):
+            timeout = self.converted(f"{prefix}.timeout", lambda: span_of(message.timeout))
+        if len(self._violations) > before or priority is None:
+            return None
+        spec = TaskSpec(
+            title=message.title,
+            task_id=task_id,
+            description=message.description,
+            task_type=message.task_type or limits.TASK_TYPE_DEFAULT,
+            priority=priority,
+            skill=message.skill,
+            payload=payload_of(message.payload),
+            depends_on=tuple(other for other in depends_on if other is not None),
+            max_tries=message.max_tries or limits.MAX_TRIES_DEFAULT,
+            not_before_time=not_before,
+            timeout=limits.TIMEOUT_DEFAULT if timeout is None else timeout,
+        )
+        for violation in violations_of(spec):
+            self.wrong(f"{prefix}.{violation.field}", violation.description)
+        return spec
+
+    def specs(self, messages: Sequence[pb.TaskSpec]) -> list[TaskSpec]:
+        """A batch of tasks."""
+        if not 1 <= len(messages) <= limits.SUBMIT_TASKS_MAX:
+            self.wrong("tasks", f"has {len(messages)} tasks; must have 1 to {limits.SUBMIT_TASKS_MAX}")
+            self.done()
+        found = [self.spec(message, f"tasks[{i}]") for i, message in enumerate(messages)]
+        self.done()
+        specs = [spec for spec in found if spec is not None]
+        for violation in batch_violations(specs):
+            self.wrong(violation.field, violation.description)
+        return specs
+
+    def changes(self, request: pb.UpdateTaskRequest) -> TaskChanges:
+        """The fields that an update mask names."""
+        paths = list(dict.fromkeys(request.update_mask.paths))
+        right = ", ".join(sorted(EDITABLE_FIELDS))
+        if not paths:
+            self.wrong("update_mask", f"is empty; must name some of {right}")
+        for path in paths[:100]:
+            if path not in EDITABLE_FIELDS:
+                self.wrong("update_mask", f"names {shown(path)}; must name some of {right}")
+        self.done()
+        chosen = pb.TaskSpec(title="placeholder title")
+        for path in paths:
+            _copy_field(request.task, chosen, path)
+        spec = self.spec(chosen, "task")
+        self.done()
+        if spec is None:
+            return {}
+        changes: TaskChanges = {}
+        for path in paths:
+            changes[path] = getattr(spec, path)  # type: ignore[literal-required]  # checked against EDITABLE_FIELDS above
+        return changes
+
+    def statuses(self, numbers: Sequence[int]) -> list[TaskStatus]:
+        """A filter by status."""
+        return self._known("statuses", numbers, {int(number): status for number, status in _STATUSES.items()})
+
+    def priorities(self, numbers: Sequence[int]) -> list[Priority]:
+        """A filter by priority."""
+        by_number = {int(number): priority for priority, number in PRIORITIES.items()}
+        return self._known("priorities", numbers, by_number)
+
+    def _known(self, field: str, numbers: Sequence[int], by_number: Mapping[int, T]) -> list[T]:
+        for number in numbers[:FILTERS_MAX]:
+            if number not in by_number:
+                self.wrong(field, f"has {number}; must be one of {', '.join(str(n) for n in sorted(by_number))}")
+        if len(numbers) > FILTERS_MAX:
+            self.wrong(field, f"has {len(numbers)} values; at most {FILTERS_MAX} are allowed")
+        return [by_number[number] for number in numbers if number in by_number]
+
+    def texts(self, field: str, values: Sequence[str]) -> list[str]:
+        """A filter by words."""
+        if len(values) > FILTERS_MAX:
+            self.wrong(field, f"has {len(values)} values; at most {FILTERS_MAX} are allowed")
+        return [self.text(f"{field}[{i}]", value, limits.NAME_MAX_CHARS) for i, value in enumerate(values[:FILTERS_MAX])]
+
+    # --- overrides
+
+    def until(self, request: pb.SetBillingPauseRequest, now: datetime) -> datetime:
+        """The end of a billing pause."""
+        until = None
+        if request.HasField("until_time"):
+            until = self.converted("until_time", lambda: moment_of(request.until_time))
+        else:
+            self.wrong("until_time", "is not set; must be a time in the future")
+        if until is not None and not now < until <= now + PAUSE_MAX:
+            self.wrong("until_time", f"is {until.isoformat()}; must lie in the future, at most {PAUSE_MAX.days} days ahead")
+        self.done()
+        return until or now
+
+    def trip_duration(self, request: pb.TripBreakerRequest) -> timedelta | None:
+        """How long a trip lasts; None for the setting."""
+        if not request.HasField("duration"):
+            return None
+        span = self.converted("duration", lambda: span_of(request.duration))
+        if span is not None and not timedelta(0) < span <= TRIP_MAX:
+            self.wrong("duration", f"is {span.total_seconds():g} s; must be more than 0, at most {TRIP_MAX.days} days")
+        return span
+
+
+def _copy_field(source: pb.TaskSpec, target: pb.TaskSpec, path: str) -> None:
+    if path in ("payload", "not_before_time"):
+        if source.HasField(path):  # type: ignore[arg-type]  # one of the two names above
+            getattr(target, path).CopyFrom(getattr(source, path))
+    else:
+        setattr(target, path, getattr(source, path))
+
+
+def _fingerprint(scope: str) -> str:
+    return f"{zlib.crc32(scope.encode()):08x}"
+
+
+def page_token(key: int, scope: str) -> str:
+    """A token that names where the next page begins; good only with the same filters."""
+    return base64.urlsafe_b64encode(f"{_fingerprint(scope)}:{key}".encode("ascii")).decode("ascii")

@@ -1,0 +1,83 @@
+"""The scheduler's settings: the contract's constants from the environment, right or not made at all."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+
+from scheduler_service.core.breaker import BreakerSettings
+from scheduler_service.core.dispatch_checks import CheckSettings, GuardMode
+from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.slot_budget import INTERACTIVE_RESERVE
+from scheduler_service.core.verdicts import RetrySettings
+from service_runtime.settings import HostPort, Milliseconds, ServiceSettings
+
+_DAY_MS = 86_400_000
+Targets = Annotated[str, Field(max_length=10_000)]
+
+
+def _span(milliseconds: int) -> timedelta:
+    return timedelta(milliseconds=milliseconds)
+
+
+class SchedulerSettings(ServiceSettings):
+    """Every setting of the scheduler, under the contract's names."""
+
+    database_url: SecretStr | None = Field(None, description="libpq URL; unset: the embedded PostgreSQL")
+    dispatch_data_dir: str = Field(
+        "~/.local/share/cecelia-dispatch", min_length=1, description="folder of the embedded PostgreSQL"
+    )
+    scheduler_grpc_address: HostPort = Field("127.0.0.1:50051", description="where gRPC is served")
+    scheduler_http_address: HostPort = Field("127.0.0.1:5221", description="where HTTP is served")
+    executor_targets: Targets = Field("127.0.0.1:50052", description="gRPC targets of executors, comma-separated")
+
+    window_ms: Milliseconds = Field(3_600_000, description="the rolling window")
+    dispatch_rate_threshold: float = Field(0.3, ge=0, le=1, description="share of successful starts below which it holds")
+    dispatch_min_sample: int = Field(10, ge=1, le=1_000_000, description="attempts from which on the share is judged")
+    dispatch_rate_guard: GuardMode = Field(GuardMode.ENFORCE, description="enforce, observe or off")
+    low_rate_probe_interval_ms: Milliseconds = Field(60_000, description="one task passes in each while the share is low")
+    failure_threshold: int = Field(3, ge=1, le=1_000, description="consecutive failures that open a breaker")
+    open_duration_ms: Milliseconds = Field(1_800_000, description="how long a breaker stays open")
+    interactive_reserve: int = Field(INTERACTIVE_RESERVE, ge=0, le=10_000, description="slots kept for people")
+    retry_backoff_ms: Milliseconds = Field(1_000, description="first back-off")
+    retry_backoff_max_ms: Milliseconds = Field(300_000, description="longest back-off")
+    lease_ttl_ms: Annotated[int, Field(ge=1_000, le=7 * _DAY_MS)] = Field(600_000, description="a run's lease")
+    leader_lease_ms: Annotated[int, Field(ge=300, le=600_000)] = Field(3_000, description="the leader's lease")
+    tick_interval_ms: Annotated[int, Field(ge=50, le=3_600_000)] = Field(5_000, description="time between clock ticks")
+    tick_enabled: bool = Field(True, description="false: only RunTick dispatches")
+    task_retention_ms: Milliseconds = Field(30 * _DAY_MS, description="how long ended tasks are kept")
+    event_retention_ms: Milliseconds = Field(14 * _DAY_MS, description="how long decisions and events are kept")
+
+    @field_validator("executor_targets")
+    @classmethod
+    def _at_least_one(cls, value: str) -> str:
+        targets = [target.strip() for target in value.split(",") if target.strip()]
+        if not targets:
+            raise ValueError("must name at least one gRPC target, such as 127.0.0.1:50052")
+        if len(set(targets)) != len(targets):
+            raise ValueError("names a target twice")
+        return ",".join(targets)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The executors' targets."""
+        return tuple(self.executor_targets.split(","))
+
+    @property
+    def rules(self) -> DispatchRules:
+        """The numbers that decide."""
+        return DispatchRules(
+            window=_span(self.window_ms),
+            lease_ttl=_span(self.lease_ttl_ms),
+            interactive_reserve=self.interactive_reserve,
+            checks=CheckSettings(
+                rate_threshold=self.dispatch_rate_threshold,
+                min_sample=self.dispatch_min_sample,
+                rate_guard=self.dispatch_rate_guard,
+                low_rate_probe_interval=_span(self.low_rate_probe_interval_ms),
+                breaker=BreakerSettings(self.failure_threshold, _span(self.open_duration_ms)),
+            ),
+            retries=RetrySettings(_span(self.retry_backoff_ms), _span(self.retry_backoff_max_ms)),
+        )

@@ -1,0 +1,127 @@
+"""`transactions.ports.Database` on PostgreSQL: a bounded pool, deadlines, and whole-transaction retries."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, LiteralString, TypeVar
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection, errors
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from scheduler_service.errors import StorageUnavailable
+from scheduler_service.storage import query_files
+from scheduler_service.storage.transaction import PostgresTransaction, aware_utc
+from scheduler_service.transactions.ports import Transaction
+
+T = TypeVar("T")
+_log = structlog.get_logger(__name__)
+
+# Another transaction was in the way: the whole of ours may be run again.
+_RETRIABLE = (
+    errors.SerializationFailure,
+    errors.DeadlockDetected,
+    errors.LockNotAvailable,
+    # Two calls with one request_id or task_id at once: the second run finds what the first stored.
+    errors.UniqueViolation,
+)
+_TRIES = 6
+_FIRST_PAUSE_S = 0.01
+
+_OPTIONS = "-c statement_timeout=5000 -c lock_timeout=1000 -c idle_in_transaction_session_timeout=2000 -c timezone=UTC"
+_CONNECTION_DEFAULTS: dict[str, str | int | None] = {
+    "connect_timeout": 3,
+    "tcp_user_timeout": 5000,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "target_session_attrs": "read-write",
+    "application_name": "cecelia-scheduler",
+}
+
+
+def service_conninfo(database_url: str) -> str:
+    """The libpq connection string with our time-outs where the URL does not set its own."""
+    given = conninfo_to_dict(database_url)
+    own_options = str(given.pop("options", None) or "")
+    return make_conninfo("", **{**_CONNECTION_DEFAULTS, **given, "options": f"{_OPTIONS} {own_options}".strip()})
+
+
+class PostgresDatabase:
+    """A pool of connections that carries out transaction scripts.
+
+    `clock` replaces the database's clock in tests. The semaphore of the pool's size stands in front of the pool because
+    cancelled waiters wedge psycopg_pool (reliability.md section 8).
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        size: int = 8,
+        deadline_s: float = 5.0,
+        clock: Callable[[], datetime] | None = None,
+        on_events: Callable[[], None] | None = None,
+    ) -> None:
+        self._pool: AsyncConnectionPool[AsyncConnection[dict[str, Any]]] = AsyncConnectionPool(
+            service_conninfo(database_url),
+            min_size=1,
+            max_size=size,
+            open=False,
+            timeout=deadline_s,
+            kwargs={"row_factory": dict_row, "autocommit": True},
+            reconnect_timeout=3600,
+        )
+        self._semaphore = asyncio.Semaphore(size)
+        self._queries: dict[str, LiteralString] = query_files.load()
+        self._deadline_s = deadline_s
+        self._clock = clock
+        self._on_events = on_events
+
+    async def open(self) -> None:
+        """Opens the pool; connections come as they are needed."""
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self._pool.close(timeout=2.0)
+
+    async def run(self, work: Callable[[Transaction], Awaitable[T]], *, read_only: bool = False) -> T:
+        """Runs `work` in one transaction; see the Protocol."""
+        for attempt in range(_TRIES):
+            try:
+                return await self._once(work, read_only)
+            except _RETRIABLE as error:
+                if attempt == _TRIES - 1:
+                    raise StorageUnavailable(f"another transaction was in the way {_TRIES} times: {error.sqlstate}") from error
+                await asyncio.sleep(random.uniform(0, _FIRST_PAUSE_S * 2**attempt))
+            except (psycopg.OperationalError, PoolTimeout, TimeoutError) as error:
+                raise StorageUnavailable(f"the database does not answer: {type(error).__name__}") from error
+        raise AssertionError("unreachable")
+
+    async def _once(self, work: Callable[[Transaction], Awaitable[T]], read_only: bool) -> T:
+        async with asyncio.timeout(self._deadline_s), self._semaphore, self._pool.connection() as connection:
+            async with connection.transaction():
+                transaction = PostgresTransaction(connection, self._queries, await self._now(connection))
+                result = await work(transaction)
+                if not read_only:
+                    await transaction.flush()
+        if transaction.emitted and self._on_events is not None:
+            self._on_events()
+        return result
+
+    async def _now(self, connection: AsyncConnection[dict[str, Any]]) -> datetime:
+        if self._clock is not None:
+            return self._clock()
+        cursor = await connection.execute(self._queries["transaction_time"])
+        row = await cursor.fetchone()
+        if row is None:
+            raise StorageUnavailable("the database did not tell its time")
+        return aware_utc(row["now"])

@@ -1,0 +1,58 @@
+-- Breakers and what is remembered of backends. core/breaker.py decides; these queries carry rows.
+
+-- name: get_breakers
+-- Breakers by key; all when no keys are given.
+SELECT key, state, failures, last_failure_time, opened_time, open_duration, generation, probe_run_id, reason
+FROM circuit_breaker_states WHERE %(keys)s::text[] IS NULL OR key = ANY(%(keys)s) ORDER BY key;
+
+-- name: get_breakers_for_share
+-- The same, kept as they are until the commit.
+SELECT key, state, failures, last_failure_time, opened_time, open_duration, generation, probe_run_id, reason
+FROM circuit_breaker_states WHERE %(keys)s::text[] IS NULL OR key = ANY(%(keys)s) ORDER BY key FOR SHARE;
+
+-- name: get_breakers_for_update
+-- The same, locked in the order of keys.
+SELECT key, state, failures, last_failure_time, opened_time, open_duration, generation, probe_run_id, reason
+FROM circuit_breaker_states WHERE %(keys)s::text[] IS NULL OR key = ANY(%(keys)s) ORDER BY key FOR NO KEY UPDATE;
+
+-- name: add_breaker
+-- A CLOSED row for a key that has none.
+INSERT INTO circuit_breaker_states (key, state, failures, generation, reason, update_time)
+VALUES (%(key)s, 'CLOSED', 0, 0, '', %(now)s) ON CONFLICT (key) DO NOTHING;
+
+-- name: save_breaker
+-- Writes a row; a NULL actor keeps who tripped it.
+UPDATE circuit_breaker_states SET
+    state = %(state)s, failures = %(failures)s, last_failure_time = %(last_failure_time)s, opened_time = %(opened_time)s,
+    open_duration = %(open_duration)s, generation = %(generation)s, probe_run_id = %(probe_run_id)s, reason = %(reason)s,
+    tripped_by = CASE WHEN %(state)s = 'CLOSED' THEN '' ELSE coalesce(%(actor)s, tripped_by) END, update_time = %(now)s
+WHERE key = %(key)s;
+
+-- name: tripped_by
+-- Who tripped the breakers that a person tripped.
+SELECT key, tripped_by FROM circuit_breaker_states WHERE tripped_by <> '' ORDER BY key;
+
+-- name: purge_breakers
+-- Rows of executors that are gone for long.
+DELETE FROM circuit_breaker_states b USING executors e
+WHERE e.last_heard_time < %(before)s AND b.key LIKE '%%@' || e.executor_id;
+
+-- name: purge_executors
+-- Executors that are gone for long and have no live run.
+DELETE FROM executors e WHERE last_heard_time < %(before)s
+    AND NOT EXISTS (SELECT 1 FROM task_runs r WHERE r.executor_id = e.executor_id AND r.state <> 'ended');
+
+-- name: get_backend_states
+-- What is remembered of all backends.
+SELECT backend, last_start_success_time, last_trickle_time FROM backend_states ORDER BY backend;
+
+-- name: get_backend_states_for_update
+-- The same, locked.
+SELECT backend, last_start_success_time, last_trickle_time FROM backend_states ORDER BY backend FOR NO KEY UPDATE;
+
+-- name: save_backend_state
+-- Writes one.
+INSERT INTO backend_states (backend, last_start_success_time, last_trickle_time)
+VALUES (%(backend)s, %(last_start_success_time)s, %(last_trickle_time)s)
+ON CONFLICT (backend) DO UPDATE SET
+    last_start_success_time = excluded.last_start_success_time, last_trickle_time = excluded.last_trickle_time;

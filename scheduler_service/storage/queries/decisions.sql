@@ -1,0 +1,75 @@
+-- Decisions (dispatch_events), their counters by second, and events.
+
+-- name: event_lock
+-- Held until the commit, so that ids become visible in their order.
+SELECT pg_advisory_xact_lock(4922341);
+
+-- name: add_dispatch_event
+-- Appends a decision.
+INSERT INTO dispatch_events (id, create_time, success, reason, detail, attempt, backend, task_id, run_id, executor_id)
+VALUES (nextval('dispatch_events_id'), %(create_time)s, %(success)s, %(reason)s, %(detail)s, %(attempt)s, %(backend)s,
+        %(task_id)s, %(run_id)s, %(executor_id)s);
+
+-- name: count_decisions
+-- Adds to one counter.
+INSERT INTO dispatch_event_counts AS c (second, backend, attempt, success, reason, n, last_time)
+VALUES (date_trunc('second', %(time)s::timestamptz), %(backend)s, %(attempt)s, %(success)s, %(reason)s, %(n)s, %(time)s)
+ON CONFLICT (second, backend, attempt, success, reason)
+DO UPDATE SET n = c.n + excluded.n, last_time = greatest(c.last_time, excluded.last_time);
+
+-- name: window_rows
+-- Decisions at or after a time, grouped.
+SELECT backend, attempt, success, reason, n, last_time FROM dispatch_window_counts(%(since)s);
+
+-- name: list_dispatch_events
+-- A page of decisions, newest first.
+SELECT id, create_time, success, reason, detail, attempt, backend, task_id, run_id, executor_id FROM dispatch_events
+WHERE (%(before_id)s::bigint IS NULL OR id < %(before_id)s)
+    AND (%(task_id)s::uuid IS NULL OR task_id = %(task_id)s)
+    AND (%(reason)s = '' OR reason = %(reason)s)
+    AND (%(success)s::boolean IS NULL OR success = %(success)s)
+ORDER BY id DESC LIMIT %(limit)s;
+
+-- name: add_event
+-- Appends an event.
+INSERT INTO events (id, type, time, source, payload)
+VALUES (nextval('events_id'), %(type)s, %(time)s, %(source)s, %(payload)s);
+
+-- name: events_after
+-- Events after an id, in order.
+SELECT id, type, time, source, payload FROM events
+WHERE id > %(after_id)s AND (%(types)s::text[] IS NULL OR type = ANY(%(types)s)) ORDER BY id LIMIT %(limit)s;
+
+-- name: newest_event_id
+-- The id of the newest event; 0 when there is none.
+SELECT coalesce(max(id), 0) AS id FROM events;
+
+-- name: get_last_dispatch
+-- The newest successful start.
+SELECT task_id, task_title, run_id, dispatched_time FROM last_dispatch;
+
+-- name: save_last_dispatch
+-- Writes it, never going back in time.
+INSERT INTO last_dispatch AS l (task_id, task_title, run_id, dispatched_time)
+VALUES (%(task_id)s, %(task_title)s, %(run_id)s, %(dispatched_time)s)
+ON CONFLICT (singleton) DO UPDATE SET task_id = excluded.task_id, task_title = excluded.task_title,
+    run_id = excluded.run_id, dispatched_time = excluded.dispatched_time;
+
+-- name: ensure_partitions
+-- Partitions for two days back and fourteen ahead.
+SELECT ensure_dispatch_event_partitions((%(now)s::timestamptz AT TIME ZONE 'UTC')::date - 2,
+                                        (%(now)s::timestamptz AT TIME ZONE 'UTC')::date + 14);
+
+-- name: old_partitions
+-- Daily partitions that end before a time.
+SELECT c.relname AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'dispatch_events'::regclass AND c.relname ~ '^dispatch_events_[0-9]{8}$'
+    AND to_date(right(c.relname, 8), 'YYYYMMDD') + 1 <= (%(before)s::timestamptz AT TIME ZONE 'UTC')::date;
+
+-- name: purge_counts
+-- Counters past their retention.
+DELETE FROM dispatch_event_counts WHERE second < %(before)s;
+
+-- name: purge_events
+-- Events past their retention.
+DELETE FROM events WHERE id IN (SELECT id FROM events WHERE time < %(before)s ORDER BY time LIMIT %(limit)s);

@@ -1,0 +1,58 @@
+-- Overrides, remembered requests and the audit log.
+
+-- name: get_drains
+-- Every source that drains.
+SELECT source, reason, actor, until_idle, since_time FROM drains ORDER BY source;
+
+-- name: save_drain
+-- One source drains; since when is kept.
+INSERT INTO drains (source, reason, actor, until_idle, since_time)
+VALUES (%(source)s, %(reason)s, %(actor)s, %(until_idle)s, %(since_time)s)
+ON CONFLICT (source) DO UPDATE SET reason = excluded.reason, actor = excluded.actor, until_idle = excluded.until_idle;
+
+-- name: delete_drain
+-- One source drains no more.
+DELETE FROM drains WHERE source = %(source)s;
+
+-- name: get_billing_pauses
+-- All pauses, over or not.
+SELECT backend, until_time, since_time, reason, actor FROM billing_pauses ORDER BY backend;
+
+-- name: save_billing_pause
+-- Writes one.
+INSERT INTO billing_pauses (backend, until_time, since_time, reason, actor)
+VALUES (%(backend)s, %(until_time)s, %(since_time)s, %(reason)s, %(actor)s)
+ON CONFLICT (backend) DO UPDATE SET until_time = excluded.until_time, since_time = excluded.since_time,
+    reason = excluded.reason, actor = excluded.actor;
+
+-- name: delete_billing_pause
+-- Ends one.
+DELETE FROM billing_pauses WHERE backend = %(backend)s;
+
+-- name: get_budget_cap
+-- The operator's ceiling.
+SELECT budget_cap AS slots, budget_cap_actor AS actor, budget_cap_reason AS reason, budget_cap_time AS since_time
+FROM scheduler_settings;
+
+-- name: save_budget_cap
+-- Writes it.
+UPDATE scheduler_settings SET budget_cap = %(slots)s, budget_cap_actor = %(actor)s, budget_cap_reason = %(reason)s,
+    budget_cap_time = %(since_time)s;
+
+-- name: get_request
+-- The first answer to a request_id.
+SELECT body_hash, response FROM request_ids WHERE method = %(method)s AND request_id = %(request_id)s;
+
+-- name: add_request
+-- Remembers an answer.
+INSERT INTO request_ids (method, request_id, body_hash, response, create_time)
+VALUES (%(method)s, %(request_id)s, %(body_hash)s, %(response)s, %(now)s);
+
+-- name: purge_requests
+-- Answers kept for 24 h and longer.
+DELETE FROM request_ids WHERE create_time < %(before)s;
+
+-- name: add_audit_entry
+-- Appends to the audit log.
+INSERT INTO audit_entries (time, actor, method, target, reason, request_id, detail)
+VALUES (%(time)s, %(actor)s, %(method)s, %(target)s, %(reason)s, %(request_id)s, %(detail)s);

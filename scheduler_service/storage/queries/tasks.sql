@@ -1,0 +1,152 @@
+-- Tasks and their dependencies. Only transitions of core/task.py change a status; these queries carry rows.
+
+-- name: add_task
+-- Stores a new task.
+INSERT INTO tasks (
+    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
+    backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
+    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
+    update_time, start_time, end_time, next_attempt_time
+) VALUES (
+    %(id)s, %(title)s, %(description)s, %(task_type)s, %(priority)s, %(skill)s, %(payload)s, %(depends_on)s,
+    %(max_tries)s, %(not_before_time)s, %(timeout)s, %(backend)s, %(status)s, %(hold_reason)s, %(run_id)s, %(fence)s,
+    %(tries)s, %(start_failures)s, %(last_start_failure_time)s, %(backoff_count)s, %(executor_id)s, %(exit_code)s,
+    %(result)s, %(error)s, %(cancel_requested)s, %(blocked_by)s, %(rank_time)s, %(due_time)s, %(create_time)s,
+    %(update_time)s, %(start_time)s, %(end_time)s, %(next_attempt_time)s
+);
+
+-- name: add_dependency
+-- Notes one prerequisite.
+INSERT INTO task_dependencies (task_id, depends_on_id) VALUES (%(task_id)s, %(depends_on_id)s);
+
+-- name: get_tasks
+-- Tasks by id.
+SELECT
+    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
+    backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
+    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
+    update_time, start_time, end_time, next_attempt_time
+FROM tasks WHERE id = ANY(%(ids)s);
+
+-- name: get_tasks_for_share
+-- Tasks by id, kept as they are until the commit.
+SELECT
+    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
+    backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
+    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
+    update_time, start_time, end_time, next_attempt_time
+FROM tasks WHERE id = ANY(%(ids)s) ORDER BY id FOR SHARE;
+
+-- name: get_tasks_for_update
+-- Tasks by id, locked in the order of ids.
+SELECT
+    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
+    backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
+    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
+    update_time, start_time, end_time, next_attempt_time
+FROM tasks WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE;
+
+-- name: due_tasks
+-- The next due tasks of a backend in rank order, locked; what others have locked is passed over.
+SELECT
+    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
+    backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
+    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
+    update_time, start_time, end_time, next_attempt_time
+FROM tasks
+WHERE status = 'queued' AND backend = %(backend)s AND blocked_by = 0 AND due_time <= %(now)s AND id <> ALL(%(skip)s)
+    AND (NOT %(unfailed_only)s OR last_start_failure_time IS NULL)
+ORDER BY rank_time, seq
+LIMIT %(limit)s
+FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: save_task
+-- Writes what can change. The status is what a transition made it.
+UPDATE tasks SET
+    title = %(title)s, description = %(description)s, priority = %(priority)s, skill = %(skill)s,
+    payload = %(payload)s, not_before_time = %(not_before_time)s, backend = %(backend)s, status = %(status)s,
+    hold_reason = %(hold_reason)s, run_id = %(run_id)s, fence = %(fence)s, tries = %(tries)s,
+    start_failures = %(start_failures)s, last_start_failure_time = %(last_start_failure_time)s,
+    backoff_count = %(backoff_count)s, executor_id = %(executor_id)s, exit_code = %(exit_code)s, result = %(result)s,
+    error = %(error)s, cancel_requested = %(cancel_requested)s, rank_time = %(rank_time)s, due_time = %(due_time)s,
+    update_time = %(update_time)s, start_time = %(start_time)s, end_time = %(end_time)s,
+    next_attempt_time = %(next_attempt_time)s
+WHERE id = %(id)s;
+
+-- name: unblock_dependents
+-- One prerequisite less for each queued task that waits for a completed one.
+UPDATE tasks t SET blocked_by = blocked_by - d.n, update_time = %(now)s,
+    hold_reason = CASE WHEN t.blocked_by = d.n AND t.hold_reason = 'dependency' THEN '' ELSE t.hold_reason END
+FROM (SELECT task_id, count(*) AS n FROM task_dependencies WHERE depends_on_id = ANY(%(ids)s) GROUP BY task_id) d
+WHERE t.id = d.task_id AND t.status = 'queued';
+
+-- name: waiting_dependents
+-- Queued tasks that wait for one of these.
+SELECT d.depends_on_id, d.task_id FROM task_dependencies d JOIN tasks t ON t.id = d.task_id
+WHERE d.depends_on_id = ANY(%(ids)s) AND t.status = 'queued' ORDER BY d.task_id;
+
+-- name: queued_backends
+-- Backends that have a queued task: one index probe each, however long the queue.
+WITH RECURSIVE b AS (
+    (SELECT backend FROM tasks WHERE status = 'queued' ORDER BY backend LIMIT 1)
+    UNION ALL
+    SELECT (SELECT t.backend FROM tasks t WHERE t.status = 'queued' AND t.backend > b.backend ORDER BY t.backend LIMIT 1)
+    FROM b WHERE b.backend IS NOT NULL
+)
+SELECT backend FROM b WHERE backend IS NOT NULL;
+
+-- name: queue_counts
+-- Queued tasks by backend, and how many of them are due.
+SELECT backend, count(*) AS queued, count(*) FILTER (WHERE blocked_by = 0 AND due_time <= %(now)s) AS due
+FROM tasks WHERE status = 'queued' GROUP BY backend;
+
+-- name: has_internal_tasks
+-- Whether an internal task (decomposition, or requires_cortex) is queued or live.
+SELECT EXISTS (SELECT 1 FROM tasks WHERE status IN ('queued', 'dispatching', 'running') AND internal) AS yes;
+
+-- name: live_counts
+-- Tasks dispatching or running, by executor, backend and kind.
+SELECT executor_id, backend, internal, count(*) AS n
+FROM tasks WHERE status IN ('dispatching', 'running') GROUP BY 1, 2, 3;
+
+-- name: queue_depths
+-- Tasks that have not ended, by priority and status.
+SELECT priority, status, count(*) AS n FROM tasks
+WHERE status IN ('queued', 'dispatching', 'running', 'quarantined') GROUP BY 1, 2;
+
+-- name: count_waiting
+-- Queued tasks, counted up to a limit.
+SELECT count(*) AS n FROM (SELECT 1 FROM tasks WHERE status = 'queued' LIMIT %(limit)s) q;
+
+-- name: queue_position
+-- Queued, unblocked tasks of the backend at or before this one.
+SELECT count(*) AS n FROM tasks t, (SELECT rank_time, seq FROM tasks WHERE id = %(id)s) me
+WHERE t.status = 'queued' AND t.backend = %(backend)s AND t.blocked_by = 0
+    AND (t.rank_time, t.seq) <= (me.rank_time, me.seq);
+
+-- name: list_tasks
+-- A page, newest first, without the large columns.
+SELECT seq,
+    id, title, task_type, priority, skill, depends_on, max_tries, not_before_time, timeout, backend, status,
+    hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count, executor_id,
+    exit_code, error, cancel_requested, blocked_by, rank_time, due_time, create_time, update_time, start_time,
+    end_time, next_attempt_time,
+    '' AS description, '{}'::jsonb AS payload, '' AS result
+FROM tasks
+WHERE (%(before_seq)s::bigint IS NULL OR seq < %(before_seq)s)
+    AND (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s))
+    AND (%(task_types)s::text[] IS NULL OR task_type = ANY(%(task_types)s))
+    AND (%(priorities)s::smallint[] IS NULL OR priority = ANY(%(priorities)s))
+ORDER BY seq DESC LIMIT %(limit)s;
+
+-- name: purge_tasks
+-- Ended tasks past their retention that nobody depends on any more, with their runs.
+WITH old AS MATERIALIZED (
+    SELECT id FROM tasks t
+    WHERE status IN ('completed', 'failed', 'cancelled') AND end_time < %(before)s
+        AND NOT EXISTS (SELECT 1 FROM task_dependencies d WHERE d.depends_on_id = t.id)
+    ORDER BY end_time LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), gone_runs AS (
+    DELETE FROM task_runs WHERE task_id IN (SELECT id FROM old)
+)
+DELETE FROM tasks WHERE id IN (SELECT id FROM old);

@@ -1,0 +1,310 @@
+"""`transactions.ports.Transaction` on one PostgreSQL connection inside a transaction."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import AsyncConnection, sql
+from psycopg.types.json import Jsonb
+
+from scheduler_service.core.breaker import Breaker
+from scheduler_service.core.run import Run
+from scheduler_service.core.task import Priority, Task, TaskStatus
+from scheduler_service.storage.rows import breaker_of, breaker_row, run_of, run_row, task_of, task_row
+from scheduler_service.transactions import ports
+from scheduler_service.transactions.ports import Lock
+
+_LOCK_SUFFIX = {Lock.NONE: "", Lock.SHARE: "_for_share", Lock.UPDATE: "_for_update"}
+_EXECUTOR_RETENTION = timedelta(hours=24)
+_REQUEST_RETENTION = timedelta(hours=24)
+_COUNTER_RETENTION = timedelta(days=14)
+
+Connection = AsyncConnection[dict[str, Any]]
+
+
+class PostgresTransaction:
+    """One open transaction. `flush` writes what `record` and `emit` collected; the database calls it just before it commits."""
+
+    def __init__(self, connection: Connection, queries: Mapping[str, LiteralString], now: datetime) -> None:
+        self._connection = connection
+        self._queries = queries
+        self._now = now
+        self._decisions: list[ports.DispatchEvent] = []
+        self._events: list[ports.Event] = []
+
+    @property
+    def now(self) -> datetime:
+        return self._now
+
+    async def _all(self, query: str, **params: object) -> list[dict[str, Any]]:
+        cursor = await self._connection.execute(self._queries[query], {"now": self._now, **params}, binary=True)
+        return await cursor.fetchall()
+
+    async def _one(self, query: str, **params: object) -> dict[str, Any]:
+        return (await self._all(query, **params))[0]
+
+    async def _do(self, query: str, **params: object) -> int:
+        cursor = await self._connection.execute(self._queries[query], {"now": self._now, **params})
+        return cursor.rowcount
+
+    async def _many(self, query: str, rows: Iterable[Mapping[str, object]]) -> None:
+        batch = [{"now": self._now, **row} for row in rows]
+        if len(batch) == 1:
+            await self._connection.execute(self._queries[query], batch[0])
+        elif batch:
+            async with self._connection.cursor() as cursor:
+                await cursor.executemany(self._queries[query], batch)
+
+    # --- cluster and leader
+
+    async def cluster_id(self) -> UUID:
+        found: UUID = (await self._one("cluster_id"))["cluster_id"]
+        return found
+
+    async def leadership(self, lock: Lock = Lock.NONE) -> ports.Leadership:
+        row = (await self._all("get_leader" + _LOCK_SUFFIX[lock]))[0]
+        return ports.Leadership(**row)
+
+    async def save_leadership(self, leadership: ports.Leadership) -> None:
+        await self._do("save_leader", **asdict(leadership))
+
+    async def save_window_settings(self, window_ms: int, open_duration_ms: int) -> None:
+        await self._do("save_window_settings", window_ms=window_ms, open_duration_ms=open_duration_ms)
+
+    # --- breakers and backends
+
+    async def breakers(self, keys: Collection[str] | None = None, lock: Lock = Lock.NONE) -> dict[str, Breaker]:
+        wanted = None if keys is None else list(keys)
+        rows = await self._all("get_breakers" + _LOCK_SUFFIX[lock], keys=wanted)
+        return {row["key"]: breaker_of(row) for row in rows}
+
+    async def add_breakers(self, keys: Collection[str]) -> None:
+        await self._many("add_breaker", ({"key": key} for key in sorted(keys)))
+
+    async def save_breakers(self, breakers: Iterable[Breaker], *, actor: str | None = None) -> None:
+        ordered = sorted(breakers, key=lambda breaker: breaker.key)
+        await self._many("save_breaker", ({**breaker_row(breaker), "actor": actor} for breaker in ordered))
+
+    async def tripped_by(self) -> dict[str, str]:
+        return {row["key"]: row["tripped_by"] for row in await self._all("tripped_by")}
+
+    async def backend_states(self, lock: Lock = Lock.NONE) -> dict[str, ports.BackendState]:
+        suffix = _LOCK_SUFFIX[Lock.NONE if lock is Lock.NONE else Lock.UPDATE]
+        rows = await self._all("get_backend_states" + suffix)
+        return {row["backend"]: ports.BackendState(**row) for row in rows}
+
+    async def save_backend_states(self, states: Iterable[ports.BackendState]) -> None:
+        await self._many("save_backend_state", (asdict(state) for state in sorted(states, key=lambda s: s.backend)))
+
+    # --- tasks
+
+    async def add_tasks(self, tasks: Sequence[Task]) -> None:
+        await self._many("add_task", (task_row(task) for task in tasks))
+        await self._many(
+            "add_dependency",
+            ({"task_id": task.id, "depends_on_id": other} for task in tasks for other in task.depends_on),
+        )
+
+    async def tasks(self, ids: Collection[UUID], lock: Lock = Lock.NONE) -> dict[UUID, Task]:
+        if not ids:
+            return {}
+        rows = await self._all("get_tasks" + _LOCK_SUFFIX[lock], ids=list(ids))
+        return {row["id"]: task_of(row) for row in rows}
+
+    async def save_tasks(self, tasks: Iterable[Task]) -> None:
+        await self._many("save_task", (task_row(task) for task in tasks))
+
+    async def due_tasks(
+        self, backend: str, limit: int, *, skip: Collection[UUID] = (), unfailed_only: bool = False
+    ) -> list[Task]:
+        rows = await self._all(
+            "due_tasks", backend=backend, limit=limit, skip=list(skip), unfailed_only=unfailed_only
+        )
+        return [task_of(row) for row in rows]
+
+    async def unblock_dependents(self, completed: Collection[UUID]) -> None:
+        if completed:
+            await self._do("unblock_dependents", ids=list(completed))
+
+    async def waiting_dependents(self, ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
+        found: dict[UUID, list[UUID]] = {}
+        for row in await self._all("waiting_dependents", ids=list(ids)) if ids else ():
+            found.setdefault(row["depends_on_id"], []).append(row["task_id"])
+        return found
+
+    async def queued_backends(self) -> set[str]:
+        return {row["backend"] for row in await self._all("queued_backends")}
+
+    async def queue_counts(self) -> dict[str, tuple[int, int]]:
+        return {row["backend"]: (row["queued"], row["due"]) for row in await self._all("queue_counts")}
+
+    async def has_internal_tasks(self) -> bool:
+        return bool((await self._one("has_internal_tasks"))["yes"])
+
+    async def live_counts(self) -> list[ports.LiveCount]:
+        return [ports.LiveCount(**row) for row in await self._all("live_counts")]
+
+    async def queue_depths(self) -> dict[tuple[Priority, TaskStatus], int]:
+        rows = await self._all("queue_depths")
+        return {(Priority(row["priority"]), TaskStatus(row["status"])): row["n"] for row in rows}
+
+    async def count_waiting(self, limit: int) -> int:
+        return int((await self._one("count_waiting", limit=limit))["n"])
+
+    async def queue_position(self, task: Task) -> int:
+        return int((await self._one("queue_position", id=task.id, backend=task.backend))["n"])
+
+    async def list_tasks(self, chosen: ports.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
+        rows = await self._all(
+            "list_tasks",
+            before_seq=before_seq,
+            limit=limit,
+            statuses=[status.value for status in chosen.statuses] or None,
+            task_types=list(chosen.task_types) or None,
+            priorities=[int(priority) for priority in chosen.priorities] or None,
+        )
+        return [(row["seq"], task_of(row)) for row in rows]
+
+    # --- runs
+
+    async def add_runs(self, runs: Sequence[Run]) -> None:
+        await self._many("add_run", (run_row(run) for run in runs))
+
+    async def runs(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
+        rows = await self._all("get_runs", run_ids=list(run_ids)) if run_ids else []
+        return {row["run_id"]: run_of(row) for row in rows}
+
+    async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]:
+        return [run_of(row) for row in await self._all("runs_of_task", task_id=task_id, limit=limit)]
+
+    async def live_runs(self, executor_id: str | None = None) -> list[Run]:
+        return [run_of(row) for row in await self._all("live_runs", executor_id=executor_id)]
+
+    async def save_runs(self, runs: Iterable[Run]) -> None:
+        await self._many("save_run", (run_row(run) for run in runs))
+
+    # --- executors
+
+    async def executors(self) -> list[ports.ExecutorRow]:
+        return [ports.ExecutorRow(**row) for row in await self._all("get_executors")]
+
+    async def save_executor(self, row: ports.ExecutorRow) -> None:
+        await self._do("save_executor", **{**asdict(row), "snapshot": Jsonb(dict(row.snapshot))})
+
+    # --- statistics and events
+
+    def record(self, event: ports.DispatchEvent) -> None:
+        self._decisions.append(event)
+
+    def emit(self, event: ports.Event) -> None:
+        self._events.append(event)
+
+    async def flush(self) -> None:
+        """Writes collected decisions and events; the last statements of the transaction, by lock order."""
+        if not self._decisions and not self._events:
+            return
+        counted: Counter[tuple[datetime, str, bool, bool, str]] = Counter()
+        for event in self._decisions:
+            counted[(event.create_time, event.backend, event.attempt, event.success, event.reason)] += 1
+        names = ("time", "backend", "attempt", "success", "reason")
+        rows = [{**dict(zip(names, key, strict=True)), "n": counted[key]} for key in sorted(counted)]
+        await self._many("count_decisions", rows)
+        await self._connection.execute(self._queries["event_lock"])
+        await self._many("add_dispatch_event", (asdict(event) for event in self._decisions))
+        await self._many("add_event", ({**asdict(event), "payload": Jsonb(dict(event.payload))} for event in self._events))
+
+    @property
+    def emitted(self) -> bool:
+        """Whether there is news for those who watch."""
+        return bool(self._events)
+
+    async def window_rows(self, since: datetime) -> list[ports.WindowRow]:
+        return [ports.WindowRow(**row) for row in await self._all("window_rows", since=since)]
+
+    async def dispatch_events(
+        self, chosen: ports.EventFilter, before_id: int | None, limit: int
+    ) -> list[ports.DispatchEvent]:
+        rows = await self._all("list_dispatch_events", **asdict(chosen), before_id=before_id, limit=limit)
+        return [ports.DispatchEvent(**row) for row in rows]
+
+    async def events_after(self, after_id: int, types: Collection[str], limit: int) -> list[ports.Event]:
+        rows = await self._all("events_after", after_id=after_id, types=list(types) or None, limit=limit)
+        return [ports.Event(**row) for row in rows]
+
+    async def newest_event_id(self) -> int:
+        return int((await self._one("newest_event_id"))["id"])
+
+    async def last_dispatch(self) -> ports.LastDispatch | None:
+        rows = await self._all("get_last_dispatch")
+        return ports.LastDispatch(**rows[0]) if rows else None
+
+    async def save_last_dispatch(self, last: ports.LastDispatch) -> None:
+        await self._do("save_last_dispatch", **asdict(last))
+
+    # --- overrides
+
+    async def drains(self) -> list[ports.Drain]:
+        return [ports.Drain(**row) for row in await self._all("get_drains")]
+
+    async def save_drain(self, drain: ports.Drain) -> None:
+        await self._do("save_drain", **asdict(drain))
+
+    async def delete_drain(self, source: str) -> None:
+        await self._do("delete_drain", source=source)
+
+    async def billing_pauses(self) -> list[ports.BillingPause]:
+        return [ports.BillingPause(**row) for row in await self._all("get_billing_pauses")]
+
+    async def save_billing_pause(self, pause: ports.BillingPause) -> None:
+        await self._do("save_billing_pause", **asdict(pause))
+
+    async def delete_billing_pause(self, backend: str) -> None:
+        await self._do("delete_billing_pause", backend=backend)
+
+    async def budget_cap(self) -> ports.BudgetCap:
+        return ports.BudgetCap(**await self._one("get_budget_cap"))
+
+    async def save_budget_cap(self, cap: ports.BudgetCap) -> None:
+        await self._do("save_budget_cap", **asdict(cap))
+
+    # --- requests and audit
+
+    async def stored_request(self, method: str, request_id: str) -> ports.StoredRequest | None:
+        rows = await self._all("get_request", method=method, request_id=request_id)
+        return ports.StoredRequest(**rows[0]) if rows else None
+
+    async def store_request(self, method: str, request_id: str, request: ports.StoredRequest) -> None:
+        await self._do("add_request", method=method, request_id=request_id, **asdict(request))
+
+    async def append_audit(self, entry: ports.AuditEntry) -> None:
+        await self._do("add_audit_entry", **{**asdict(entry), "detail": Jsonb(dict(entry.detail))})
+
+    # --- housekeeping
+
+    async def ensure_partitions(self) -> None:
+        await self._do("ensure_partitions")
+
+    async def purge(self, task_retention_ms: int, event_retention_ms: int, limit: int) -> int:
+        deleted = await self._do(
+            "purge_tasks", before=self._now - timedelta(milliseconds=task_retention_ms), limit=limit
+        )
+        events_before = self._now - timedelta(milliseconds=event_retention_ms)
+        deleted += await self._do("purge_events", before=events_before, limit=limit)
+        deleted += await self._do("purge_requests", before=self._now - _REQUEST_RETENTION)
+        deleted += await self._do("purge_counts", before=self._now - _COUNTER_RETENTION)
+        deleted += await self._do("purge_breakers", before=self._now - _EXECUTOR_RETENTION)
+        deleted += await self._do("purge_executors", before=self._now - _EXECUTOR_RETENTION)
+        for row in await self._all("old_partitions", before=events_before):
+            await self._connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(row["name"])))
+            deleted += 1
+        return deleted
+
+
+def aware_utc(moment: datetime) -> datetime:
+    """The same moment in UTC, whatever the connection's time zone."""
+    return moment.astimezone(UTC)

@@ -1,0 +1,286 @@
+"""The leader's line to one executor: its stream of runs and snapshots, and what follows from them.
+
+There is no cursor to lose: each opening begins with every running and unacknowledged run. What a run's report changes is
+committed before it is acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from uuid import UUID
+
+import structlog
+
+from scheduler_service.core.breaker import breaker_key
+from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.routing import BackendKind
+from scheduler_service.core.run import (
+    CancelAnswer,
+    ExecutorReport,
+    LeaderIdentity,
+    ReplayEnd,
+    Run,
+    RunReport,
+    RunState,
+    Stamp,
+)
+from scheduler_service.errors import ExecutorUnreachable, StorageUnavailable
+from scheduler_service.tick.ports import ExecutorClient, Observer
+from scheduler_service.transactions.leases import cancelled_runs, extend_leases
+from scheduler_service.transactions.ports import Database, Event, ExecutorRow, Transaction
+from scheduler_service.transactions.recording import record_answers, record_lost, record_reports
+from scheduler_service.transactions.ticking import order_of
+from service_runtime.clock import Clock
+
+_log = structlog.get_logger(__name__)
+
+LIVE_FOR_S = 10.0
+SILENCE_S = 15.0
+RECONNECT_MAX_S = 2.0
+BATCH = 500
+
+
+class ExecutorLink:
+    """One executor as the leader knows it. `report` is its newest snapshot, kept when it goes silent."""
+
+    def __init__(
+        self,
+        client: ExecutorClient,
+        database: Database,
+        rules: DispatchRules,
+        clock: Clock,
+        observer: Observer,
+        wake: Callable[[], None],
+        holder: UUID,
+    ) -> None:
+        self.client = client
+        self._holder = holder
+        self.report: ExecutorReport | None = None
+        self.first_report = asyncio.Event()
+        self.in_flight: set[UUID] = set()
+        self._database = database
+        self._rules = rules
+        self._clock = clock
+        self._observer = observer
+        self._wake = wake
+        self._heard_at = -LIVE_FOR_S
+        self._was_live = False
+        self._inbox: asyncio.Queue[RunReport | ReplayEnd] = asyncio.Queue(maxsize=4 * BATCH)
+        self._replayed: set[UUID] = set()
+        self._to_end = asyncio.Event()
+
+    @property
+    def live(self) -> bool:
+        """Heard within 10 s."""
+        return self.report is not None and self._clock.monotonic() - self._heard_at <= LIVE_FOR_S
+
+    @property
+    def stamp(self) -> Stamp | None:
+        """The newest stamp that was seen."""
+        return None if self.report is None else Stamp(self.report.boot_id, self.report.stamp)
+
+    async def run(self, identity: LeaderIdentity) -> None:
+        """Keeps the stream open until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch(identity))
+            group.create_task(self._take_in(identity))
+            group.create_task(self._every(1.0, lambda: self._look_after(identity), self._to_end))
+            group.create_task(self._every(self._rules.lease_ttl.total_seconds() / 12, lambda: self.renew(identity)))
+
+    def end_soon(self) -> None:
+        """A run is to be ended: do not wait for the next look."""
+        self._to_end.set()
+
+    async def _every(
+        self, seconds: float, work: Callable[[], Awaitable[None]], at_once: asyncio.Event | None = None
+    ) -> None:
+        at_once = at_once or asyncio.Event()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await at_once.wait()
+            at_once.clear()
+            try:
+                await work()
+            except (ExecutorUnreachable, StorageUnavailable) as error:
+                _log.info("executor_housekeeping_failed", target=self.client.target, error=str(error))
+
+    # --- the stream
+
+    async def _watch(self, identity: LeaderIdentity) -> None:
+        pause = 0.1
+        while True:
+            try:
+                async with asyncio.timeout(None) as silence:
+                    loop = asyncio.get_running_loop()
+                    silence.reschedule(loop.time() + SILENCE_S)
+                    self._replayed = set()
+                    async for message in self.client.watch(identity):
+                        silence.reschedule(None)
+                        await self._hear(message)
+                        silence.reschedule(loop.time() + SILENCE_S)
+                        pause = 0.1
+            except (ExecutorUnreachable, TimeoutError) as error:
+                _log.debug("executor_stream_lost", target=self.client.target, error=str(error))
+            except StorageUnavailable as error:
+                _log.warning("executor_snapshot_not_stored", target=self.client.target, error=str(error))
+            await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not a secret
+            pause = min(2 * pause, RECONNECT_MAX_S)
+
+    async def _hear(self, message: ExecutorReport | RunReport | ReplayEnd) -> None:
+        self._heard_at = self._clock.monotonic()
+        if isinstance(message, ExecutorReport):
+            await self._note(message)
+            return
+        if isinstance(message, RunReport):
+            self._replayed.add(message.run_id)
+        await self._inbox.put(message)
+
+    async def _note(self, report: ExecutorReport) -> None:
+        came_up = not self._was_live or self.report is None or self.report.executor_id != report.executor_id
+        changed = came_up or self.report is None or _gist(self.report) != _gist(report)
+        row = ExecutorRow(report.executor_id, self.client.target, report.boot_id, asdict(report), self._clock.now())
+
+        async def store(tx: Transaction) -> None:
+            if came_up:
+                per_executor = (b for b in self._rules.backends.values() if b.kind is BackendKind.PER_EXECUTOR)
+                await tx.add_breakers([breaker_key(b.name, b.kind, report.executor_id) for b in per_executor])
+                payload = {"executor_id": report.executor_id, "target": self.client.target, "version": report.version}
+                tx.emit(Event("executor_up", tx.now, "executor", payload))
+            await tx.save_executor(ExecutorRow(row.executor_id, row.target, row.boot_id, row.snapshot, tx.now))
+
+        await self._database.run(store)
+        self.report = report
+        self._was_live = True
+        self.first_report.set()
+        if changed:
+            self._wake()
+
+    async def _note_silence(self) -> None:
+        if not self._was_live or self.live or self.report is None:
+            return
+        payload = {"executor_id": self.report.executor_id, "target": self.client.target}
+
+        async def store(tx: Transaction) -> None:
+            tx.emit(Event("executor_down", tx.now, "executor", payload))
+
+        await self._database.run(store)
+        self._was_live = False
+
+    # --- reports
+
+    async def _take_in(self, identity: LeaderIdentity) -> None:
+        while True:
+            batch = [await self._inbox.get()]
+            while not self._inbox.empty() and len(batch) < BATCH:
+                batch.append(self._inbox.get_nowait())
+            await self._until_stored(identity, batch)
+
+    async def _until_stored(self, identity: LeaderIdentity, batch: Sequence[RunReport | ReplayEnd]) -> None:
+        """Stores a batch however long the database is away: nothing behind it may overtake it."""
+        pause = 0.1
+        reports = [message for message in batch if isinstance(message, RunReport)]
+        while True:
+            try:
+                if reports:
+                    await self._store(identity, reports)
+                if len(reports) < len(batch):
+                    await self._compare(identity)
+            except (StorageUnavailable, ExecutorUnreachable) as error:
+                _log.warning("executor_reports_not_stored", target=self.client.target, error=str(error))
+                await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not a secret
+                pause = min(2 * pause, RECONNECT_MAX_S)
+            else:
+                return
+
+    async def _store(self, identity: LeaderIdentity, reports: Sequence[RunReport]) -> None:
+        if self.report is None:
+            return
+        executor_id = self.report.executor_id
+        recorded = await self._database.run(
+            lambda tx: record_reports(tx, executor_id, reports, self._rules, random.random)
+        )
+        self._observer.recorded(recorded)
+        if recorded.started or recorded.ended or recorded.decisions:
+            self._wake()
+        for start in range(0, len(recorded.settled), BATCH):
+            await self.client.acknowledge(identity, recorded.settled[start : start + BATCH])
+
+    async def _compare(self, identity: LeaderIdentity) -> None:
+        """After a replay: what we hold for begun there and the executor did not name, it may have lost."""
+        if self.report is None:
+            return
+        executor_id = self.report.executor_id
+        replayed = frozenset(self._replayed)
+        runs = await self._database.run(lambda tx: tx.live_runs(executor_id), read_only=True)
+        missing = [r.run_id for r in runs if r.state is not RunState.DISPATCHING and r.run_id not in replayed]
+        await self.end_runs(identity, missing, "not among the executor's runs after a replay")
+        await self._resend(identity, [run for run in runs if run.state is RunState.DISPATCHING])
+
+    # --- unanswered claims, cancellation, leases
+
+    async def _look_after(self, identity: LeaderIdentity) -> None:
+        await self._note_silence()
+        if not self.live or self.report is None:
+            return
+        executor_id = self.report.executor_id
+        runs = await self._database.run(lambda tx: tx.live_runs(executor_id), read_only=True)
+        await self._resend(identity, [run for run in runs if run.state is RunState.DISPATCHING])
+        cancelled = await self._database.run(lambda tx: cancelled_runs(tx, executor_id), read_only=True)
+        await self.end_runs(identity, cancelled, "its task was cancelled")
+
+    async def _resend(self, identity: LeaderIdentity, runs: Sequence[Run]) -> None:
+        """Sends unanswered orders again under the same run_id: an unanswered dispatch is unknown, not failed."""
+        stamp = self.stamp
+        if stamp is None:
+            return
+        due = [run for run in runs if run.run_id not in self.in_flight]
+        if not due:
+            return
+        tasks = await self._database.run(lambda tx: tx.tasks([run.task_id for run in due]), read_only=True)
+        ours = [run for run in due if run.task_id in tasks and tasks[run.task_id].run_id == run.run_id]
+        gone = [run.run_id for run in due if run not in ours]
+        orders = [order_of(tasks[run.task_id], run.executor_id) for run in ours]
+        if orders:
+            answers = await self.client.dispatch(identity, orders, stamp, self._rules.lease_ttl)
+            recorded = await self._database.run(lambda tx: record_answers(tx, answers, self._rules, random.random))
+            self._observer.recorded(recorded)
+        await self.end_runs(identity, gone, "its task is gone")
+        self._wake()
+
+    async def end_runs(self, identity: LeaderIdentity, run_ids: Sequence[UUID], why: str) -> None:
+        """Ends runs there. One that was never seen is refused for good from now on, and so it is certainly lost."""
+        refused = []
+        for run_id in run_ids:
+            answer = await self.client.cancel_run(identity, run_id, why)
+            if answer is CancelAnswer.REFUSED:
+                refused.append(run_id)
+        if refused:
+            recorded = await self._database.run(lambda tx: record_lost(tx, refused, why, self._rules, random.random))
+            self._observer.recorded(recorded)
+            self._wake()
+
+    async def renew(self, identity: LeaderIdentity) -> None:
+        """Extends the leases of this executor's runs: committed first, then told, counted from a stamp seen before both."""
+        stamp = self.stamp
+        if not self.live or self.report is None or stamp is None:
+            return
+        executor_id = self.report.executor_id
+        renewal = await self._database.run(
+            lambda tx: extend_leases(tx, self._holder, identity.term, executor_id, self._rules)
+        )
+        answer = await self.client.renew(identity, renewal.run_ids, renewal.end_runs, stamp, self._rules.lease_ttl)
+        runs = await self._database.run(lambda tx: tx.runs([*answer.unknown, *answer.unnamed]), read_only=True)
+        lost = [id_ for id_ in answer.unknown if id_ in runs and runs[id_].state in (RunState.ACCEPTED, RunState.RUNNING)]
+        strays = [id_ for id_ in answer.unnamed if id_ not in runs or runs[id_].state is RunState.ENDED]
+        await self.end_runs(identity, [*lost, *strays], "not a live run of the scheduler")
+
+
+def _gist(report: ExecutorReport) -> tuple[object, ...]:
+    """What of a snapshot can open or close a gate."""
+    slots = (report.effective_slots, report.max_seats, report.headed_sessions, report.draining)
+    return (*slots, tuple((b.backend, b.configured, b.max_runs) for b in report.backends))

@@ -1,0 +1,201 @@
+"""Leadership of this replica: takes the lease, does the leader's work while it holds, and stops it the moment it cannot be sure."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+
+from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.routing import BackendKind
+from scheduler_service.core.run import ExecutorReport, LeaderIdentity
+from scheduler_service.errors import NotLeader, StorageUnavailable
+from scheduler_service.tick.executor_link import ExecutorLink
+from scheduler_service.tick.loop import TickLoop
+from scheduler_service.tick.maintenance import Maintenance
+from scheduler_service.tick.ports import ExecutorClient, Observer
+from scheduler_service.tick.reaper import Reaper
+from scheduler_service.transactions.leading import acquire_or_renew, resign
+from scheduler_service.transactions.ports import Database, Leadership, Transaction
+from scheduler_service.transactions.ticking import Decision
+from service_runtime.clock import Clock
+
+_log = structlog.get_logger(__name__)
+
+
+class Leader:
+    """One replica's part in leading. `leadership` is the row as it was last seen, None before that."""
+
+    def __init__(
+        self,
+        database: Database,
+        clients: Sequence[ExecutorClient],
+        rules: DispatchRules,
+        clock: Clock,
+        observer: Observer,
+        *,
+        holder: UUID,
+        address: str,
+        lease: timedelta,
+        tick_interval: timedelta,
+        tick_enabled: bool,
+        maintenance: Maintenance,
+    ) -> None:
+        self._database = database
+        self._clients = clients
+        self._rules = rules
+        self._clock = clock
+        self._observer = observer
+        self._holder = holder
+        self._address = address
+        self._lease = lease
+        self._tick_interval = tick_interval
+        self._tick_enabled = tick_enabled
+        self._maintenance = maintenance
+        self._trusted_until = 0.0
+        self._loop: TickLoop | None = None
+        self.links: list[ExecutorLink] = []
+        self.leadership: Leadership | None = None
+
+    # --- what others ask
+
+    @property
+    def leading(self) -> bool:
+        """Whether this replica may be sure that it leads: its lease, counted from before it asked, has not run out."""
+        return self._loop is not None and self._clock.monotonic() < self._trusted_until
+
+    @property
+    def ticks(self) -> bool:
+        """Whether the clock ticks here."""
+        return self.leading and self._tick_enabled
+
+    @property
+    def tick_error(self) -> str:
+        """What went wrong in the last tick."""
+        return self._loop.last_error if self._loop is not None else ""
+
+    def wake(self) -> None:
+        """Something may be startable now."""
+        if self._loop is not None:
+            self._loop.wake()
+
+    def wake_links(self) -> None:
+        """A run is to be ended."""
+        for link in self.links:
+            link.end_soon()
+
+    def live_reports(self) -> tuple[ExecutorReport, ...] | None:
+        """The snapshots of live executors; None when this replica does not lead and so does not hear them."""
+        if not self.leading:
+            return None
+        return tuple(link.report for link in self.links if link.live and link.report is not None)
+
+    async def run_tick(self) -> list[Decision]:
+        """One tick now. Raises NotLeader, StorageUnavailable."""
+        if self._loop is None or not self.leading:
+            raise NotLeader(self.leadership.address if self.leadership and self.leadership.holder != self._holder else "")
+        return await self._loop.run_tick()
+
+    # --- leading
+
+    async def run(self) -> None:
+        """Follows and leads until cancelled."""
+        while True:
+            leadership = await self._ask(None)
+            if leadership is not None and leadership.holder == self._holder:
+                await self._lead(leadership)
+            await asyncio.sleep(self._pause())
+
+    def _pause(self) -> float:
+        return self._lease.total_seconds() / 3 * random.uniform(0.8, 1.0)  # noqa: S311 - jitter, not a secret
+
+    async def _ask(self, success_time: datetime | None) -> Leadership | None:
+        asked_at = self._clock.monotonic()
+        try:
+            self.leadership = await self._database.run(
+                lambda tx: acquire_or_renew(
+                    tx, self._holder, self._address, self._lease, tick_success_time=success_time, tick_error=self.tick_error
+                )
+            )
+        except StorageUnavailable as error:
+            _log.warning("leader_lease_not_asked", error=str(error))
+            return None
+        if self.leadership.holder == self._holder:
+            self._trusted_until = asked_at + self._lease.total_seconds()
+        return self.leadership
+
+    async def _lead(self, leadership: Leadership) -> None:
+        try:
+            identity = await self._database.run(lambda tx: self._begin(tx, leadership.term))
+        except StorageUnavailable as error:
+            _log.warning("leadership_not_begun", error=str(error))
+            return
+        self.links = [
+            ExecutorLink(client, self._database, self._rules, self._clock, self._observer, self.wake, self._holder)
+            for client in self._clients
+        ]
+        self._loop = TickLoop(
+            self._database,
+            self._rules,
+            self.links,
+            self._clock,
+            self._observer,
+            self._holder,
+            identity,
+            self._tick_interval,
+        )
+        self._observer.led(True)
+        _log.info("leading", term=identity.term)
+        try:
+            async with asyncio.TaskGroup() as group:
+                work = [group.create_task(link.run(identity)) for link in self.links]
+                work.append(group.create_task(Reaper(self._database, self._rules, self._clock, self._observer, self.wake).run()))
+                work.append(group.create_task(self._maintenance.run()))
+                if self._tick_enabled:
+                    work.append(group.create_task(self._loop.run()))
+                await self._hold(leadership.term)
+                for task in work:
+                    task.cancel()
+        except* NotLeader:
+            _log.warning("leadership_taken_over", term=identity.term)
+        finally:
+            self._loop = None
+            self.links = []
+            self._observer.led(False)
+            _log.info("not_leading", term=identity.term)
+
+    async def _begin(self, tx: Transaction, term: int) -> LeaderIdentity:
+        await tx.ensure_partitions()
+        await tx.save_window_settings(
+            int(self._rules.window.total_seconds() * 1000),
+            int(self._rules.checks.breaker.open_duration.total_seconds() * 1000),
+        )
+        await tx.add_breakers([b.name for b in self._rules.backends.values() if b.kind is BackendKind.SHARED])
+        return LeaderIdentity(await tx.cluster_id(), term)
+
+    async def _hold(self, term: int) -> None:
+        """Renews until the lease is lost, or can no longer be trusted."""
+        while True:
+            await asyncio.sleep(self._pause())
+            renewed = await self._ask(self._tick_success())
+            if renewed is not None and (renewed.holder != self._holder or renewed.term != term):
+                return
+            if self._clock.monotonic() >= self._trusted_until:
+                return
+
+    def _tick_success(self) -> datetime | None:
+        if self._loop is None or not self._loop.succeeded:
+            return None
+        self._loop.succeeded = False
+        return self._clock.now()
+
+    async def resign(self) -> None:
+        """Gives the lease back, so that another replica need not wait for it to run out."""
+        try:
+            await self._database.run(lambda tx: resign(tx, self._holder))
+        except StorageUnavailable as error:
+            _log.info("leader_lease_not_resigned", error=str(error))

@@ -1,0 +1,175 @@
+"""The tick loop: by the clock, woken by news, or on request; never two at once, never stuck."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import structlog
+
+from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.reasons import from_executor
+from scheduler_service.core.run import DispatchAnswer, ExecutorReport, LeaderIdentity, RunOrder
+from scheduler_service.errors import ExecutorUnreachable, StorageUnavailable
+from scheduler_service.tick.executor_link import ExecutorLink
+from scheduler_service.tick.ports import Observer
+from scheduler_service.transactions.ports import Database
+from scheduler_service.transactions.recording import record_answers
+from scheduler_service.transactions.ticking import Decision, TickKind, TickMemory, TickRequest, TickResult, take_tick
+from service_runtime.clock import Clock
+
+_log = structlog.get_logger(__name__)
+
+TICK_DEADLINE_S = 10.0
+FIRST_REPORT_S = 3.0
+RAMP_STEP_S = 1.0
+WOKEN_GAP_S = 0.02
+
+
+class TickLoop:
+    """Ticks for one leadership. `last_error` says what went wrong in the last tick, '' when nothing."""
+
+    def __init__(
+        self,
+        database: Database,
+        rules: DispatchRules,
+        links: Sequence[ExecutorLink],
+        clock: Clock,
+        observer: Observer,
+        holder: UUID,
+        identity: LeaderIdentity,
+        interval: timedelta,
+    ) -> None:
+        self._database = database
+        self._rules = rules
+        self._links = links
+        self._clock = clock
+        self._observer = observer
+        self._holder = holder
+        self._identity = identity
+        self._interval_s = interval.total_seconds()
+        self._memory = TickMemory(new_leader=True)
+        self._news = asyncio.Event()
+        self._one_at_a_time = asyncio.Lock()
+        self.last_error = ""
+        self.succeeded = False
+
+    def wake(self) -> None:
+        """Something may be startable now."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """Ticks until cancelled. Raises NotLeader when another replica has taken over."""
+        async with asyncio.TaskGroup() as sending:
+            next_clock = self._clock.monotonic()
+            while True:
+                now = self._clock.monotonic()
+                kind = TickKind.CLOCK if now >= next_clock else TickKind.WOKEN
+                if kind is TickKind.CLOCK:
+                    next_clock = now + self._interval_s
+                result = await self._tick_or_log(kind)
+                if result is not None:
+                    sending.create_task(self._send_all(result.orders))
+                await self._rest(next_clock, more=result is not None and result.more)
+
+    async def _tick_or_log(self, kind: TickKind) -> TickResult | None:
+        self._news.clear()
+        try:
+            return await self._tick(kind)
+        except (StorageUnavailable, TimeoutError) as error:
+            self.last_error = f"{type(error).__name__}: {error}"
+            _log.warning("tick_failed", kind=kind.value, error=self.last_error)
+            return None
+
+    async def _rest(self, next_clock: float, *, more: bool) -> None:
+        wait = next_clock - self._clock.monotonic()
+        if more:
+            wait = min(wait, RAMP_STEP_S)
+        await asyncio.sleep(WOKEN_GAP_S)
+        try:
+            async with asyncio.timeout(max(0.0, wait - WOKEN_GAP_S)):
+                await self._news.wait()
+        except TimeoutError:
+            return
+
+    async def run_tick(self) -> list[Decision]:
+        """One tick now, its orders sent; waits for a tick under way, and first for executors that were not heard yet (at most 3 s).
+
+        Raises NotLeader, StorageUnavailable.
+        """
+        unheard = [link.first_report.wait() for link in self._links if link.report is None]
+        if unheard:
+            _done, pending = await asyncio.wait([asyncio.ensure_future(w) for w in unheard], timeout=FIRST_REPORT_S)
+            for waiting in pending:
+                waiting.cancel()
+        result = await self._tick(TickKind.RUN)
+        return [*result.decisions, *await self._send_all(result.orders)]
+
+    async def _tick(self, kind: TickKind) -> TickResult:
+        async with self._one_at_a_time:
+            started = self._clock.monotonic()
+            request = TickRequest(
+                self._holder, self._identity.term, kind, self._able(), self._memory, self._rules, uuid4
+            )
+            async with asyncio.timeout(TICK_DEADLINE_S):
+                result = await self._database.run(lambda tx: take_tick(tx, request))
+            self._memory = result.memory
+            for order in result.orders:
+                self._link(order.executor_id).in_flight.add(order.run_id)
+            self.last_error = ""
+            self.succeeded = True
+            self._observer.ticked(self._clock.monotonic() - started, result.verdicts, result.decisions)
+            return result
+
+    def _able(self) -> tuple[ExecutorReport, ...]:
+        """Executors that could take something: heard within 10 s and not draining; the newest of each id."""
+        reports = {link.report.executor_id: link.report for link in self._links if link.live and link.report is not None}
+        return tuple(report for report in reports.values() if not report.draining)
+
+    def _link(self, executor_id: str) -> ExecutorLink:
+        return next(link for link in self._links if link.report is not None and link.report.executor_id == executor_id)
+
+    # --- sending
+
+    async def _send_all(self, orders: Sequence[RunOrder]) -> list[Decision]:
+        by_executor: dict[str, list[RunOrder]] = {}
+        for order in orders:
+            by_executor.setdefault(order.executor_id, []).append(order)
+        sent = await asyncio.gather(*(self._send(self._link(name), mine) for name, mine in by_executor.items()))
+        return [decision for decisions in sent for decision in decisions]
+
+    async def _send(self, link: ExecutorLink, orders: Sequence[RunOrder]) -> list[Decision]:
+        """Sends claimed orders. No answer leaves them dispatching: the link sends the same run_ids again."""
+        try:
+            stamp = link.stamp
+            if stamp is None:
+                raise ExecutorUnreachable("not heard yet")
+            answers = await link.client.dispatch(self._identity, orders, stamp, self._rules.lease_ttl)
+            recorded = await self._database.run(lambda tx: record_answers(tx, answers, self._rules, random.random))
+            self._observer.recorded(recorded)
+        except (ExecutorUnreachable, StorageUnavailable) as error:
+            _log.warning("dispatch_unanswered", target=link.client.target, runs=len(orders), error=str(error))
+            return [_decision(order, None, str(error)) for order in orders]
+        finally:
+            link.in_flight.difference_update(order.run_id for order in orders)
+        by_run = {answer.run_id: answer for answer in answers}
+        if any(not answer.accepted for answer in answers):
+            self.wake()
+        return [_decision(order, by_run.get(order.run_id), "") for order in orders]
+
+
+def _decision(order: RunOrder, answer: DispatchAnswer | None, detail: str) -> Decision:
+    accepted = answer is not None and answer.accepted
+    reason = from_executor(answer.reason).value if answer is not None and not accepted else ""
+    return Decision(
+        dispatched=accepted,
+        reason=reason,
+        detail=answer.detail if answer is not None else detail or "no answer yet; the same run is sent again",
+        task_id=order.task_id,
+        run_id=order.run_id,
+        executor_id=order.executor_id,
+        backend=order.backend,
+    )

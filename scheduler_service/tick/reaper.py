@@ -1,0 +1,72 @@
+"""Gives up runs whose lease has certainly run out: by the database's clock and by this replica's own."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from uuid import UUID
+
+import structlog
+
+from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.errors import StorageUnavailable
+from scheduler_service.tick.ports import Observer
+from scheduler_service.transactions.leases import expired_runs
+from scheduler_service.transactions.ports import Database
+from scheduler_service.transactions.recording import record_lost
+from service_runtime.clock import Clock
+
+_log = structlog.get_logger(__name__)
+
+FASTEST_S = 0.2
+SLOWEST_S = 10.0
+
+
+class Reaper:
+    """Watches the leases of one leadership.
+
+    A run is given up when its lease is over by the database's time and this replica has seen its renew_seq unchanged for a whole
+    lease on its own monotonic clock: a clock that jumps, or an outage, expires nothing by itself.
+    """
+
+    def __init__(
+        self, database: Database, rules: DispatchRules, clock: Clock, observer: Observer, wake: Callable[[], None]
+    ) -> None:
+        self._database = database
+        self._rules = rules
+        self._clock = clock
+        self._observer = observer
+        self._wake = wake
+        self._seen: dict[UUID, tuple[int, float]] = {}
+
+    async def run(self) -> None:
+        """Looks until cancelled."""
+        pause = min(SLOWEST_S, max(FASTEST_S, self._rules.lease_ttl.total_seconds() / 24))
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                await self.look()
+            except StorageUnavailable as error:
+                # What was seen before an outage says nothing about the time after it.
+                self._seen.clear()
+                _log.info("leases_not_looked_at", error=str(error))
+
+    async def look(self) -> list[UUID]:
+        """One look; returns the runs that were given up."""
+        runs = await self._database.run(lambda tx: tx.live_runs(), read_only=True)
+        now = self._clock.monotonic()
+        seen = {}
+        for run in runs:
+            before = self._seen.get(run.run_id)
+            seen[run.run_id] = before if before is not None and before[0] == run.renew_seq else (run.renew_seq, now)
+        self._seen = seen
+        expired = await self._database.run(expired_runs, read_only=True)
+        lease = self._rules.lease_ttl.total_seconds()
+        lost = [run.run_id for run in expired if run.run_id in seen and now - seen[run.run_id][1] >= lease]
+        if lost:
+            detail = "its lease ran out: its executor was not heard of for too long"
+            recorded = await self._database.run(lambda tx: record_lost(tx, lost, detail, self._rules, random.random))
+            self._observer.recorded(recorded)
+            self._wake()
+        return lost

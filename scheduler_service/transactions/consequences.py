@@ -1,0 +1,86 @@
+"""What follows from changed tasks and breakers: their events, and what it means for the tasks that depend on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from scheduler_service.core.breaker import BreakerEvent
+from scheduler_service.core.reasons import HoldReason
+from scheduler_service.core.run import Run
+from scheduler_service.core.task import Task, TaskStatus, fail
+from scheduler_service.transactions.ports import Event, Lock, Transaction
+
+_END_EVENTS = {
+    TaskStatus.COMPLETED: "task_completed",
+    TaskStatus.FAILED: "task_failed",
+    TaskStatus.CANCELLED: "task_cancelled",
+    TaskStatus.QUARANTINED: "task_quarantined",
+}
+# A prerequisite in quarantine can still be mended by hand: its dependents wait.
+_ENDS_DEPENDENTS = (TaskStatus.FAILED, TaskStatus.CANCELLED)
+
+
+def task_payload(task: Task, run: Run | None = None) -> dict[str, Any]:
+    """What every event of a task carries."""
+    payload: dict[str, Any] = {
+        "task_id": str(task.id),
+        "title": task.title,
+        "task_type": task.task_type,
+        "priority": task.priority.name,
+        "backend": task.backend,
+        "status": task.status.value,
+        "tries": task.tries,
+    }
+    if run is not None:
+        payload |= {"run_id": str(run.run_id), "executor_id": run.executor_id}
+    if task.hold_reason:
+        payload["hold_reason"] = task.hold_reason.value
+    if task.exit_code is not None:
+        payload["exit_code"] = task.exit_code
+    if task.error:
+        payload["error"] = task.error[:500]
+    return payload
+
+
+def emit_breaker_events(tx: Transaction, events: Iterable[BreakerEvent], *, actor: str = "") -> None:
+    """Emits what a breaker's move tells; `actor` names the person behind it, if one is."""
+    for event in events:
+        payload = {**event.payload, **({"actor": actor} if actor else {})}
+        tx.emit(Event(event.type, tx.now, "circuit_breaker", payload))
+
+
+def emit_task_event(tx: Transaction, type_: str, task: Task, run: Run | None = None, source: str = "scheduler") -> None:
+    """Emits one event of a task."""
+    tx.emit(Event(type_, tx.now, source, task_payload(task, run)))
+
+
+async def conclude(tx: Transaction, tasks: Sequence[tuple[Task, Run | None]], source: str = "scheduler") -> None:
+    """Emits the events of tasks that have just ended, and moves what waits for them.
+
+    Dependents of completed tasks wait for one prerequisite less; those of failed and cancelled ones fail with
+    `dependency_failed`, and theirs with them.
+    """
+    for task, run in tasks:
+        emit_task_event(tx, _END_EVENTS[task.status], task, run, source)
+    await tx.unblock_dependents([task.id for task, _ in tasks if task.status is TaskStatus.COMPLETED])
+    ended = {task.id: task for task, _ in tasks if task.status in _ENDS_DEPENDENTS}
+    while ended:
+        ended = await _fail_dependents(tx, ended)
+
+
+async def _fail_dependents(tx: Transaction, ended: dict[UUID, Task]) -> dict[UUID, Task]:
+    waiting = await tx.waiting_dependents(list(ended))
+    cause = {dependent: prerequisite for prerequisite, dependents in waiting.items() for dependent in dependents}
+    candidates = await tx.tasks(list(cause), Lock.UPDATE)
+    failed: dict[UUID, Task] = {}
+    for task in candidates.values():
+        if task.status is TaskStatus.QUEUED:
+            prerequisite = ended[cause[task.id]]
+            error = f"prerequisite {prerequisite.id} {prerequisite.status.value}"
+            failed[task.id] = fail(task, error, None, "", tx.now, HoldReason.DEPENDENCY_FAILED)
+    await tx.save_tasks(failed.values())
+    for task in failed.values():
+        emit_task_event(tx, "task_failed", task)
+    return failed

@@ -1,0 +1,63 @@
+"""Leases of runs: extended here before any executor hears of it, and given up here when they have certainly run out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.run import Run, RunState
+from scheduler_service.errors import NotLeader
+from scheduler_service.transactions.gathering import lease_until_give_up
+from scheduler_service.transactions.ports import Lock, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """The runs of one executor whose lease was extended, and those that are to be ended."""
+
+    run_ids: tuple[UUID, ...]
+    end_runs: tuple[UUID, ...]
+
+
+async def require_leadership(tx: Transaction, holder: UUID, term: int) -> None:
+    """Raises NotLeader unless this holder leads under this term; keeps it so until the commit."""
+    leader = await tx.leadership(Lock.SHARE)
+    if leader.holder != holder or leader.term != term:
+        raise NotLeader(leader.address)
+
+
+async def extend_leases(
+    tx: Transaction, holder: UUID, term: int, executor_id: str, rules: DispatchRules
+) -> Renewal:
+    """Extends the lease of every live run of an executor. The commit comes before the executor is told."""
+    await require_leadership(tx, holder, term)
+    runs = await tx.live_runs(executor_id)
+    # Locked through their tasks, as every change of a run is.
+    tasks = await tx.tasks({run.task_id for run in runs}, Lock.UPDATE)
+    current = {run.run_id: run for run in (await tx.runs([run.run_id for run in runs])).values()}
+    until = tx.now + lease_until_give_up(rules)
+    kept: list[Run] = []
+    ending: list[UUID] = []
+    for run in current.values():
+        task = tasks.get(run.task_id)
+        if run.state is RunState.ENDED:
+            continue
+        if task is None or task.run_id != run.run_id or task.cancel_requested:
+            ending.append(run.run_id)
+        if task is not None and task.run_id == run.run_id:
+            kept.append(replace(run, lease_until=until, renew_seq=run.renew_seq + 1))
+    await tx.save_runs(kept)
+    return Renewal(tuple(run.run_id for run in kept), tuple(ending))
+
+
+async def expired_runs(tx: Transaction) -> list[Run]:
+    """Live runs whose lease has run out by the database's clock; the caller adds its own clock's word before giving one up."""
+    return [run for run in await tx.live_runs() if run.lease_until is not None and run.lease_until <= tx.now]
+
+
+async def cancelled_runs(tx: Transaction, executor_id: str) -> list[UUID]:
+    """Live runs of an executor whose task is to be cancelled."""
+    runs = await tx.live_runs(executor_id)
+    tasks = await tx.tasks({run.task_id for run in runs})
+    return [run.run_id for run in runs if run.task_id in tasks and tasks[run.task_id].cancel_requested]

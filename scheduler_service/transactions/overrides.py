@@ -1,0 +1,207 @@
+"""What operators force: drain, billing pause, budget cap, breakers.
+
+Each locks the leader row, which every tick holds while it claims: once an override has answered, no claim that did not see it
+commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from service_runtime.errors import NotFound
+
+from scheduler_service.core.breaker import Breaker, BreakerSettings, describe_bare, reset, trip
+from scheduler_service.core.routing import Backend, BackendKind
+from scheduler_service.transactions.consequences import emit_breaker_events
+from scheduler_service.transactions.ports import AuditEntry, BillingPause, BudgetCap, Drain, Event, Lock, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, why, and under which request_id."""
+
+    actor: str
+    reason: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainState:
+    """The drain as a whole; `running` counts tasks dispatching or running."""
+
+    draining: bool
+    since_time: datetime | None
+    running: int
+
+
+async def _audit(tx: Transaction, method: str, target: str, caller: Caller, detail: Mapping[str, object]) -> None:
+    await tx.append_audit(AuditEntry(tx.now, caller.actor, method, target, caller.reason, caller.request_id, dict(detail)))
+
+
+async def drain_state(tx: Transaction) -> DrainState:
+    """The drain now."""
+    drains = await tx.drains()
+    running = sum(count.n for count in await tx.live_counts())
+    return DrainState(bool(drains), min((drain.since_time for drain in drains), default=None), running)
+
+
+async def set_drain(tx: Transaction, enabled: bool, source: str, until_idle: bool, caller: Caller) -> DrainState:
+    """Turns one source's drain on or off. Idempotent."""
+    await tx.leadership(Lock.UPDATE)
+    before = {drain.source: drain for drain in await tx.drains()}
+    await _audit(tx, "SetDrain", source, caller, {"enabled": enabled, "until_idle": until_idle})
+    if enabled:
+        since = before[source].since_time if source in before else tx.now
+        await tx.save_drain(Drain(source, caller.reason, caller.actor, until_idle, since))
+        if source not in before:
+            tx.emit(Event("drain_started", tx.now, "drain", {"source": source, "reason": caller.reason, "actor": caller.actor}))
+    elif source in before:
+        await end_drains(tx, [before[source]], caller.actor, caller.reason)
+    return await drain_state(tx)
+
+
+async def end_drains(tx: Transaction, drains: Sequence[Drain], actor: str, reason: str) -> None:
+    """Ends the drain of these sources."""
+    for drain in drains:
+        await tx.delete_drain(drain.source)
+        seconds = (tx.now - drain.since_time).total_seconds()
+        payload = {"source": drain.source, "reason": reason, "actor": actor, "seconds": seconds}
+        tx.emit(Event("drain_ended", tx.now, "drain", payload))
+
+
+async def set_billing_pause(tx: Transaction, backend: str, until_time: datetime, caller: Caller) -> BillingPause:
+    """Pauses a backend ('' for all) until a time; an earlier end than the one in force changes nothing."""
+    await tx.leadership(Lock.UPDATE)
+    before = _in_force(await tx.billing_pauses(), backend, tx.now)
+    await _audit(tx, "SetBillingPause", backend, caller, {"until_time": until_time.isoformat()})
+    if before is not None and before.until_time >= until_time:
+        return before
+    since = before.since_time if before is not None else tx.now
+    pause = BillingPause(backend, until_time, since, caller.reason, caller.actor)
+    await tx.save_billing_pause(pause)
+    if before is None:
+        payload = {"backend": backend, "until_time": until_time.isoformat(), "reason": caller.reason, "actor": caller.actor}
+        tx.emit(Event("billing_pause_started", tx.now, "billing", payload))
+    return pause
+
+
+def _in_force(pauses: Sequence[BillingPause], backend: str, now: datetime) -> BillingPause | None:
+    return next((pause for pause in pauses if pause.backend == backend and pause.until_time > now), None)
+
+
+async def clear_billing_pause(tx: Transaction, backend: str, caller: Caller) -> BillingPause | None:
+    """Ends a pause by hand; returns what was ended."""
+    await tx.leadership(Lock.UPDATE)
+    before = _in_force(await tx.billing_pauses(), backend, tx.now)
+    await _audit(tx, "ClearBillingPause", backend, caller, {"cleared": before is not None})
+    if before is not None:
+        await end_billing_pauses(tx, [before], caller.actor, caller.reason)
+    return before
+
+
+async def end_billing_pauses(tx: Transaction, pauses: Sequence[BillingPause], actor: str, reason: str) -> None:
+    """Ends these pauses."""
+    for pause in pauses:
+        await tx.delete_billing_pause(pause.backend)
+        payload = {"backend": pause.backend, "reason": reason, "actor": actor}
+        tx.emit(Event("billing_pause_ended", tx.now, "billing", payload))
+
+
+async def set_budget_cap(tx: Transaction, slots: int | None, caller: Caller) -> BudgetCap:
+    """Sets the ceiling on local slots; None lifts it."""
+    await tx.leadership(Lock.UPDATE)
+    await _audit(tx, "SetBudgetCap", "", caller, {"slots": slots})
+    cap = BudgetCap(slots, caller.actor, caller.reason, tx.now) if slots is not None else BudgetCap(None)
+    await tx.save_budget_cap(cap)
+    return cap
+
+
+async def shown_breakers(
+    tx: Transaction, backends: Mapping[str, Backend], settings: BreakerSettings, live: Sequence[str], lock: Lock = Lock.NONE
+) -> tuple[dict[str, Breaker], dict[str, list[str]]]:
+    """The rows, and for each bare name of a per-executor backend the keys that it stands for.
+
+    A bare name stands for the rows of live executors, and while none is live for all of its rows.
+    """
+    rows = await tx.breakers(lock=lock)
+    bare: dict[str, list[str]] = {}
+    for backend in backends.values():
+        if backend.kind is BackendKind.PER_EXECUTOR:
+            own = [key for key in rows if key.startswith(f"{backend.name}@")]
+            alive = [key for key in own if key.partition("@")[2] in live]
+            bare[backend.name] = alive or own
+    return rows, bare
+
+
+async def list_breakers(
+    tx: Transaction, backends: Mapping[str, Backend], settings: BreakerSettings, live: Sequence[str]
+) -> dict[str, Breaker]:
+    """Every breaker by key: the rows and the answers of bare names."""
+    rows, bare = await shown_breakers(tx, backends, settings, live)
+    shown = dict(rows)
+    for name, keys in bare.items():
+        shown[name] = describe_bare(name, [rows[key] for key in keys], settings)
+    return dict(sorted(shown.items()))
+
+
+async def _force(
+    tx: Transaction,
+    key: str,
+    duration: timedelta | None,
+    closing: bool,
+    caller: Caller,
+    backends: Mapping[str, Backend],
+    settings: BreakerSettings,
+    live: Sequence[str],
+) -> tuple[Breaker, Breaker]:
+    await tx.leadership(Lock.UPDATE)
+    rows, bare = await shown_breakers(tx, backends, settings, live, Lock.UPDATE)
+    if key not in rows and key not in bare:
+        known = ", ".join(sorted({*rows, *bare}))
+        raise NotFound(f"no breaker has the key {key!r}; known are {known}", reason="BREAKER_NOT_FOUND")
+    # By name, all of its rows: also those of executors that are away at the moment.
+    keys = [key] if key in rows else [row for row in rows if row.startswith(f"{key}@")]
+    after = dict(rows)
+    for row_key in keys:
+        if closing:
+            after[row_key], events = reset(rows[row_key], tx.now, caller.reason)
+        else:
+            after[row_key], events = trip(rows[row_key], tx.now, caller.reason, duration)
+        emit_breaker_events(tx, events, actor=caller.actor)
+    await tx.save_breakers([after[row_key] for row_key in keys], actor="" if closing else caller.actor)
+    method = "ResetBreaker" if closing else "TripBreaker"
+    await _audit(tx, method, key, caller, {"before": {k: rows[k].state.value for k in keys}})
+    if key in rows:
+        return rows[key], after[key]
+    shown = bare[key]
+    return (
+        describe_bare(key, [rows[k] for k in shown], settings),
+        describe_bare(key, [after[k] for k in shown], settings),
+    )
+
+
+async def reset_breaker(
+    tx: Transaction,
+    key: str,
+    caller: Caller,
+    backends: Mapping[str, Backend],
+    settings: BreakerSettings,
+    live: Sequence[str],
+) -> tuple[Breaker, Breaker]:
+    """Forces a breaker CLOSED; returns it before and after. Raises NotFound for an unknown key."""
+    return await _force(tx, key, None, True, caller, backends, settings, live)
+
+
+async def trip_breaker(
+    tx: Transaction,
+    key: str,
+    duration: timedelta | None,
+    caller: Caller,
+    backends: Mapping[str, Backend],
+    settings: BreakerSettings,
+    live: Sequence[str],
+) -> tuple[Breaker, Breaker]:
+    """Forces a breaker OPEN for a while (None: the setting); returns it before and after. Raises NotFound."""
+    return await _force(tx, key, duration, False, caller, backends, settings, live)

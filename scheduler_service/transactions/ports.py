@@ -1,0 +1,334 @@
+"""What a transaction script needs of a database.
+
+Locks are taken in one order everywhere: leader row, breaker rows by key, tasks by id (skipping locked ones when claiming),
+then, at the commit, counters by key and last the event lock. Scripts call the methods in that order; `record` and `emit`
+only collect, and the database writes what they collected just before it commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+from scheduler_service.core.breaker import Breaker
+from scheduler_service.core.run import Run
+from scheduler_service.core.task import Priority, Task, TaskStatus
+
+T = TypeVar("T")
+
+
+class Lock(StrEnum):
+    """How rows are locked while they are read."""
+
+    NONE = "none"
+    SHARE = "share"
+    UPDATE = "update"
+
+
+@dataclass(frozen=True, slots=True)
+class Leadership:
+    """The leader row. `term` grows with each change of holder."""
+
+    holder: UUID | None
+    address: str
+    term: int
+    lease_until: datetime | None
+    tick_success_time: datetime | None = None
+    tick_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchEvent:
+    """A decision behind the window. `id` is 0 until it is stored."""
+
+    create_time: datetime
+    success: bool
+    reason: str
+    detail: str
+    attempt: bool
+    backend: str
+    task_id: UUID | None = None
+    run_id: UUID | None = None
+    executor_id: str = ""
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened. `id` is 0 until it is stored; ids grow in the order of commits."""
+
+    type: str
+    time: datetime
+    source: str
+    payload: Mapping[str, Any]
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WindowRow:
+    """Decisions of the window that agree in everything but their time."""
+
+    backend: str
+    attempt: bool
+    success: bool
+    reason: str
+    n: int
+    last_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """One source that drains."""
+
+    source: str
+    reason: str
+    actor: str
+    until_idle: bool
+    since_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BillingPause:
+    """A pause of one backend, or of all (backend '')."""
+
+    backend: str
+    until_time: datetime
+    since_time: datetime
+    reason: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetCap:
+    """The operator's ceiling on local slots; `slots` None means that there is none."""
+
+    slots: int | None
+    actor: str = ""
+    reason: str = ""
+    since_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendState:
+    """What is remembered of a backend as a whole."""
+
+    backend: str
+    last_start_success_time: datetime | None = None
+    last_trickle_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorRow:
+    """An executor as it was last heard by a leader; `snapshot` is the ExecutorReport as a JSON object."""
+
+    executor_id: str
+    target: str
+    boot_id: str
+    snapshot: Mapping[str, Any]
+    last_heard_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LastDispatch:
+    """The newest successful start."""
+
+    task_id: UUID
+    task_title: str
+    run_id: UUID
+    dispatched_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCount:
+    """Tasks dispatching or running that agree in executor, backend and kind."""
+
+    executor_id: str
+    backend: str
+    internal: bool
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRequest:
+    """The first answer to a request_id."""
+
+    body_hash: bytes
+    response: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who overrode what, and why."""
+
+    time: datetime
+    actor: str
+    method: str
+    target: str
+    reason: str
+    request_id: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """Which tasks a page shows; empty means all."""
+
+    statuses: Collection[TaskStatus] = ()
+    task_types: Collection[str] = ()
+    priorities: Collection[Priority] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which decisions a page shows; None and '' mean all."""
+
+    task_id: UUID | None = None
+    reason: str = ""
+    success: bool | None = None
+
+
+class Transaction(Protocol):
+    """One open transaction. Everything read is current; everything written is seen by later reads of the same transaction."""
+
+    @property
+    def now(self) -> datetime:
+        """The transaction's time by the database's clock, aware UTC."""
+        ...
+
+    # --- cluster and leader
+    async def cluster_id(self) -> UUID: ...
+    async def leadership(self, lock: Lock = Lock.NONE) -> Leadership: ...
+    async def save_leadership(self, leadership: Leadership) -> None: ...
+    async def save_window_settings(self, window_ms: int, open_duration_ms: int) -> None: ...
+
+    # --- breakers and backends
+    async def breakers(self, keys: Collection[str] | None = None, lock: Lock = Lock.NONE) -> dict[str, Breaker]:
+        """By key, in the order of keys; all when `keys` is None. Unknown keys are left out."""
+        ...
+
+    async def add_breakers(self, keys: Collection[str]) -> None:
+        """Adds CLOSED rows for keys that have none."""
+        ...
+
+    async def save_breakers(self, breakers: Iterable[Breaker], *, actor: str | None = None) -> None:
+        """Saves rows; `actor` None keeps who tripped them, '' says that nobody did."""
+        ...
+
+    async def tripped_by(self) -> dict[str, str]:
+        """Who tripped the breakers that were tripped by hand, by key."""
+        ...
+
+    async def backend_states(self, lock: Lock = Lock.NONE) -> dict[str, BackendState]: ...
+    async def save_backend_states(self, states: Iterable[BackendState]) -> None: ...
+
+    # --- tasks
+    async def add_tasks(self, tasks: Sequence[Task]) -> None: ...
+    async def tasks(self, ids: Collection[UUID], lock: Lock = Lock.NONE) -> dict[UUID, Task]: ...
+    async def save_tasks(self, tasks: Iterable[Task]) -> None: ...
+
+    async def due_tasks(
+        self, backend: str, limit: int, *, skip: Collection[UUID] = (), unfailed_only: bool = False
+    ) -> list[Task]:
+        """Due, unblocked, queued tasks of a backend in rank order, locked; rows that others have locked are passed over.
+
+        `unfailed_only` leaves out tasks whose last start failed.
+        """
+        ...
+
+    async def unblock_dependents(self, completed: Collection[UUID]) -> None:
+        """One prerequisite less for every queued task that waits for one of these."""
+        ...
+
+    async def waiting_dependents(self, ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
+        """Queued tasks by the prerequisite, of `ids`, that they wait for."""
+        ...
+
+    async def queued_backends(self) -> set[str]:
+        """Backends for which at least one task is queued, due or not."""
+        ...
+
+    async def queue_counts(self) -> dict[str, tuple[int, int]]:
+        """Queued tasks by backend, and how many of them are due and unblocked."""
+        ...
+
+    async def has_internal_tasks(self) -> bool:
+        """Whether an internal task is queued, dispatching or running."""
+        ...
+
+    async def live_counts(self) -> list[LiveCount]: ...
+    async def queue_depths(self) -> dict[tuple[Priority, TaskStatus], int]: ...
+    async def count_waiting(self, limit: int) -> int:
+        """Queued tasks, counted up to `limit`."""
+        ...
+
+    async def queue_position(self, task: Task) -> int:
+        """Place among the queued, unblocked tasks of the same backend, from 1."""
+        ...
+
+    async def list_tasks(self, chosen: TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
+        """Newest first, with their sequence numbers, below `before_seq`; without description, payload and result."""
+        ...
+
+    # --- runs
+    async def add_runs(self, runs: Sequence[Run]) -> None: ...
+    async def runs(self, run_ids: Collection[UUID]) -> dict[UUID, Run]: ...
+    async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]: ...
+    async def live_runs(self, executor_id: str | None = None) -> list[Run]: ...
+    async def save_runs(self, runs: Iterable[Run]) -> None: ...
+
+    # --- executors
+    async def executors(self) -> list[ExecutorRow]: ...
+    async def save_executor(self, row: ExecutorRow) -> None: ...
+
+    # --- statistics and events
+    def record(self, event: DispatchEvent) -> None: ...
+    def emit(self, event: Event) -> None: ...
+    async def window_rows(self, since: datetime) -> list[WindowRow]:
+        """Decisions at or after `since`; there is no upper edge."""
+        ...
+
+    async def dispatch_events(self, chosen: EventFilter, before_id: int | None, limit: int) -> list[DispatchEvent]: ...
+    async def events_after(self, after_id: int, types: Collection[str], limit: int) -> list[Event]: ...
+    async def newest_event_id(self) -> int: ...
+    async def last_dispatch(self) -> LastDispatch | None: ...
+    async def save_last_dispatch(self, last: LastDispatch) -> None: ...
+
+    # --- overrides
+    async def drains(self) -> list[Drain]: ...
+    async def save_drain(self, drain: Drain) -> None: ...
+    async def delete_drain(self, source: str) -> None: ...
+    async def billing_pauses(self) -> list[BillingPause]:
+        """All rows, over or not, by backend."""
+        ...
+
+    async def save_billing_pause(self, pause: BillingPause) -> None: ...
+    async def delete_billing_pause(self, backend: str) -> None: ...
+    async def budget_cap(self) -> BudgetCap: ...
+    async def save_budget_cap(self, cap: BudgetCap) -> None: ...
+
+    # --- requests and audit
+    async def stored_request(self, method: str, request_id: str) -> StoredRequest | None: ...
+    async def store_request(self, method: str, request_id: str, request: StoredRequest) -> None: ...
+    async def append_audit(self, entry: AuditEntry) -> None: ...
+
+    # --- housekeeping
+    async def ensure_partitions(self) -> None: ...
+    async def purge(self, task_retention_ms: int, event_retention_ms: int, limit: int) -> int:
+        """Deletes what its retention is over, at most `limit` rows a kind; tasks still depended on stay. Returns rows deleted."""
+        ...
+
+
+class Database(Protocol):
+    """Carries out transaction scripts."""
+
+    async def run(self, work: Callable[[Transaction], Awaitable[T]], *, read_only: bool = False) -> T:
+        """Runs `work` in one transaction and commits.
+
+        `work` may be run again as a whole after a serialization failure, deadlock or lock time-out. Raises StorageUnavailable
+        (errors.py) when the database cannot be reached or does not answer in time; the commit may then have happened.
+        """
+        ...

@@ -1,0 +1,96 @@
+"""Storing new tasks: all of a batch or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from graphlib import TopologicalSorter
+from uuid import UUID
+
+from service_runtime.errors import AlreadyExists, ResourceExhausted
+
+from scheduler_service.core.limits import QUEUE_MAX_TASKS, TaskSpec
+from scheduler_service.core.reasons import HoldReason
+from scheduler_service.core.routing import backend_for
+from scheduler_service.core.task import Task, TaskStatus, due_time, fail, rank_time, waiting_hold
+from scheduler_service.transactions.consequences import conclude
+from scheduler_service.transactions.ports import Lock, Transaction
+
+_ENDED_BADLY = (TaskStatus.FAILED, TaskStatus.CANCELLED)
+
+
+async def submit(
+    tx: Transaction, specs: Sequence[TaskSpec], routes: Mapping[str, str], new_id: Callable[[], UUID]
+) -> list[Task]:
+    """Stores tasks, in the order given, and returns them.
+
+    The specs are within their bounds and without circles (core/limits.py). A task whose prerequisite failed, was cancelled or does
+    not exist ends at once as FAILED (`dependency_failed`). Raises AlreadyExists for a task_id that is taken, ResourceExhausted
+    for a full queue.
+    """
+    waiting = await tx.count_waiting(QUEUE_MAX_TASKS + 1)
+    if waiting + len(specs) > QUEUE_MAX_TASKS:
+        raise ResourceExhausted(f"the queue holds {waiting} waiting tasks; at most {QUEUE_MAX_TASKS} fit", reason="QUEUE_FULL")
+    ids = [spec.task_id or new_id() for spec in specs]
+    taken = await tx.tasks([spec.task_id for spec in specs if spec.task_id is not None])
+    if taken:
+        raise AlreadyExists(f"task {next(iter(taken))} exists already; choose another task_id", reason="TASK_EXISTS")
+    inside = set(ids)
+    outside = {other for spec in specs for other in spec.depends_on if other not in inside}
+    # Locked, so that none completes between our count and our commit.
+    known = await tx.tasks(sorted(outside), Lock.SHARE)
+    new: dict[UUID, Task] = {}
+    order = TopologicalSorter({id_: [d for d in spec.depends_on if d in inside] for id_, spec in zip(ids, specs, strict=True)})
+    specs_by_id = dict(zip(ids, specs, strict=True))
+    for id_ in order.static_order():
+        new[id_] = _new_task(tx, id_, specs_by_id[id_], backend_for(specs_by_id[id_].task_type, routes), {**known, **new})
+    tasks = [new[id_] for id_ in ids]
+    await tx.add_tasks(tasks)
+    await conclude(tx, [(task, None) for task in tasks if task.status is TaskStatus.FAILED])
+    return tasks
+
+
+def _new_task(tx: Transaction, id_: UUID, spec: TaskSpec, backend: str, known: Mapping[UUID, Task]) -> Task:
+    now = tx.now
+    task = Task(
+        id=id_,
+        title=spec.title,
+        description=spec.description,
+        task_type=spec.task_type,
+        priority=spec.priority,
+        skill=spec.skill,
+        payload=spec.payload,
+        depends_on=tuple(spec.depends_on),
+        max_tries=spec.max_tries,
+        not_before_time=spec.not_before_time,
+        timeout=spec.timeout,
+        backend=backend,
+        status=TaskStatus.QUEUED,
+        hold_reason=HoldReason.NONE,
+        run_id=None,
+        fence=0,
+        tries=0,
+        start_failures=0,
+        last_start_failure_time=None,
+        executor_id="",
+        exit_code=None,
+        result="",
+        error="",
+        cancel_requested=False,
+        blocked_by=sum(1 for other in spec.depends_on if other not in known or known[other].status is not TaskStatus.COMPLETED),
+        rank_time=rank_time(now, spec.priority),
+        due_time=due_time(now, spec.not_before_time, None),
+        create_time=now,
+        update_time=now,
+        start_time=None,
+        end_time=None,
+        next_attempt_time=None,
+    )
+    for other in spec.depends_on:
+        prerequisite = known.get(other)
+        if prerequisite is None:
+            return fail(task, f"prerequisite {other} does not exist", None, "", now, HoldReason.DEPENDENCY_FAILED)
+        if prerequisite.status in _ENDED_BADLY:
+            error = f"prerequisite {other} {prerequisite.status.value}"
+            return fail(task, error, None, "", now, HoldReason.DEPENDENCY_FAILED)
+    return replace(task, hold_reason=waiting_hold(task, now))
