@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -48,6 +48,8 @@ class SchedulerSettings(ServiceSettings):
     tick_interval_ms: Annotated[int, Field(ge=50, le=3_600_000)] = Field(5_000, description="time between clock ticks")
     tick_enabled: bool = Field(True, description="false: only RunTick dispatches")
     task_retention_ms: Milliseconds = Field(30 * _DAY_MS, description="how long ended tasks are kept")
+    log_format: Literal["json", "console"] = Field("console", description="json or console")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     event_retention_ms: Milliseconds = Field(14 * _DAY_MS, description="how long decisions and events are kept")
 
     @field_validator("executor_targets")

@@ -42,6 +42,19 @@ class MetricSet:
             made.labels(*row)
         return made
 
+    def labelled_counter(
+        self, name: str, help_: str, labels: Sequence[str], rows: Iterable[Sequence[str]] = ()
+    ) -> Counter:
+        """A counter whose rows are named one by one; others may join while the service learns of them."""
+        made = Counter(f"{self._prefix}_{name}", help_, tuple(labels), registry=self._registry)
+        for row in rows:
+            made.labels(*row)
+        return made
+
+    def labelled_gauge(self, name: str, help_: str, labels: Sequence[str]) -> Gauge:
+        """A gauge whose rows join while the service learns of them."""
+        return Gauge(f"{self._prefix}_{name}", help_, tuple(labels), registry=self._registry)
+
     def histogram(
         self, name: str, help_: str, buckets: Sequence[float], labels: Mapping[str, Iterable[str]] | None = None
     ) -> Histogram:

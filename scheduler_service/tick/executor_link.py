@@ -79,6 +79,11 @@ class ExecutorLink:
         return self.report is not None and self._clock.monotonic() - self._heard_at <= LIVE_FOR_S
 
     @property
+    def target(self) -> str:
+        """Where the executor is."""
+        return self.client.target
+
+    @property
     def stamp(self) -> Stamp | None:
         """The newest stamp that was seen."""
         return None if self.report is None else Stamp(self.report.boot_id, self.report.stamp)

@@ -12,7 +12,7 @@ import structlog
 
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.routing import BackendKind
-from scheduler_service.core.run import ExecutorReport, LeaderIdentity
+from scheduler_service.core.run import LeaderIdentity
 from scheduler_service.errors import NotLeader, StorageUnavailable
 from scheduler_service.tick.executor_link import ExecutorLink
 from scheduler_service.tick.loop import TickLoop
@@ -88,11 +88,10 @@ class Leader:
         for link in self.links:
             link.end_soon()
 
-    def live_reports(self) -> tuple[ExecutorReport, ...] | None:
-        """The snapshots of live executors; None when this replica does not lead and so does not hear them."""
-        if not self.leading:
-            return None
-        return tuple(link.report for link in self.links if link.live and link.report is not None)
+    @property
+    def known_links(self) -> Sequence[ExecutorLink]:
+        """The lines to executors; none while this replica does not lead."""
+        return self.links
 
     async def run_tick(self) -> list[Decision]:
         """One tick now. Raises NotLeader, StorageUnavailable."""

@@ -1,0 +1,247 @@
+"""Puts the scheduler together, starts it, stops it: the only module that knows all of its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import structlog
+from cecelia.scheduler.v1 import scheduler_service_pb2_grpc as pb_grpc
+from prometheus_client import CollectorRegistry
+
+from scheduler_service.errors import StorageUnavailable
+from scheduler_service.fleet import Fleet
+from scheduler_service.metrics import SchedulerMetrics
+from scheduler_service.rpc.calls import Bell
+from scheduler_service.rpc.executor_client import GrpcExecutorClient, close_all
+from scheduler_service.rpc.scheduler_servicer import SchedulerServicer
+from scheduler_service.settings import SchedulerSettings
+from scheduler_service.storage.embedded import EmbeddedPostgres
+from scheduler_service.storage.migrate import MigrationError, migrate
+from scheduler_service.storage.postgres import PostgresDatabase, service_conninfo
+from scheduler_service.tick.leader import Leader
+from scheduler_service.tick.maintenance import Maintenance
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.reading import read_status
+from service_runtime.clock import SystemClock
+from service_runtime.grpc_server import GrpcServer, OfferedService
+from service_runtime.http_server import HttpServer, Readiness, operational_routes
+from service_runtime.lifecycle import (
+    Background,
+    Cleanups,
+    StartupError,
+    address_taken,
+    exit_at_the_latest,
+    taken_by_other,
+    until_signal,
+)
+from service_runtime.metrics import distribution_version
+
+_log = structlog.get_logger(__name__)
+
+ERROR_DOMAIN = "dispatch.cecelia"
+DISTRIBUTION = "cecelia-dispatch"
+SERVICE_NAME = "cecelia.scheduler.v1.SchedulerService"
+DATABASE_TRIES_S = 30.0
+WATCH_DATABASE_S = 1.0
+OBSERVE_S = 5.0
+GRACE_S = 2.0
+STOP_AT_THE_LATEST_S = 60.0
+
+
+class SchedulerApp:
+    """One scheduler process. `grpc_port` and `http_port` are known after `start`."""
+
+    def __init__(self, settings: SchedulerSettings) -> None:
+        self._settings = settings
+        self._rules = settings.rules
+        self._clock = SystemClock()
+        self._registry = CollectorRegistry()
+        self._version = distribution_version(DISTRIBUTION)
+        self._metrics = SchedulerMetrics(self._registry, self._version, sorted(self._rules.backends))
+        self._bell = Bell()
+        self._background = Background()
+        self._cleanups = Cleanups()
+        self._database_answers = False
+        self._database: PostgresDatabase | None = None
+        self._leader: Leader | None = None
+        self._fleet: Fleet | None = None
+        self._data_dir = Path(settings.dispatch_data_dir).expanduser()
+        self.grpc_port = 0
+        self.http_port = 0
+
+    def _readiness(self) -> Readiness:
+        return Readiness(True) if self._database_answers else Readiness(False, "the database does not answer")
+
+    # --- start
+
+    async def start(self) -> None:
+        """Binds, brings the database up, serves. Raises StartupError with one clear line."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._background.stop()
+            await self._cleanups.run()
+            raise
+
+    async def _start(self) -> None:
+        settings = self._settings
+        http = HttpServer(
+            settings.scheduler_http_address, "SCHEDULER_HTTP_ADDRESS", operational_routes(self._registry, self._readiness)
+        )
+        self.http_port = http.bind()
+        self._cleanups.add("http", http.stop)
+        # gRPC binds when there is something to serve; a taken port is told before anything slow is begun.
+        if taken_by_other(settings.scheduler_grpc_address):
+            raise address_taken(settings.scheduler_grpc_address, "SCHEDULER_GRPC_ADDRESS")
+        conninfo = settings.database_url.get_secret_value() if settings.database_url else ""
+        embedded = EmbeddedPostgres(self._data_dir) if not conninfo else None
+        if embedded is not None:
+            await embedded.start()
+            self._cleanups.add("embedded PostgreSQL", embedded.stop)
+            self._background.start("embedded PostgreSQL", embedded.supervise())
+            conninfo = embedded.database_url
+        await self._migrate(conninfo)
+        database = PostgresDatabase(conninfo, on_events=self._bell.ring)
+        self._database = database
+        await database.open()
+        self._cleanups.add("database", database.close)
+        clients = [GrpcExecutorClient(target) for target in settings.targets]
+        self._cleanups.add("executor channels", lambda: close_all(clients))
+        self._leader = Leader(
+            database,
+            clients,
+            self._rules,
+            self._clock,
+            self._metrics,
+            holder=uuid4(),
+            address=settings.scheduler_grpc_address,
+            lease=timedelta(milliseconds=settings.leader_lease_ms),
+            tick_interval=timedelta(milliseconds=settings.tick_interval_ms),
+            tick_enabled=settings.tick_enabled,
+            maintenance=Maintenance(
+                database,
+                timedelta(milliseconds=settings.task_retention_ms),
+                timedelta(milliseconds=settings.event_retention_ms),
+            ),
+        )
+        self._fleet = Fleet(database, self._leader, settings.targets)
+        servicer = SchedulerServicer(
+            database,
+            self._rules,
+            self._leader,
+            self._fleet,
+            self._bell,
+            version=self._version,
+            tick_interval=timedelta(milliseconds=settings.tick_interval_ms),
+        )
+        server = GrpcServer(
+            settings.scheduler_grpc_address,
+            "SCHEDULER_GRPC_ADDRESS",
+            [OfferedService(pb_grpc.add_SchedulerServiceServicer_to_server, servicer, SERVICE_NAME)],
+            domain=ERROR_DOMAIN,
+            durations=self._metrics.rpc_durations,
+        )
+        self.grpc_port = server.bind()
+        await server.start()
+        self._cleanups.add("grpc", lambda: server.stop(GRACE_S))
+        self._cleanups.add("leadership", self._leader.resign)
+        self._cleanups.add("background work", self._background.stop)
+        await http.start()
+        self._background.start("database watch", self._watch_database(server))
+        self._background.start("leader", self._leader.run())
+        self._background.start("metrics", self._observe())
+        self._write_ports()
+        _log.info("scheduler_started", grpc_port=self.grpc_port, http_port=self.http_port, version=self._version)
+
+    async def _migrate(self, conninfo: str) -> None:
+        """Brings the schema up to date; a database that does not answer is tried for 30 s."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + DATABASE_TRIES_S
+        while True:
+            try:
+                async with asyncio.timeout(DATABASE_TRIES_S):
+                    applied = await migrate(service_conninfo(conninfo))
+            except MigrationError as error:
+                raise StartupError(str(error)) from error
+            except psycopg.ProgrammingError as error:
+                raise StartupError(f"DATABASE_URL cannot be used: {_first_line(error)}") from error
+            except (psycopg.Error, TimeoutError) as error:
+                if loop.time() >= until:
+                    raise StartupError(
+                        f"the database did not answer for {DATABASE_TRIES_S:g} s ({_first_line(error)}): "
+                        "start it, or set DATABASE_URL to one that runs"
+                    ) from error
+                _log.warning("database_not_there_yet", error=_first_line(error))
+                await asyncio.sleep(1.0)
+            else:
+                if applied:
+                    _log.info("migrated", applied=applied)
+                return
+
+    def _write_ports(self) -> None:
+        """Where the scheduler listens, for whoever let the system choose the ports."""
+        with contextlib.suppress(OSError):
+            self._data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+            ports = {"grpc": self.grpc_port, "http": self.http_port}
+            temporary = self._data_dir / ".ports.json.new"
+            temporary.write_text(json.dumps(ports), encoding="ascii")
+            temporary.rename(self._data_dir / "ports.json")
+
+    # --- work
+
+    async def _watch_database(self, server: GrpcServer) -> None:
+        """Health follows the database: SERVING while it answers."""
+        database = self._database
+        assert database is not None  # noqa: S101 - set before this is started
+        while True:
+            try:
+                await database.run(_ask, read_only=True)
+                answers = True
+            except StorageUnavailable as error:
+                answers = False
+                if self._database_answers:
+                    _log.warning("database_lost", error=str(error))
+            if answers != self._database_answers:
+                self._database_answers = answers
+                await server.set_serving(answers)
+                if answers:
+                    _log.info("database_answers")
+            await asyncio.sleep(WATCH_DATABASE_S)
+
+    async def _observe(self) -> None:
+        database, fleet = self._database, self._fleet
+        assert database is not None and fleet is not None  # noqa: S101 - set before this is started
+        while True:
+            try:
+                able = [report for report in await fleet.reports() if not report.draining]
+                self._metrics.observe(await database.run(lambda tx: read_status(tx, able, self._rules), read_only=True))
+            except StorageUnavailable as error:
+                _log.debug("metrics_not_observed", error=str(error))
+            await asyncio.sleep(OBSERVE_S)
+
+    async def run(self) -> int:
+        """Starts, serves until a signal, stops. The process's exit status."""
+        await self.start()
+        asked = await until_signal(self._background)
+        await self.stop()
+        return 0 if asked else 1
+
+    async def stop(self) -> None:
+        """Stops ticking, gives the lease back, lets calls under way end, stops the embedded database."""
+        exit_at_the_latest(STOP_AT_THE_LATEST_S)
+        await self._cleanups.run()
+        _log.info("scheduler_stopped")
+
+
+async def _ask(tx: Transaction) -> None:
+    await tx.leadership()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
