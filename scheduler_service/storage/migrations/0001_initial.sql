@@ -13,7 +13,7 @@ CREATE TABLE leader (
     holder            uuid,
     address           text NOT NULL DEFAULT '',
     term              bigint NOT NULL DEFAULT 0,
-    lease_until       timestamptz NOT NULL DEFAULT '-infinity',
+    lease_until       timestamptz,
     tick_success_time timestamptz,
     tick_error        text NOT NULL DEFAULT ''
 );

@@ -23,7 +23,7 @@ SELECT holder, address, term, lease_until, tick_success_time, tick_error FROM le
 -- name: save_leader
 -- Writes the leader row.
 UPDATE leader SET holder = %(holder)s, address = %(address)s, term = %(term)s,
-    lease_until = coalesce(%(lease_until)s, '-infinity'::timestamptz),
+    lease_until = %(lease_until)s,
     tick_success_time = %(tick_success_time)s, tick_error = %(tick_error)s;
 
 -- name: save_window_settings
