@@ -140,7 +140,7 @@ class Executor:
             return await self._manager.renew(run_ids, end_runs, lease_ttl, caller)
 
 
-class _callers_words:  # noqa: N801 - reads as what it does
+class _callers_words:
     """Our errors as what callers may see."""
 
     def __enter__(self) -> None:

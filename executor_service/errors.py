@@ -1,8 +1,8 @@
 """The executor's own errors.
 
-    ExecutorError
-    ├── JournalError       the journal cannot be read or written
-    └── BackendError       a backend broke its protocol
+ExecutorError
+├── JournalError       the journal cannot be read or written
+└── BackendError       a backend broke its protocol
 """
 
 from __future__ import annotations

@@ -33,9 +33,7 @@ class ExecutorMetrics:
             RUN_SECONDS,
             {"backend": names, "outcome": [outcome.value for outcome in RunOutcome]},
         )
-        self._pressure = make.gauge(
-            "resource_pressure", "Pressure of a resource; 1 leaves no slot.", {"resource": RESOURCES}
-        )
+        self._pressure = make.gauge("resource_pressure", "Pressure of a resource; 1 leaves no slot.", {"resource": RESOURCES})
         self._slots = make.gauge("effective_slots", "Slots that the pressure leaves.")
         self.rpc_durations = make.rpc_durations()
         make.build_info(version)

@@ -68,7 +68,6 @@ class SchedulerApp:
         self._background = Background()
         self._cleanups = Cleanups()
         self._database_answers = False
-        self._database: PostgresDatabase | None = None
         self._leader: Leader | None = None
         self._fleet: Fleet | None = None
         self._data_dir = Path(settings.dispatch_data_dir).expanduser()
@@ -108,7 +107,6 @@ class SchedulerApp:
             conninfo = embedded.database_url
         await self._migrate(conninfo)
         database = PostgresDatabase(conninfo, on_events=self._bell.ring)
-        self._database = database
         await database.open()
         self._cleanups.add("database", database.close)
         clients = [GrpcExecutorClient(target) for target in settings.targets]
@@ -153,9 +151,9 @@ class SchedulerApp:
         self._cleanups.add("leadership", self._leader.resign)
         self._cleanups.add("background work", self._background.stop)
         await http.start()
-        self._background.start("database watch", self._watch_database(server))
+        self._background.start("database watch", self._watch_database(database, server))
         self._background.start("leader", self._leader.run())
-        self._background.start("metrics", self._observe())
+        self._background.start("metrics", self._observe(database, self._fleet))
         self._write_ports()
         _log.info("scheduler_started", grpc_port=self.grpc_port, http_port=self.http_port, version=self._version)
 
@@ -195,10 +193,8 @@ class SchedulerApp:
 
     # --- work
 
-    async def _watch_database(self, server: GrpcServer) -> None:
+    async def _watch_database(self, database: PostgresDatabase, server: GrpcServer) -> None:
         """Health follows the database: SERVING while it answers."""
-        database = self._database
-        assert database is not None  # noqa: S101 - set before this is started
         while True:
             try:
                 await database.run(_ask, read_only=True)
@@ -214,16 +210,17 @@ class SchedulerApp:
                     _log.info("database_answers")
             await asyncio.sleep(WATCH_DATABASE_S)
 
-    async def _observe(self) -> None:
-        database, fleet = self._database, self._fleet
-        assert database is not None and fleet is not None  # noqa: S101 - set before this is started
+    async def _observe(self, database: PostgresDatabase, fleet: Fleet) -> None:
         while True:
             try:
-                able = [report for report in await fleet.reports() if not report.draining]
-                self._metrics.observe(await database.run(lambda tx: read_status(tx, able, self._rules), read_only=True))
+                await self._look(database, fleet)
             except StorageUnavailable as error:
                 _log.debug("metrics_not_observed", error=str(error))
             await asyncio.sleep(OBSERVE_S)
+
+    async def _look(self, database: PostgresDatabase, fleet: Fleet) -> None:
+        able = [report for report in await fleet.reports() if not report.draining]
+        self._metrics.observe(await database.run(lambda tx: read_status(tx, able, self._rules), read_only=True))
 
     async def run(self) -> int:
         """Starts, serves until a signal, stops. The process's exit status."""

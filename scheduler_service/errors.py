@@ -1,10 +1,10 @@
 """The scheduler's errors.
 
-    ServiceError (service_runtime.errors)      what callers may see
-    SchedulerError
-    ├── StorageUnavailable                      the database cannot be reached, or did not answer in time
-    ├── NotLeader                               this replica does not lead (any more)
-    └── ExecutorUnreachable                     an executor did not answer: what it did is unknown
+ServiceError (service_runtime.errors)      what callers may see
+SchedulerError
+├── StorageUnavailable                      the database cannot be reached, or did not answer in time
+├── NotLeader                               this replica does not lead (any more)
+└── ExecutorUnreachable                     an executor did not answer: what it did is unknown
 """
 
 from __future__ import annotations

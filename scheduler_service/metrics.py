@@ -27,7 +27,7 @@ _HOLDS = [reason.value for reason, kind in REASON_KINDS.items() if kind is Reaso
 
 
 class SchedulerMetrics:
-    """Every series is there from the start. Is told by the tick (tick.ports.Observer) and by a look at the status now and then."""
+    """Every series is there from the start. Is told by the tick (tick.ports.Observer) and by looks at the status."""
 
     def __init__(self, registry: CollectorRegistry, version: str, backends: Sequence[str]) -> None:
         make = MetricSet(registry, PREFIX)
@@ -117,4 +117,3 @@ class SchedulerMetrics:
     def _breaker(self, breaker: Breaker) -> None:
         for state in BreakerState:
             self._breakers.labels(breaker.key, state.value).set(breaker.state is state)
-

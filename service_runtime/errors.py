@@ -1,14 +1,14 @@
 """What callers may be told: the only errors whose texts leave a service.
 
-    ServiceError
-    ├── InvalidArgument      a request breaks a bound; names the fields
-    ├── NotFound             what it names does not exist
-    ├── AlreadyExists        what it would make exists
-    ├── FailedPrecondition   right in itself, but not in the present state
-    ├── ResourceExhausted    a bound of the service is reached
-    ├── Unavailable          try again
-    ├── Unimplemented        not offered by this version
-    └── DeadlineExceeded     it took too long
+ServiceError
+├── InvalidArgument      a request breaks a bound; names the fields
+├── NotFound             what it names does not exist
+├── AlreadyExists        what it would make exists
+├── FailedPrecondition   right in itself, but not in the present state
+├── ResourceExhausted    a bound of the service is reached
+├── Unavailable          try again
+├── Unimplemented        not offered by this version
+└── DeadlineExceeded     it took too long
 """
 
 from __future__ import annotations

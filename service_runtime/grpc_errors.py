@@ -52,8 +52,7 @@ def status_of(error: errors.ServiceError, domain: str) -> status_pb2.Status:
     details = [_packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=domain, metadata=dict(error.metadata)))]
     if error.violations:
         violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
-            for v in error.violations
+            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description) for v in error.violations
         ]
         details.append(_packed(error_details_pb2.BadRequest(field_violations=violations)))
     if error.retry_after is not None:
@@ -71,8 +70,6 @@ def grpc_status(error: Exception, domain: str, method: str) -> grpc.Status:
     id_ = secrets.token_hex(8)
     _log.error("internal_error", id=id_, method=method, exc_info=error)
     info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=domain, metadata={"id": id_})
-    told = status_pb2.Status(
-        code=grpc.StatusCode.INTERNAL.value[0], message=f"internal error, id {id_}", details=[_packed(info)]
-    )
+    told = status_pb2.Status(code=grpc.StatusCode.INTERNAL.value[0], message=f"internal error, id {id_}", details=[_packed(info)])
     internal: grpc.Status = rpc_status.to_status(told)
     return internal

@@ -78,9 +78,7 @@ class ServiceInterceptor(_Base):
             return grpc.stream_unary_rpc_method_handler(
                 self._single(method, handler.stream_unary, streaming=True), decode, encode
             )
-        return grpc.stream_stream_rpc_method_handler(
-            self._stream(method, handler.stream_stream, streaming=True), decode, encode
-        )
+        return grpc.stream_stream_rpc_method_handler(self._stream(method, handler.stream_stream, streaming=True), decode, encode)
 
     def _single(self, method: str, behaviour: Any, *, streaming: bool = False) -> Any:
         async def call(request: Any, context: Context) -> Any:
@@ -134,19 +132,19 @@ class _Call:
     async def __aenter__(self) -> None:
         task = asyncio.current_task()
         if task is not None:
-            self._interceptor._running.add(task)  # noqa: SLF001 - one class in two parts
+            self._interceptor._running.add(task)
 
     async def __aexit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         task = asyncio.current_task()
         if task is not None:
-            self._interceptor._running.discard(task)  # noqa: SLF001 - one class in two parts
+            self._interceptor._running.discard(task)
         code = self._code(error)
         seconds = time.perf_counter() - self._started
         if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
-            status = grpc_status(error, self._interceptor._domain, self._method)  # noqa: SLF001 - one class in two parts
-            self._interceptor._done(self._method, status.code, seconds)  # noqa: SLF001 - one class in two parts
+            status = grpc_status(error, self._interceptor._domain, self._method)
+            self._interceptor._done(self._method, status.code, seconds)
             await self._context.abort_with_status(status)  # type: ignore[attr-defined]  # missing in types-grpcio
-        self._interceptor._done(self._method, code, seconds)  # noqa: SLF001 - one class in two parts
+        self._interceptor._done(self._method, code, seconds)
 
     def _code(self, error: BaseException | None) -> grpc.StatusCode:
         if isinstance(error, asyncio.CancelledError | GeneratorExit):

@@ -82,7 +82,7 @@ class HttpServer:
         """Serves on the bound socket."""
         if self._socket is None:
             self.bind()
-        assert self._socket is not None  # noqa: S101 - bound just above
+        assert self._socket is not None
         self._task = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self._socket]), name="http")
 
     async def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""From start to stop: signals, named clean-ups in reverse order, background work that may not die unseen, one clear line on failure."""
+"""From start to stop: signals, named clean-ups in reverse order, background work that may not die unseen, one line on failure."""
 
 from __future__ import annotations
 
@@ -51,8 +51,7 @@ def bound_socket(address: str, setting: str) -> socket.socket:
 
 def taken_by_other(address: str) -> bool:
     """Whether somebody listens there already."""
-    host, port = split_address(address)
-    if port == 0:
+    if split_address(address)[1] == 0:
         return False
     try:
         with contextlib.closing(bound_socket(address, "")):
@@ -121,7 +120,7 @@ class Background:
 
 
 async def until_signal(background: Background) -> bool:
-    """Waits for SIGINT or SIGTERM, or for background work to fail; True for a signal. A second signal ends the process at once."""
+    """Waits for SIGINT or SIGTERM, or for background work to fail; True for a signal. A second one ends the process at once."""
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
 

@@ -42,9 +42,7 @@ class MetricSet:
             made.labels(*row)
         return made
 
-    def labelled_counter(
-        self, name: str, help_: str, labels: Sequence[str], rows: Iterable[Sequence[str]] = ()
-    ) -> Counter:
+    def labelled_counter(self, name: str, help_: str, labels: Sequence[str], rows: Iterable[Sequence[str]] = ()) -> Counter:
         """A counter whose rows are named one by one; others may join while the service learns of them."""
         made = Counter(f"{self._prefix}_{name}", help_, tuple(labels), registry=self._registry)
         for row in rows:

@@ -222,9 +222,7 @@ class LocalBridge:
 
 
 def _with(base: EndReport, outcome: RunOutcome, error: str) -> EndReport:
-    return EndReport(
-        outcome, base.exit_code, base.signal, base.result, error, base.error_class, base.retry_time, base.usage
-    )
+    return EndReport(outcome, base.exit_code, base.signal, base.result, error, base.error_class, base.retry_time, base.usage)
 
 
 def _signal_name(number: object) -> str:

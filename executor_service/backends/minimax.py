@@ -42,9 +42,7 @@ class Unreadable(Exception):
 
 def _failure(detail: str) -> Reply:
     words = _words(detail)
-    return Reply(
-        StartReport(StartVerdict.FAILURE, EXECUTOR_FAILED, words), EndReport(RunOutcome.NOT_STARTED, error=words)
-    )
+    return Reply(StartReport(StartVerdict.FAILURE, EXECUTOR_FAILED, words), EndReport(RunOutcome.NOT_STARTED, error=words))
 
 
 def _neutral(reason: str, detail: str, outcome: RunOutcome, retry_time: datetime | None = None) -> Reply:

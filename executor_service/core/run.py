@@ -113,6 +113,4 @@ class RunRecord:
         if not self.live:
             return self
         start = self.start or StartReport(StartVerdict.NEUTRAL, report.outcome.value, report.error)
-        return replace(
-            self, state=RunState.ENDED, start=start, start_time=self.start_time or now, end=report, end_time=now
-        )
+        return replace(self, state=RunState.ENDED, start=start, start_time=self.start_time or now, end=report, end_time=now)

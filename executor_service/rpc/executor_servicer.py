@@ -80,9 +80,7 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
     def __init__(self, executor: ExecutorPart) -> None:
         self._executor = executor
 
-    async def CheckResources(
-        self, request: pb.CheckResourcesRequest, context: Context
-    ) -> pb.CheckResourcesResponse:
+    async def CheckResources(self, request: pb.CheckResourcesRequest, context: Context) -> pb.CheckResourcesResponse:
         return self._resources()
 
     def _resources(self) -> pb.CheckResourcesResponse:
@@ -101,9 +99,7 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
                 configured=configured,
             )
 
-    async def CheckAvailability(
-        self, request: pb.CheckAvailabilityRequest, context: Context
-    ) -> pb.CheckAvailabilityResponse:
+    async def CheckAvailability(self, request: pb.CheckAvailabilityRequest, context: Context) -> pb.CheckAvailabilityResponse:
         return pb.CheckAvailabilityResponse(backends=self._backends(), draining=self._executor.draining)
 
     async def DispatchTasks(self, request: pb.DispatchTasksRequest, context: Context) -> pb.DispatchTasksResponse:
@@ -151,9 +147,7 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
         record = await self._executor.cancel(run_id, reason, cluster_id, request.term)
         return pb.CancelRunResponse(run=_refused(run_id) if record is None else run_message(record))
 
-    async def WatchRuns(
-        self, request: pb.WatchRunsRequest, context: Context
-    ) -> AsyncIterator[pb.WatchRunsResponse]:
+    async def WatchRuns(self, request: pb.WatchRunsRequest, context: Context) -> AsyncIterator[pb.WatchRunsResponse]:
         check = Checker()
         cluster_id = check.text("cluster_id", request.cluster_id, CLUSTER_ID_MAX_CHARS)
         check.done()
@@ -182,9 +176,7 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
             )
         )
 
-    async def AcknowledgeRuns(
-        self, request: pb.AcknowledgeRunsRequest, context: Context
-    ) -> pb.AcknowledgeRunsResponse:
+    async def AcknowledgeRuns(self, request: pb.AcknowledgeRunsRequest, context: Context) -> pb.AcknowledgeRunsResponse:
         check = Checker()
         run_ids = check.uuids("run_ids", request.run_ids, ACKNOWLEDGE_MAX)
         cluster_id = check.text("cluster_id", request.cluster_id, CLUSTER_ID_MAX_CHARS)
@@ -204,9 +196,7 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
         )
         return pb.RenewLeasesResponse(renewed=renewed, unknown=unknown, unnamed=unnamed)
 
-    async def StreamRunLogs(
-        self, request: pb.StreamRunLogsRequest, context: Context
-    ) -> AsyncIterator[pb.StreamRunLogsResponse]:
+    async def StreamRunLogs(self, request: pb.StreamRunLogsRequest, context: Context) -> AsyncIterator[pb.StreamRunLogsResponse]:
         raise Unimplemented("StreamRunLogs is not offered by this version", reason="UNIMPLEMENTED")
         yield
 

@@ -29,7 +29,7 @@ STOPPING = "the executor stops"
 
 @dataclass(frozen=True, slots=True)
 class CallerIdentity:
-    """Who calls: the cluster and its leader's term, and the boot and stamp that the caller has last seen ('' and 0: local caller)."""
+    """Who calls: the cluster and its leader's term, and the boot and stamp that it has last seen ('' and 0: a local caller)."""
 
     cluster_id: str = ""
     term: int = 0
@@ -123,8 +123,7 @@ class RunManager:
         return sum(
             1
             for record in self._records.values()
-            if record.live
-            and (record.spec.backend == backend if backend is not None else self._is_local(record.spec.backend))
+            if record.live and (record.spec.backend == backend if backend is not None else self._is_local(record.spec.backend))
         )
 
     def _is_local(self, backend: str) -> bool:
@@ -322,7 +321,7 @@ class RunManager:
     async def renew(
         self, run_ids: Sequence[str], end_runs: Sequence[str], lease_ttl: timedelta, caller: CallerIdentity
     ) -> tuple[list[str], list[str], list[str]]:
-        """Lets leases count from the caller's stamp; returns renewed, unknown and unnamed runs. Raises StaleTerm, JournalError."""
+        """Lets leases count from the caller's stamp; returns renewed, unknown, unnamed runs. Raises StaleTerm, JournalError."""
         await self.note_term(caller)
         same_boot = caller.boot_id in ("", self.boot_id)
         lease_from = caller.stamp or self.now_stamp()
@@ -424,5 +423,3 @@ class _Reporter:
 
     def started(self, report: StartReport) -> None:
         self._manager.started(self._run_id, report)
-
-

@@ -128,9 +128,7 @@ def _cleared(breaker: Breaker, reason: str) -> Breaker:
 
 
 def _is_probe(breaker: Breaker, generation: int, run_id: UUID) -> bool:
-    return (
-        breaker.state is BreakerState.HALF_OPEN and breaker.generation == generation and breaker.probe_run_id == run_id
-    )
+    return breaker.state is BreakerState.HALF_OPEN and breaker.generation == generation and breaker.probe_run_id == run_id
 
 
 def record_success(breaker: Breaker, now: datetime, generation: int, run_id: UUID) -> Recorded:
@@ -142,9 +140,7 @@ def record_success(breaker: Breaker, now: datetime, generation: int, run_id: UUI
     return breaker, ()
 
 
-def record_failure(
-    breaker: Breaker, now: datetime, generation: int, run_id: UUID, settings: BreakerSettings
-) -> Recorded:
+def record_failure(breaker: Breaker, now: datetime, generation: int, run_id: UUID, settings: BreakerSettings) -> Recorded:
     """A failed start verdict of a run claimed under `generation`. The count stays at most twice the threshold."""
     counted = replace(
         breaker,

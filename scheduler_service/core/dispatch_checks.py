@@ -194,9 +194,7 @@ def check_low_success_rate(facts: GateFacts) -> Iterator[Verdict]:
     settings = facts.settings
     for backend in facts.backends:
         window = backend.attempts
-        low = settings.rate_guard is not GuardMode.OFF and low_rate(
-            window, settings.rate_threshold, settings.min_sample
-        )
+        low = settings.rate_guard is not GuardMode.OFF and low_rate(window, settings.rate_threshold, settings.min_sample)
         held = low and not _trickle_due(backend, facts) and not _probe_due(backend, facts)
         enforced = settings.rate_guard is GuardMode.ENFORCE
         yield Verdict(

@@ -62,9 +62,7 @@ def _check_title(title: str) -> Iterator[Finding]:
     if length == 0:
         yield Finding("the title is blank", "give the task a title that says what is to be done")
     elif length < TITLE_MIN_CHARS:
-        yield Finding(
-            f"the title has {length} characters, fewer than {TITLE_MIN_CHARS}", "say in the title what is to be done"
-        )
+        yield Finding(f"the title has {length} characters, fewer than {TITLE_MIN_CHARS}", "say in the title what is to be done")
 
 
 def _check_body(task_type: str, body: str) -> Iterator[Finding]:

@@ -117,9 +117,7 @@ def permission_mode_for(task_type: str) -> str:
 def provider_for(task_type: str, profile: Profile = DEFAULT_PROFILE) -> str:
     """The provider: the profile's for the type, else the profile's default, else the built-in one, else minimax."""
     name = task_type.lower()
-    return (
-        profile.fixed_providers.get(name) or profile.default_provider or BUILT_IN_PROVIDERS.get(name, DEFAULT_PROVIDER)
-    )
+    return profile.fixed_providers.get(name) or profile.default_provider or BUILT_IN_PROVIDERS.get(name, DEFAULT_PROVIDER)
 
 
 def model_for(task_type: str, profile: Profile = DEFAULT_PROFILE) -> str:

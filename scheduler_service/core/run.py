@@ -76,9 +76,7 @@ class Run:
         error: str = "",
     ) -> Run:
         """It is over."""
-        return replace(
-            self, state=RunState.ENDED, outcome=outcome, end_time=now, exit_code=exit_code, signal=signal, error=error
-        )
+        return replace(self, state=RunState.ENDED, outcome=outcome, end_time=now, exit_code=exit_code, signal=signal, error=error)
 
 
 @dataclass(frozen=True, slots=True)

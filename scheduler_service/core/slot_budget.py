@@ -181,8 +181,7 @@ def compute_fleet(
     """
     home = max(capacities, key=lambda c: (c.effective_seats, c.executor_id), default=None)
     executors = {
-        capacity.executor_id: compute_pools(capacity, internal_active and capacity is home, reserve)
-        for capacity in capacities
+        capacity.executor_id: compute_pools(capacity, internal_active and capacity is home, reserve) for capacity in capacities
     }
     total = sum_pools(executors.values())
     return Fleet(MappingProxyType(executors), None if total is None else cap_task_pool(total, budget_cap))

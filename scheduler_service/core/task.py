@@ -66,9 +66,7 @@ LEGAL_MOVES: Mapping[Move, Mapping[TaskStatus, TaskStatus]] = MappingProxyType(
         Move.FAIL: dict.fromkeys({TaskStatus.QUEUED, *LIVE_STATUSES}, TaskStatus.FAILED),
         Move.CANCEL: dict.fromkeys({TaskStatus.QUEUED, TaskStatus.QUARANTINED, *LIVE_STATUSES}, TaskStatus.CANCELLED),
         Move.QUARANTINE: dict.fromkeys({TaskStatus.QUEUED, *LIVE_STATUSES}, TaskStatus.QUARANTINED),
-        Move.REQUEUE: dict.fromkeys(
-            (TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.QUARANTINED), TaskStatus.QUEUED
-        ),
+        Move.REQUEUE: dict.fromkeys((TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.QUARANTINED), TaskStatus.QUEUED),
         Move.REQUEST_CANCEL: {status: status for status in LIVE_STATUSES},
         Move.EDIT: dict.fromkeys((TaskStatus.QUEUED, TaskStatus.QUARANTINED), TaskStatus.QUEUED),
     }

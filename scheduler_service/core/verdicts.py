@@ -127,17 +127,13 @@ def _blame(task: Task, retry_time: datetime | None, now: datetime, fraction: flo
     return return_to_queue(task, now, _next_attempt(task.tries, retry_time, now, fraction, settings))
 
 
-def _give_back(
-    task: Task, retry_time: datetime | None, now: datetime, fraction: float, settings: RetrySettings
-) -> Task:
+def _give_back(task: Task, retry_time: datetime | None, now: datetime, fraction: float, settings: RetrySettings) -> Task:
     if task.cancel_requested:
         return cancel(task, now, task.error)
     return return_to_queue(task, now, _next_attempt(task.backoff_count + 1, retry_time, now, fraction, settings))
 
 
-def _next_attempt(
-    attempt: int, retry_time: datetime | None, now: datetime, fraction: float, settings: RetrySettings
-) -> datetime:
+def _next_attempt(attempt: int, retry_time: datetime | None, now: datetime, fraction: float, settings: RetrySettings) -> datetime:
     backed_off = now + backoff.delay(attempt, settings.base, settings.maximum, fraction)
     if retry_time is None:
         return backed_off

@@ -117,9 +117,7 @@ class Calls:
         with callers_words():
             return await self._database.run(work, read_only=True)
 
-    async def _write(
-        self, method: str, request: Any, work: Callable[[Transaction], Awaitable[M]], response_type: type[M]
-    ) -> M:
+    async def _write(self, method: str, request: Any, work: Callable[[Transaction], Awaitable[M]], response_type: type[M]) -> M:
         """Does `work` once for its request_id; a repeated call gets the first answer."""
         body = request.SerializeToString(deterministic=True)
 

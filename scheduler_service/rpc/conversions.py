@@ -70,9 +70,7 @@ def task_message(task: Task, now: datetime, *, brief: bool = False) -> pb.Task:
         end_time=timestamp(task.end_time),
         next_attempt_time=timestamp(task.next_attempt_time),
     )
-    message.outcome.CopyFrom(
-        pb.TaskOutcome(exit_code=task.exit_code, result="" if brief else task.result, error=task.error)
-    )
+    message.outcome.CopyFrom(pb.TaskOutcome(exit_code=task.exit_code, result="" if brief else task.result, error=task.error))
     return message
 
 
@@ -237,9 +235,7 @@ def pause_message(pause: BillingPause) -> pb.BillingPause:
 
 def event_message(event: Event) -> pb.Event:
     """An event."""
-    return pb.Event(
-        id=event.id, type=event.type, time=timestamp(event.time), source=event.source, payload=struct(event.payload)
-    )
+    return pb.Event(id=event.id, type=event.type, time=timestamp(event.time), source=event.source, payload=struct(event.payload))
 
 
 def dispatch_event_message(event: DispatchEvent) -> pb.DispatchEvent:

@@ -34,9 +34,7 @@ class DispatchCalls(Calls):
             decisions = await self._leader.run_tick()
         return pb.RunTickResponse(decisions=[decision_message(decision) for decision in decisions])
 
-    async def ExplainDispatch(
-        self, request: pb.ExplainDispatchRequest, context: Context
-    ) -> pb.ExplainDispatchResponse:
+    async def ExplainDispatch(self, request: pb.ExplainDispatchRequest, context: Context) -> pb.ExplainDispatchResponse:
         check = Checker()
         task_id = check.uuid("task_id", request.task_id, required=False)
         check.done()
@@ -47,14 +45,10 @@ class DispatchCalls(Calls):
         explanation = await self._read(lambda tx: explain(tx, able, self._rules, task_id))
         return explanation_message(explanation, reports, silent)
 
-    async def GetDispatchStats(
-        self, request: pb.GetDispatchStatsRequest, context: Context
-    ) -> pb.GetDispatchStatsResponse:
+    async def GetDispatchStats(self, request: pb.GetDispatchStatsRequest, context: Context) -> pb.GetDispatchStatsResponse:
         return stats_message(await self._read(lambda tx: read_stats(tx, self._rules)))
 
-    async def ListDispatchEvents(
-        self, request: pb.ListDispatchEventsRequest, context: Context
-    ) -> pb.ListDispatchEventsResponse:
+    async def ListDispatchEvents(self, request: pb.ListDispatchEventsRequest, context: Context) -> pb.ListDispatchEventsResponse:
         check = Checker()
         size = check.page_size(request.page_size)
         chosen = EventFilter(
@@ -151,8 +145,7 @@ class DispatchCalls(Calls):
 def _overrides(view: StatusView) -> list[pb.Override]:
     found = [override_message("drain", d.source, d.actor, d.reason, d.since_time) for d in view.drains]
     found += [
-        override_message("billing_pause", p.backend, p.actor, p.reason, p.since_time, p.until_time)
-        for p in view.billing_pauses
+        override_message("billing_pause", p.backend, p.actor, p.reason, p.since_time, p.until_time) for p in view.billing_pauses
     ]
     cap = view.slots.cap
     if cap.slots is not None:

@@ -147,14 +147,10 @@ class GrpcExecutorClient:
         )
         with self._answers():
             response = await self._stub.RenewLeases(request, timeout=CALL_DEADLINE_S)
-        return RenewAnswer(
-            tuple(UUID(run_id) for run_id in response.unknown), tuple(UUID(run_id) for run_id in response.unnamed)
-        )
+        return RenewAnswer(tuple(UUID(run_id) for run_id in response.unknown), tuple(UUID(run_id) for run_id in response.unnamed))
 
     async def cancel_run(self, identity: LeaderIdentity, run_id: UUID, reason: str) -> CancelAnswer:
-        request = pb.CancelRunRequest(
-            run_id=str(run_id), reason=reason, cluster_id=str(identity.cluster_id), term=identity.term
-        )
+        request = pb.CancelRunRequest(run_id=str(run_id), reason=reason, cluster_id=str(identity.cluster_id), term=identity.term)
         with self._answers():
             response = await self._stub.CancelRun(request, timeout=CALL_DEADLINE_S)
         refused = response.run.state == pb.RUN_STATE_REFUSED

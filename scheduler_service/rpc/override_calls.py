@@ -73,9 +73,7 @@ class OverrideCalls(Calls):
         live, settings = await self._live(), self._rules.checks.breaker
 
         async def work(tx: Transaction) -> pb.TripBreakerResponse:
-            before, after = await overrides.trip_breaker(
-                tx, key, duration, caller, self._rules.backends, settings, live
-            )
+            before, after = await overrides.trip_breaker(tx, key, duration, caller, self._rules.backends, settings, live)
             return pb.TripBreakerResponse(
                 before=breaker_message(before, settings, tx.now), after=breaker_message(after, settings, tx.now)
             )
@@ -90,17 +88,13 @@ class OverrideCalls(Calls):
 
         async def work(tx: Transaction) -> pb.SetDrainResponse:
             state = await overrides.set_drain(tx, request.enabled, source, request.until_idle, caller)
-            return pb.SetDrainResponse(
-                draining=state.draining, since_time=timestamp(state.since_time), running=state.running
-            )
+            return pb.SetDrainResponse(draining=state.draining, since_time=timestamp(state.since_time), running=state.running)
 
         response = await self._write("SetDrain", request, work, pb.SetDrainResponse)
         self._wake()
         return response
 
-    async def SetBillingPause(
-        self, request: pb.SetBillingPauseRequest, context: Context
-    ) -> pb.SetBillingPauseResponse:
+    async def SetBillingPause(self, request: pb.SetBillingPauseRequest, context: Context) -> pb.SetBillingPauseResponse:
         check = Checker()
         backend = self._backend(check, request.backend)
         caller = _caller(check, request, context)
@@ -108,15 +102,11 @@ class OverrideCalls(Calls):
 
         async def work(tx: Transaction) -> pb.SetBillingPauseResponse:
             until = check.until(request, tx.now)
-            return pb.SetBillingPauseResponse(
-                pause=pause_message(await overrides.set_billing_pause(tx, backend, until, caller))
-            )
+            return pb.SetBillingPauseResponse(pause=pause_message(await overrides.set_billing_pause(tx, backend, until, caller)))
 
         return await self._write("SetBillingPause", request, work, pb.SetBillingPauseResponse)
 
-    async def ClearBillingPause(
-        self, request: pb.ClearBillingPauseRequest, context: Context
-    ) -> pb.ClearBillingPauseResponse:
+    async def ClearBillingPause(self, request: pb.ClearBillingPauseRequest, context: Context) -> pb.ClearBillingPauseResponse:
         check = Checker()
         backend = self._backend(check, request.backend)
         caller = _caller(check, request, context)

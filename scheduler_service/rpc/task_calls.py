@@ -110,9 +110,7 @@ class TaskCalls(Calls):
         check.done()
 
         async def work(tx: Transaction) -> pb.CancelTaskResponse:
-            task = await cancel_task(
-                tx, task_id or uuid4(), actor=context.peer(), reason=reason, request_id=request_id
-            )
+            task = await cancel_task(tx, task_id or uuid4(), actor=context.peer(), reason=reason, request_id=request_id)
             return pb.CancelTaskResponse(task=task_message(task, tx.now))
 
         response = await self._write("CancelTask", request, work, pb.CancelTaskResponse)
@@ -126,9 +124,7 @@ class TaskCalls(Calls):
         check.done()
 
         async def work(tx: Transaction) -> pb.RequeueTaskResponse:
-            task = await requeue_task(
-                tx, task_id or uuid4(), actor=context.peer(), reason=reason, request_id=request_id
-            )
+            task = await requeue_task(tx, task_id or uuid4(), actor=context.peer(), reason=reason, request_id=request_id)
             return pb.RequeueTaskResponse(task=task_message(task, tx.now))
 
         response = await self._write("RequeueTask", request, work, pb.RequeueTaskResponse)
@@ -153,9 +149,7 @@ class TaskCalls(Calls):
     async def _events_after(self, after: int, types: Sequence[str]) -> list[Event]:
         return await self._read(lambda tx: tx.events_after(after, types, EVENTS_BATCH))
 
-    async def WatchEvents(
-        self, request: pb.WatchEventsRequest, context: Context
-    ) -> AsyncIterator[pb.WatchEventsResponse]:
+    async def WatchEvents(self, request: pb.WatchEventsRequest, context: Context) -> AsyncIterator[pb.WatchEventsResponse]:
         check = Checker()
         types = check.texts("types", request.types)
         check.done()

@@ -46,9 +46,7 @@ class Checker:
         if self._violations:
             shown_ones = tuple(self._violations[: limits.VIOLATIONS_MAX])
             first = shown_ones[0]
-            raise InvalidArgument(
-                f"{first.field} {first.description}", reason="INVALID_ARGUMENT", violations=shown_ones
-            )
+            raise InvalidArgument(f"{first.field} {first.description}", reason="INVALID_ARGUMENT", violations=shown_ones)
 
     def uuid(self, field: str, text: str, *, required: bool = True) -> UUID | None:
         """A UUID in its usual form; '' is None where it is not required."""

@@ -1,9 +1,9 @@
 """PostgreSQL of our own, for a single host: the wheel's binaries under our supervision.
 
-    DISPATCH_DATA_DIR/lock            held while a scheduler uses the folder
-    DISPATCH_DATA_DIR/secrets.json    the roles' passwords and the port of last time
-    DISPATCH_DATA_DIR/postgres/       the cluster (of the unprivileged user when we are root)
-    DISPATCH_DATA_DIR/postgres.log    its log
+DISPATCH_DATA_DIR/lock            held while a scheduler uses the folder
+DISPATCH_DATA_DIR/secrets.json    the roles' passwords and the port of last time
+DISPATCH_DATA_DIR/postgres/       the cluster (of the unprivileged user when we are root)
+DISPATCH_DATA_DIR/postgres.log    its log
 """
 
 from __future__ import annotations
@@ -327,9 +327,7 @@ class EmbeddedPostgres:
                 found = await (await admin.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,))).fetchone()
                 verb = sql.SQL("ALTER" if found else "CREATE")
                 password = sql.Literal(self._secrets["passwords"][role])
-                await admin.execute(
-                    sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, sql.Identifier(role), password)
-                )
+                await admin.execute(sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, sql.Identifier(role), password))
             for name, value in (
                 ("idle_in_transaction_session_timeout", "2s"),
                 ("lock_timeout", "1s"),
@@ -341,9 +339,7 @@ class EmbeddedPostgres:
             await admin.execute(sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(reader))
             exists = await admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,))
             if await exists.fetchone() is None:
-                await admin.execute(
-                    sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(DATABASE), service)
-                )
+                await admin.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(DATABASE), service))
         async with await psycopg.AsyncConnection.connect(self._url(ADMIN_ROLE), autocommit=True) as admin:
             await admin.execute(sql.SQL("GRANT USAGE ON SCHEMA public TO {}").format(reader))
             await admin.execute(sql.SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(service))
@@ -367,7 +363,7 @@ class EmbeddedPostgres:
             if self._stopping:
                 return
             _log.warning("postgres_died", status=status)
-            await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not a secret
+            await asyncio.sleep(random.uniform(pause / 2, pause))
             pause = min(2 * pause, RESTART_PAUSE_MAX_S)
             await self._start_server()
             _log.info("postgres_is_back", port=self.port)

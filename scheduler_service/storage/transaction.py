@@ -122,9 +122,7 @@ class PostgresTransaction:
     async def due_tasks(
         self, backend: str, limit: int, *, skip: Collection[UUID] = (), unfailed_only: bool = False
     ) -> list[Task]:
-        rows = await self._all(
-            "due_tasks", backend=backend, limit=limit, skip=list(skip), unfailed_only=unfailed_only
-        )
+        rows = await self._all("due_tasks", backend=backend, limit=limit, skip=list(skip), unfailed_only=unfailed_only)
         return [task_of(row) for row in rows]
 
     async def unblock_dependents(self, completed: Collection[UUID]) -> None:
@@ -226,9 +224,7 @@ class PostgresTransaction:
     async def window_rows(self, since: datetime) -> list[ports.WindowRow]:
         return [ports.WindowRow(**row) for row in await self._all("window_rows", since=since)]
 
-    async def dispatch_events(
-        self, chosen: ports.EventFilter, before_id: int | None, limit: int
-    ) -> list[ports.DispatchEvent]:
+    async def dispatch_events(self, chosen: ports.EventFilter, before_id: int | None, limit: int) -> list[ports.DispatchEvent]:
         rows = await self._all("list_dispatch_events", **asdict(chosen), before_id=before_id, limit=limit)
         return [ports.DispatchEvent(**row) for row in rows]
 
@@ -290,9 +286,7 @@ class PostgresTransaction:
         await self._do("ensure_partitions")
 
     async def purge(self, task_retention_ms: int, event_retention_ms: int, limit: int) -> int:
-        deleted = await self._do(
-            "purge_tasks", before=self._now - timedelta(milliseconds=task_retention_ms), limit=limit
-        )
+        deleted = await self._do("purge_tasks", before=self._now - timedelta(milliseconds=task_retention_ms), limit=limit)
         events_before = self._now - timedelta(milliseconds=event_retention_ms)
         deleted += await self._do("purge_events", before=events_before, limit=limit)
         deleted += await self._do("purge_requests", before=self._now - _REQUEST_RETENTION)

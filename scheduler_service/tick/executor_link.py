@@ -100,9 +100,7 @@ class ExecutorLink:
         """A run is to be ended: do not wait for the next look."""
         self._to_end.set()
 
-    async def _every(
-        self, seconds: float, work: Callable[[], Awaitable[None]], at_once: asyncio.Event | None = None
-    ) -> None:
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]], at_once: asyncio.Event | None = None) -> None:
         at_once = at_once or asyncio.Event()
         while True:
             with contextlib.suppress(TimeoutError):
@@ -133,7 +131,7 @@ class ExecutorLink:
                 _log.debug("executor_stream_lost", target=self.client.target, error=str(error))
             except StorageUnavailable as error:
                 _log.warning("executor_snapshot_not_stored", target=self.client.target, error=str(error))
-            await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not a secret
+            await asyncio.sleep(random.uniform(pause / 2, pause))
             pause = min(2 * pause, RECONNECT_MAX_S)
 
     async def _hear(self, message: ExecutorReport | RunReport | ReplayEnd) -> None:
@@ -197,7 +195,7 @@ class ExecutorLink:
                     await self._compare(identity)
             except (StorageUnavailable, ExecutorUnreachable) as error:
                 _log.warning("executor_reports_not_stored", target=self.client.target, error=str(error))
-                await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not a secret
+                await asyncio.sleep(random.uniform(pause / 2, pause))
                 pause = min(2 * pause, RECONNECT_MAX_S)
             else:
                 return
@@ -206,9 +204,7 @@ class ExecutorLink:
         if self.report is None:
             return
         executor_id = self.report.executor_id
-        recorded = await self._database.run(
-            lambda tx: record_reports(tx, executor_id, reports, self._rules, random.random)
-        )
+        recorded = await self._database.run(lambda tx: record_reports(tx, executor_id, reports, self._rules, random.random))
         self._observer.recorded(recorded)
         if recorded.started or recorded.ended or recorded.decisions:
             self._wake()
@@ -275,9 +271,7 @@ class ExecutorLink:
         if not self.live or self.report is None or stamp is None:
             return
         executor_id = self.report.executor_id
-        renewal = await self._database.run(
-            lambda tx: extend_leases(tx, self._holder, identity.term, executor_id, self._rules)
-        )
+        renewal = await self._database.run(lambda tx: extend_leases(tx, self._holder, identity.term, executor_id, self._rules))
         answer = await self.client.renew(identity, renewal.run_ids, renewal.end_runs, stamp, self._rules.lease_ttl)
         runs = await self._database.run(lambda tx: tx.runs([*answer.unknown, *answer.unnamed]), read_only=True)
         lost = [id_ for id_ in answer.unknown if id_ in runs and runs[id_].state in (RunState.ACCEPTED, RunState.RUNNING)]

@@ -1,4 +1,4 @@
-"""Leadership of this replica: takes the lease, does the leader's work while it holds, and stops it the moment it cannot be sure."""
+"""Leadership of this replica: takes the lease, does the leader's work while it holds, stops it when it cannot be sure."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Leader:
             await asyncio.sleep(self._pause())
 
     def _pause(self) -> float:
-        return self._lease.total_seconds() / 3 * random.uniform(0.8, 1.0)  # noqa: S311 - jitter, not a secret
+        return self._lease.total_seconds() / 3 * random.uniform(0.8, 1.0)
 
     async def _ask(self, success_time: datetime | None) -> Leadership | None:
         asked_at = self._clock.monotonic()

@@ -96,7 +96,7 @@ class TickLoop:
             return
 
     async def run_tick(self) -> list[Decision]:
-        """One tick now, its orders sent; waits for a tick under way, and first for executors that were not heard yet (at most 3 s).
+        """One tick now, its orders sent; waits for a tick under way, and first for executors not heard yet (at most 3 s).
 
         Raises NotLeader, StorageUnavailable.
         """
@@ -111,9 +111,7 @@ class TickLoop:
     async def _tick(self, kind: TickKind) -> TickResult:
         async with self._one_at_a_time:
             started = self._clock.monotonic()
-            request = TickRequest(
-                self._holder, self._identity.term, kind, self._able(), self._memory, self._rules, uuid4
-            )
+            request = TickRequest(self._holder, self._identity.term, kind, self._able(), self._memory, self._rules, uuid4)
             async with asyncio.timeout(TICK_DEADLINE_S):
                 result = await self._database.run(lambda tx: take_tick(tx, request))
             self._memory = result.memory

@@ -38,9 +38,7 @@ class Maintenance:
         await self._database.run(lambda tx: tx.ensure_partitions())
         total = 0
         while True:
-            deleted = await self._database.run(
-                lambda tx: tx.purge(self._task_retention_ms, self._event_retention_ms, BATCH)
-            )
+            deleted = await self._database.run(lambda tx: tx.purge(self._task_retention_ms, self._event_retention_ms, BATCH))
             total += deleted
             if deleted < BATCH:
                 return total

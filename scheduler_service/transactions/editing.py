@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from uuid import UUID
 
-from service_runtime.errors import FailedPrecondition, NotFound
-
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.task import (
     LIVE_STATUSES,
@@ -21,6 +19,7 @@ from scheduler_service.core.task import (
 )
 from scheduler_service.transactions.consequences import conclude
 from scheduler_service.transactions.ports import AuditEntry, Lock, Transaction
+from service_runtime.errors import FailedPrecondition, NotFound
 
 _ENDED_BADLY = (TaskStatus.FAILED, TaskStatus.CANCELLED)
 
@@ -79,16 +78,15 @@ async def _back_in_queue(tx: Transaction, task: Task) -> Task:
     for other in task.depends_on:
         if other not in prerequisites or prerequisites[other].status in _ENDED_BADLY:
             raise FailedPrecondition(
-                f"prerequisite {other} has not completed and will not; requeue it first", reason=HoldReason.DEPENDENCY_FAILED.value
+                f"prerequisite {other} has not completed and will not; requeue it first",
+                reason=HoldReason.DEPENDENCY_FAILED.value,
             )
     open_ones = sum(1 for other in prerequisites.values() if other.status is not TaskStatus.COMPLETED)
     counted = replace(task, blocked_by=open_ones)
     return replace(counted, hold_reason=waiting_hold(counted, tx.now))
 
 
-async def update_task(
-    tx: Transaction, task_id: UUID, changes: TaskChanges, *, actor: str, request_id: str
-) -> Task:
+async def update_task(tx: Transaction, task_id: UUID, changes: TaskChanges, *, actor: str, request_id: str) -> Task:
     """Changes a queued task, or a quarantined one, which is requeued by it. Raises NotFound and FailedPrecondition."""
     task = await _locked(tx, task_id)
     if task.status not in (TaskStatus.QUEUED, TaskStatus.QUARANTINED):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable
 
-from service_runtime.errors import AlreadyExists
-
 from scheduler_service.transactions.ports import StoredRequest, Transaction
+from service_runtime.errors import AlreadyExists
 
 
 async def once(

@@ -27,9 +27,7 @@ async def require_leadership(tx: Transaction, holder: UUID, term: int) -> None:
         raise NotLeader(leader.address)
 
 
-async def extend_leases(
-    tx: Transaction, holder: UUID, term: int, executor_id: str, rules: DispatchRules
-) -> Renewal:
+async def extend_leases(tx: Transaction, holder: UUID, term: int, executor_id: str, rules: DispatchRules) -> Renewal:
     """Extends the lease of every live run of an executor. The commit comes before the executor is told."""
     await require_leadership(tx, holder, term)
     runs = await tx.live_runs(executor_id)

@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from service_runtime.errors import NotFound
-
 from scheduler_service.core.breaker import Breaker, BreakerSettings, describe_bare, reset, trip
 from scheduler_service.core.routing import Backend, BackendKind
 from scheduler_service.transactions.consequences import emit_breaker_events
 from scheduler_service.transactions.ports import AuditEntry, BillingPause, BudgetCap, Drain, Event, Lock, Transaction
+from service_runtime.errors import NotFound
 
 
 @dataclass(frozen=True, slots=True)

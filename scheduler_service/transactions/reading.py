@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from service_runtime.errors import NotFound
-
 from scheduler_service.core.breaker import Breaker
 from scheduler_service.core.dispatch_checks import Verdict, evaluate, first_hold, sentence, would_dispatch
 from scheduler_service.core.dispatch_rules import DispatchRules
@@ -19,6 +17,7 @@ from scheduler_service.core.task import LIVE_STATUSES, Priority, Task, TaskStatu
 from scheduler_service.transactions.gathering import Facts, attempts_by_backend, gather, window_of
 from scheduler_service.transactions.overrides import list_breakers
 from scheduler_service.transactions.ports import BillingPause, BudgetCap, Drain, LastDispatch, Leadership, Transaction
+from service_runtime.errors import NotFound
 
 
 @dataclass(frozen=True, slots=True)

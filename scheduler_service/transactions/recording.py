@@ -90,9 +90,7 @@ class _Batch:
         self._result = Recorded()
 
     @classmethod
-    async def load(
-        cls, tx: Transaction, run_ids: Sequence[UUID], rules: DispatchRules, fraction: Callable[[], float]
-    ) -> _Batch:
+    async def load(cls, tx: Transaction, run_ids: Sequence[UUID], rules: DispatchRules, fraction: Callable[[], float]) -> _Batch:
         """Locks breakers, then tasks; a run is guarded by its task's lock and read again under it."""
         known = await tx.runs(run_ids)
         breakers = await tx.breakers(sorted({run.breaker_key for run in known.values()}), Lock.UPDATE)
@@ -213,9 +211,7 @@ class _Batch:
         task = self._current_task(ended)
         if task is None or (ended.verdict is not None and ended.verdict is not StartVerdict.SUCCESS):
             return
-        outcome = RunOutcome(
-            report.outcome, report.exit_code, report.result, report.error, report.error_class, report.retry_time
-        )
+        outcome = RunOutcome(report.outcome, report.exit_code, report.result, report.error, report.error_class, report.retry_time)
         self._set_task(settle_end(task, outcome, self._tx.now, self._fraction(), self._rules.retries))
 
     def _breaker(self, run: Run, verdict: StartVerdict) -> None:

@@ -7,26 +7,23 @@ from dataclasses import replace
 from graphlib import TopologicalSorter
 from uuid import UUID
 
-from service_runtime.errors import AlreadyExists, ResourceExhausted
-
 from scheduler_service.core.limits import QUEUE_MAX_TASKS, TaskSpec
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.routing import backend_for
 from scheduler_service.core.task import Task, TaskStatus, due_time, fail, rank_time, waiting_hold
 from scheduler_service.transactions.consequences import conclude
 from scheduler_service.transactions.ports import Lock, Transaction
+from service_runtime.errors import AlreadyExists, ResourceExhausted
 
 _ENDED_BADLY = (TaskStatus.FAILED, TaskStatus.CANCELLED)
 
 
-async def submit(
-    tx: Transaction, specs: Sequence[TaskSpec], routes: Mapping[str, str], new_id: Callable[[], UUID]
-) -> list[Task]:
+async def submit(tx: Transaction, specs: Sequence[TaskSpec], routes: Mapping[str, str], new_id: Callable[[], UUID]) -> list[Task]:
     """Stores tasks, in the order given, and returns them.
 
-    The specs are within their bounds and without circles (core/limits.py). A task whose prerequisite failed, was cancelled or does
-    not exist ends at once as FAILED (`dependency_failed`). Raises AlreadyExists for a task_id that is taken, ResourceExhausted
-    for a full queue.
+    The specs are within their bounds and without circles (core/limits.py). A task whose prerequisite failed, was cancelled or
+    does not exist ends at once as FAILED (`dependency_failed`). Raises AlreadyExists for a task_id that is taken,
+    ResourceExhausted for a full queue.
     """
     waiting = await tx.count_waiting(QUEUE_MAX_TASKS + 1)
     if waiting + len(specs) > QUEUE_MAX_TASKS:

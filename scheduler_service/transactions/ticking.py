@@ -27,9 +27,7 @@ from scheduler_service.transactions.overrides import end_billing_pauses, end_dra
 from scheduler_service.transactions.ports import BackendState, DispatchEvent, Lock, Transaction
 
 CANDIDATES_PER_SLOT = 6  # the first and up to five further ones
-RAMP_REASONS = frozenset(
-    {Reason.DRAINING, Reason.BILLING_PAUSE, Reason.LOW_SUCCESS_RATE, Reason.CIRCUIT_BREAKER_OPEN}
-)
+RAMP_REASONS = frozenset({Reason.DRAINING, Reason.BILLING_PAUSE, Reason.LOW_SUCCESS_RATE, Reason.CIRCUIT_BREAKER_OPEN})
 """Holds after which starts ramp up; slots are not among them."""
 
 MAX_STARTS_PER_TICK = 500
@@ -231,9 +229,7 @@ class _Tick:
             return ramp.restart(self._tx.now)
         return memory.ramps.get(backend, ramp.unlimited(self._tx.now))
 
-    async def _take(
-        self, backend: str, wanted: int, *, skip: Sequence[UUID] = (), unfailed_first: bool = False
-    ) -> list[Task]:
+    async def _take(self, backend: str, wanted: int, *, skip: Sequence[UUID] = (), unfailed_first: bool = False) -> list[Task]:
         """Up to `wanted` candidates that pass pre-flight; those that do not are put aside, at most five more for each slot."""
         passed: list[Task] = []
         examined: list[UUID] = list(skip)

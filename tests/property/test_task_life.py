@@ -96,9 +96,7 @@ class TaskLife(RuleBasedStateMachine):
         retry=st.none() | st.integers(-1_000, 10**7),
         fraction=FRACTIONS,
     )
-    def judge(
-        self, verdict: StartVerdict, reason: str, success_age: int | None, retry: int | None, fraction: float
-    ) -> None:
+    def judge(self, verdict: StartVerdict, reason: str, success_age: int | None, retry: int | None, fraction: float) -> None:
         self.task = settle_start(
             self.task,
             verdict,

@@ -202,9 +202,7 @@ class TestHalfOpen:
 class TestOverrides:
     @pytest.mark.parametrize("state", list(BreakerState))
     def test_reset_closes_from_every_state(self, state: BreakerState) -> None:
-        before = {BreakerState.CLOSED: Breaker(KEY), BreakerState.OPEN: opened(), BreakerState.HALF_OPEN: probing()}[
-            state
-        ]
+        before = {BreakerState.CLOSED: Breaker(KEY), BreakerState.OPEN: opened(), BreakerState.HALF_OPEN: probing()}[state]
         after, events = reset(before, NOW, "mended")
         assert after == Breaker(KEY, generation=before.generation + 1, reason="mended")
         payload = {"key": KEY, "previous_state": state.value, "previous_failures": before.failures}

@@ -143,9 +143,7 @@ class TestPoisonTask:
             (NOW - SECOND, NOW, False),
         ],
     )
-    def test_the_rule(
-        self, make_task: MakeTask, success: datetime | None, previous: datetime | None, counts: bool
-    ) -> None:
+    def test_the_rule(self, make_task: MakeTask, success: datetime | None, previous: datetime | None, counts: bool) -> None:
         assert counts_against_task(make_task(last_start_failure_time=previous), success) is counts
 
 
@@ -173,9 +171,7 @@ class TestOtherVerdicts:
 
     @pytest.mark.parametrize("verdict", [StartVerdict.FAILURE, StartVerdict.NEUTRAL, StartVerdict.REJECTED])
     @pytest.mark.parametrize("start_failures", [0, 2])
-    def test_a_task_to_be_cancelled_never_goes_back(
-        self, dispatching: Task, verdict: StartVerdict, start_failures: int
-    ) -> None:
+    def test_a_task_to_be_cancelled_never_goes_back(self, dispatching: Task, verdict: StartVerdict, start_failures: int) -> None:
         asked = request_cancel(replace(dispatching, start_failures=start_failures), NOW)
         assert settle(asked, verdict, "cancelled", backend_success=NOW).status is TaskStatus.CANCELLED
 

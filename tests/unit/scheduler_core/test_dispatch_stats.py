@@ -82,9 +82,7 @@ def test_another_window_length() -> None:
 
 
 def test_merge_adds_rows_of_the_same_key() -> None:
-    window = merge(
-        [(True, None, 3), (False, "draining", 2), (False, "draining", 1), (False, None, 4), (True, "x", 2)], NOW
-    )
+    window = merge([(True, None, 3), (False, "draining", 2), (False, "draining", 1), (False, None, 4), (True, "x", 2)], NOW)
     assert (window.total, window.success, window.failed) == (12, 5, 7)
     assert window.rate == 5 / 12
     assert window.failure_reasons == {"draining": 3}

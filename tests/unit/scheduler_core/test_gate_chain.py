@@ -149,9 +149,7 @@ class TestGates:
         facts = replace(with_run(live_executors=0), pools=None)
         assert holds(facts) == [("cecelia-run", Reason.NO_EXECUTOR)]
 
-    @pytest.mark.parametrize(
-        ("running", "max_runs", "full"), [(7, 8, False), (8, 8, True), (9, 8, True), (99, None, False)]
-    )
+    @pytest.mark.parametrize(("running", "max_runs", "full"), [(7, 8, False), (8, 8, True), (9, 8, True), (99, None, False)])
     def test_a_remote_backend_has_a_limit_of_its_own(self, running: int, max_runs: int | None, full: bool) -> None:
         facts = with_hk(running=running, max_runs=max_runs)
         assert holds(facts) == ([("hk-minimax", Reason.POOL_C_FULL)] if full else [])

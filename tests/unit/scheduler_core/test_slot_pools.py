@@ -68,9 +68,7 @@ def test_no_reserve() -> None:
     assert pools(reserve=0, sessions=1).user.budget == 1
 
 
-@pytest.mark.parametrize(
-    ("running", "available", "allowed"), [(0, 10, True), (9, 1, True), (10, 0, False), (15, 0, False)]
-)
+@pytest.mark.parametrize(("running", "available", "allowed"), [(0, 10, True), (9, 1, True), (10, 0, False), (15, 0, False)])
 def test_use(running: int, available: int, allowed: bool) -> None:
     result = pools(running_local=running)
     assert (result.task_pool.used, result.task_pool.available, result.dispatch_allowed) == (running, available, allowed)

