@@ -68,7 +68,7 @@ UPDATE tasks SET
     hold_reason = %(hold_reason)s, run_id = %(run_id)s, fence = %(fence)s, tries = %(tries)s,
     start_failures = %(start_failures)s, last_start_failure_time = %(last_start_failure_time)s,
     backoff_count = %(backoff_count)s, executor_id = %(executor_id)s, exit_code = %(exit_code)s, result = %(result)s,
-    error = %(error)s, cancel_requested = %(cancel_requested)s, rank_time = %(rank_time)s, due_time = %(due_time)s,
+    error = %(error)s, cancel_requested = %(cancel_requested)s, blocked_by = %(blocked_by)s, rank_time = %(rank_time)s, due_time = %(due_time)s,
     update_time = %(update_time)s, start_time = %(start_time)s, end_time = %(end_time)s,
     next_attempt_time = %(next_attempt_time)s
 WHERE id = %(id)s;

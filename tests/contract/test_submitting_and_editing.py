@@ -1,0 +1,151 @@
+"""What callers do to tasks, on both stores."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from scheduler_service.core.limits import TaskSpec
+from scheduler_service.core.task import Priority, TaskStatus
+from scheduler_service.core.verdicts import OutcomeClass
+from scheduler_service.transactions.editing import cancel_task, requeue_task, update_task
+from scheduler_service.transactions.idempotency import once
+from scheduler_service.transactions.ports import TaskFilter, Transaction
+from service_runtime.errors import AlreadyExists, FailedPrecondition, NotFound
+from tests.contract.conftest import DESCRIPTION, Cluster
+
+
+async def test_a_stored_task_reads_back_as_it_was_submitted(cluster: Cluster) -> None:
+    payload = {"text": "snow ☃", "n": 3, "deep": {"list": [1, 2.5, None, True]}}
+    task = await cluster.add(payload=payload, priority=Priority.P0, skill="qa", timeout=timedelta(seconds=90))
+    found = await cluster.task(task.id)
+    assert found == task
+    assert found.payload == payload
+    assert found.backend == "cecelia-run"
+
+
+async def test_a_batch_is_stored_whole_or_not_at_all(cluster: Cluster) -> None:
+    taken = await cluster.add()
+    with pytest.raises(AlreadyExists):
+        await cluster.submit(TaskSpec(title="The first of two"), TaskSpec(title="Taken", task_id=taken.id))
+    assert len(await cluster.run(lambda tx: tx.list_tasks(TaskFilter(), None, 10))) == 1
+
+
+async def test_a_task_waits_for_its_prerequisites_in_the_batch_and_before_it(cluster: Cluster) -> None:
+    before = await cluster.add("Stored before")
+    first_id = uuid4()
+    _first, second = await cluster.submit(
+        TaskSpec(title="First of the batch", task_id=first_id, description=DESCRIPTION),
+        TaskSpec(title="Second of the batch", depends_on=(first_id, before.id), description=DESCRIPTION),
+    )
+    assert second.blocked_by == 2
+    assert second.hold_reason == "dependency"
+    result = await cluster.tick()
+    assert {order.task_id for order in result.orders} == {before.id, first_id}
+    await cluster.completed(before.id)
+    assert (await cluster.task(second.id)).blocked_by == 1
+    await cluster.completed(first_id)
+    assert [order.task_id for order in (await cluster.tick()).orders] == [second.id]
+
+
+async def test_a_missing_prerequisite_ends_the_task_at_once(cluster: Cluster) -> None:
+    task = await cluster.add(depends_on=(uuid4(),))
+    assert (task.status, task.hold_reason) == (TaskStatus.FAILED, "dependency_failed")
+    assert await cluster.events() == ["task_failed"]
+
+
+async def test_a_cancelled_prerequisite_ends_the_whole_chain_behind_it(cluster: Cluster) -> None:
+    head = await cluster.add("Head of the chain")
+    middle = await cluster.add("Middle of the chain", depends_on=(head.id,))
+    tail = await cluster.add("Tail of the chain", depends_on=(middle.id,))
+    await cluster.run(lambda tx: cancel_task(tx, head.id, actor="me", reason="", request_id=""))
+    assert [(await cluster.task(t.id)).status for t in (head, middle, tail)] == ["cancelled", "failed", "failed"]
+    assert (await cluster.task(tail.id)).hold_reason == "dependency_failed"
+
+
+async def test_a_quarantined_prerequisite_keeps_its_dependents_waiting(cluster: Cluster) -> None:
+    bad = await cluster.add("x")
+    waiting = await cluster.add(depends_on=(bad.id,))
+    await cluster.tick()
+    assert (await cluster.task(bad.id)).status is TaskStatus.QUARANTINED
+    assert (await cluster.task(waiting.id)).status is TaskStatus.QUEUED
+
+
+async def test_cancelling_a_live_task_ends_it_with_its_run(cluster: Cluster) -> None:
+    task = await cluster.add()
+    await cluster.tick()
+    await cluster.started(task.id)
+    after = await cluster.run(lambda tx: cancel_task(tx, task.id, actor="me", reason="enough", request_id=""))
+    assert (after.status, after.hold_reason) == (TaskStatus.RUNNING, "cancel_requested")
+    await cluster.reported(task.id, outcome=OutcomeClass.CANCELLED, error="cancelled")
+    assert (await cluster.task(task.id)).status is TaskStatus.CANCELLED
+
+
+async def test_a_cancelled_task_is_not_given_back_whatever_ended_its_run(cluster: Cluster) -> None:
+    task = await cluster.add()
+    await cluster.tick()
+    await cluster.run(lambda tx: cancel_task(tx, task.id, actor="me", reason="", request_id=""))
+    await cluster.lost(task.id)
+    assert (await cluster.task(task.id)).status is TaskStatus.CANCELLED
+
+
+async def test_what_has_ended_well_is_neither_cancelled_nor_requeued(cluster: Cluster) -> None:
+    task = await cluster.add()
+    await cluster.tick()
+    await cluster.completed(task.id)
+    with pytest.raises(FailedPrecondition):
+        await cluster.run(lambda tx: cancel_task(tx, task.id, actor="me", reason="", request_id=""))
+    with pytest.raises(FailedPrecondition):
+        await cluster.run(lambda tx: requeue_task(tx, task.id, actor="me", reason="", request_id=""))
+    with pytest.raises(NotFound):
+        await cluster.run(lambda tx: cancel_task(tx, uuid4(), actor="me", reason="", request_id=""))
+
+
+async def test_an_edit_mends_a_quarantined_task_and_requeues_it(cluster: Cluster) -> None:
+    bad = await cluster.add("x")
+    await cluster.tick()
+    changed = await cluster.run(
+        lambda tx: update_task(tx, bad.id, {"title": "A better title", "priority": Priority.P0}, actor="me", request_id="")
+    )
+    assert (changed.status, changed.error) == (TaskStatus.QUEUED, "")
+    assert [order.title for order in (await cluster.tick()).orders] == ["A better title"]
+
+
+async def test_a_requeued_task_waits_for_its_open_prerequisites_again(cluster: Cluster) -> None:
+    first = await cluster.add("First of two")
+    second = await cluster.add("Second of two", depends_on=(first.id,))
+    await cluster.run(lambda tx: cancel_task(tx, second.id, actor="me", reason="", request_id=""))
+    back = await cluster.run(lambda tx: requeue_task(tx, second.id, actor="me", reason="", request_id=""))
+    assert (back.blocked_by, back.hold_reason) == (1, "dependency")
+    assert (await cluster.task(second.id)).blocked_by == 1
+    await cluster.run(lambda tx: cancel_task(tx, first.id, actor="me", reason="", request_id=""))
+    with pytest.raises(FailedPrecondition):
+        await cluster.run(lambda tx: requeue_task(tx, second.id, actor="me", reason="", request_id=""))
+
+
+async def test_pages_are_newest_first_and_filtered(cluster: Cluster) -> None:
+    tasks = [await cluster.add(f"Task number {i}", priority=Priority.P0 if i % 2 else Priority.P2) for i in range(5)]
+    page = await cluster.run(lambda tx: tx.list_tasks(TaskFilter(), None, 2))
+    assert [task.id for _, task in page] == [tasks[4].id, tasks[3].id]
+    rest = await cluster.run(lambda tx: tx.list_tasks(TaskFilter(), page[-1][0], 10))
+    assert [task.id for _, task in rest] == [tasks[2].id, tasks[1].id, tasks[0].id]
+    urgent = await cluster.run(lambda tx: tx.list_tasks(TaskFilter(priorities=[Priority.P0]), None, 10))
+    assert {task.id for _, task in urgent} == {tasks[1].id, tasks[3].id}
+    assert all(task.description == "" for _, task in urgent)
+
+
+async def test_a_repeated_request_gets_the_first_answer(cluster: Cluster) -> None:
+    done = []
+
+    async def work(tx: Transaction) -> bytes:
+        done.append(1)
+        return b"answer %d" % len(done)
+
+    first = await cluster.run(lambda tx: once(tx, "SubmitTask", "id-1", b"body", work))
+    second = await cluster.run(lambda tx: once(tx, "SubmitTask", "id-1", b"body", work))
+    assert first == second == b"answer 1"
+    assert await cluster.run(lambda tx: once(tx, "CancelTask", "id-1", b"body", work)) == b"answer 2"
+    with pytest.raises(AlreadyExists):
+        await cluster.run(lambda tx: once(tx, "SubmitTask", "id-1", b"other body", work))

@@ -1,0 +1,353 @@
+"""`transactions.ports.Database` over dictionaries: held to the same suite as PostgreSQL.
+
+One transaction at a time, on a copy that replaces the state when the script has succeeded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import TypeVar
+from uuid import UUID, uuid4
+
+from scheduler_service.core.breaker import Breaker, BreakerState
+from scheduler_service.core.reasons import HoldReason
+from scheduler_service.core.run import Run, RunState
+from scheduler_service.core.slot_budget import is_internal
+from scheduler_service.core.task import ENDED_STATUSES, LIVE_STATUSES, Priority, Task, TaskStatus
+from scheduler_service.transactions import ports
+from scheduler_service.transactions.ports import Lock
+
+T = TypeVar("T")
+_SHOWN = (TaskStatus.QUEUED, TaskStatus.DISPATCHING, TaskStatus.RUNNING, TaskStatus.QUARANTINED)
+
+
+@dataclass
+class _State:
+    cluster_id: UUID = field(default_factory=uuid4)
+    leadership: ports.Leadership = field(default_factory=lambda: ports.Leadership(None, "", 0, None))
+    window_settings: tuple[int, int] = (3_600_000, 1_800_000)
+    breakers: dict[str, Breaker] = field(default_factory=dict)
+    tripped_by: dict[str, str] = field(default_factory=dict)
+    backend_states: dict[str, ports.BackendState] = field(default_factory=dict)
+    tasks: dict[UUID, Task] = field(default_factory=dict)
+    seqs: dict[UUID, int] = field(default_factory=dict)
+    runs: dict[UUID, Run] = field(default_factory=dict)
+    executors: dict[str, ports.ExecutorRow] = field(default_factory=dict)
+    decisions: list[ports.DispatchEvent] = field(default_factory=list)
+    events: list[ports.Event] = field(default_factory=list)
+    last_dispatch: ports.LastDispatch | None = None
+    drains: dict[str, ports.Drain] = field(default_factory=dict)
+    pauses: dict[str, ports.BillingPause] = field(default_factory=dict)
+    cap: ports.BudgetCap = field(default_factory=lambda: ports.BudgetCap(None))
+    requests: dict[tuple[str, str], tuple[ports.StoredRequest, datetime]] = field(default_factory=dict)
+    audit: list[ports.AuditEntry] = field(default_factory=list)
+
+
+class MemoryTransaction:
+    """One transaction on a copy of the state."""
+
+    def __init__(self, state: _State, now: datetime) -> None:
+        self.state = state
+        self._now = now
+        self._decisions: list[ports.DispatchEvent] = []
+        self._events: list[ports.Event] = []
+
+    @property
+    def now(self) -> datetime:
+        return self._now
+
+    async def cluster_id(self) -> UUID:
+        return self.state.cluster_id
+
+    async def leadership(self, lock: Lock = Lock.NONE) -> ports.Leadership:
+        return self.state.leadership
+
+    async def save_leadership(self, leadership: ports.Leadership) -> None:
+        self.state.leadership = leadership
+
+    async def save_window_settings(self, window_ms: int, open_duration_ms: int) -> None:
+        self.state.window_settings = (window_ms, open_duration_ms)
+
+    async def breakers(self, keys: Collection[str] | None = None, lock: Lock = Lock.NONE) -> dict[str, Breaker]:
+        return {key: row for key, row in sorted(self.state.breakers.items()) if keys is None or key in keys}
+
+    async def add_breakers(self, keys: Collection[str]) -> None:
+        for key in keys:
+            self.state.breakers.setdefault(key, Breaker(key))
+
+    async def save_breakers(self, breakers: Iterable[Breaker], *, actor: str | None = None) -> None:
+        for breaker in breakers:
+            if breaker.key not in self.state.breakers:
+                continue
+            self.state.breakers[breaker.key] = breaker
+            who = (
+                ""
+                if breaker.state is BreakerState.CLOSED
+                else self.state.tripped_by.get(breaker.key, "")
+                if actor is None
+                else actor
+            )
+            self.state.tripped_by[breaker.key] = who
+
+    async def tripped_by(self) -> dict[str, str]:
+        return {key: who for key, who in sorted(self.state.tripped_by.items()) if who}
+
+    async def backend_states(self, lock: Lock = Lock.NONE) -> dict[str, ports.BackendState]:
+        return dict(sorted(self.state.backend_states.items()))
+
+    async def save_backend_states(self, states: Iterable[ports.BackendState]) -> None:
+        self.state.backend_states |= {state.backend: state for state in states}
+
+    async def add_tasks(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            self.state.tasks[task.id] = task
+            self.state.seqs[task.id] = len(self.state.seqs) + 1
+
+    async def tasks(self, ids: Collection[UUID], lock: Lock = Lock.NONE) -> dict[UUID, Task]:
+        return {id_: self.state.tasks[id_] for id_ in ids if id_ in self.state.tasks}
+
+    async def save_tasks(self, tasks: Iterable[Task]) -> None:
+        for task in tasks:
+            # What submission fixed, and the count that others keep, is not for a transition to change.
+            kept = self.state.tasks[task.id]
+            self.state.tasks[task.id] = replace(
+                task,
+                create_time=kept.create_time,
+                task_type=kept.task_type,
+                depends_on=kept.depends_on,
+                timeout=kept.timeout,
+                max_tries=kept.max_tries,
+            )
+
+    def _waiting(self, backend: str | None = None) -> list[Task]:
+        found = [t for t in self.state.tasks.values() if t.status is TaskStatus.QUEUED and backend in (None, t.backend)]
+        return sorted(found, key=lambda t: (t.rank_time, self.state.seqs[t.id]))
+
+    async def due_tasks(
+        self, backend: str, limit: int, *, skip: Collection[UUID] = (), unfailed_only: bool = False
+    ) -> list[Task]:
+        return [
+            t
+            for t in self._waiting(backend)
+            if t.blocked_by == 0
+            and t.due_time <= self._now
+            and t.id not in skip
+            and not (unfailed_only and t.last_start_failure_time is not None)
+        ][:limit]
+
+    async def unblock_dependents(self, completed: Collection[UUID]) -> None:
+        for task in self._waiting():
+            freed = sum(1 for other in task.depends_on if other in completed)
+            if freed:
+                left = task.blocked_by - freed
+                hold = HoldReason.NONE if left == 0 and task.hold_reason is HoldReason.DEPENDENCY else task.hold_reason
+                self.state.tasks[task.id] = replace(task, blocked_by=left, hold_reason=hold, update_time=self._now)
+
+    async def waiting_dependents(self, ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
+        found: dict[UUID, list[UUID]] = {}
+        for task in sorted(self._waiting(), key=lambda t: t.id):
+            for other in task.depends_on:
+                if other in ids:
+                    found.setdefault(other, []).append(task.id)
+        return found
+
+    async def queued_backends(self) -> set[str]:
+        return {task.backend for task in self._waiting()}
+
+    async def queue_counts(self) -> dict[str, tuple[int, int]]:
+        counts: dict[str, tuple[int, int]] = {}
+        for task in self._waiting():
+            queued, due = counts.get(task.backend, (0, 0))
+            counts[task.backend] = (queued + 1, due + (task.blocked_by == 0 and task.due_time <= self._now))
+        return counts
+
+    async def has_internal_tasks(self) -> bool:
+        live = (TaskStatus.QUEUED, *LIVE_STATUSES)
+        return any(t.status in live and is_internal(t.payload) for t in self.state.tasks.values())
+
+    async def live_counts(self) -> list[ports.LiveCount]:
+        counts: dict[tuple[str, str, bool], int] = {}
+        for task in self.state.tasks.values():
+            if task.status in LIVE_STATUSES:
+                key = (task.executor_id, task.backend, is_internal(task.payload))
+                counts[key] = counts.get(key, 0) + 1
+        return [ports.LiveCount(*key, n) for key, n in counts.items()]
+
+    async def queue_depths(self) -> dict[tuple[Priority, TaskStatus], int]:
+        depths: dict[tuple[Priority, TaskStatus], int] = {}
+        for task in self.state.tasks.values():
+            if task.status in _SHOWN:
+                depths[(task.priority, task.status)] = depths.get((task.priority, task.status), 0) + 1
+        return depths
+
+    async def count_waiting(self, limit: int) -> int:
+        return min(limit, len(self._waiting()))
+
+    async def queue_position(self, task: Task) -> int:
+        order = [t.id for t in self._waiting(task.backend) if t.blocked_by == 0]
+        return order.index(task.id) + 1 if task.id in order else len(order)
+
+    async def list_tasks(self, chosen: ports.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
+        rows = sorted(((self.state.seqs[t.id], t) for t in self.state.tasks.values()), key=lambda row: -row[0])
+        return [
+            (seq, replace(task, description="", payload={}, result=""))
+            for seq, task in rows
+            if (before_seq is None or seq < before_seq)
+            and (not chosen.statuses or task.status in chosen.statuses)
+            and (not chosen.task_types or task.task_type in chosen.task_types)
+            and (not chosen.priorities or task.priority in chosen.priorities)
+        ][:limit]
+
+    async def add_runs(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            assert run.run_id not in self.state.runs, "a run_id is never used twice"
+            assert all((r.task_id, r.fence) != (run.task_id, run.fence) for r in self.state.runs.values()), "nor a fence"
+            self.state.runs[run.run_id] = run
+
+    async def runs(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
+        return {id_: self.state.runs[id_] for id_ in run_ids if id_ in self.state.runs}
+
+    async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]:
+        return sorted((r for r in self.state.runs.values() if r.task_id == task_id), key=lambda r: -r.fence)[:limit]
+
+    async def live_runs(self, executor_id: str | None = None) -> list[Run]:
+        live = [r for r in self.state.runs.values() if r.state is not RunState.ENDED and executor_id in (None, r.executor_id)]
+        return sorted(live, key=lambda r: (r.claim_time, r.run_id))
+
+    async def save_runs(self, runs: Iterable[Run]) -> None:
+        self.state.runs |= {run.run_id: run for run in runs}
+
+    async def executors(self) -> list[ports.ExecutorRow]:
+        return [row for _, row in sorted(self.state.executors.items())]
+
+    async def save_executor(self, row: ports.ExecutorRow) -> None:
+        self.state.executors[row.executor_id] = row
+
+    def record(self, event: ports.DispatchEvent) -> None:
+        self._decisions.append(event)
+
+    def emit(self, event: ports.Event) -> None:
+        self._events.append(event)
+
+    def flush(self) -> None:
+        """Writes what was collected, under ids in the order of commits."""
+        for decision in self._decisions:
+            self.state.decisions.append(replace(decision, id=len(self.state.decisions) + 1))
+        for event in self._events:
+            self.state.events.append(replace(event, id=len(self.state.events) + 1))
+
+    async def window_rows(self, since: datetime) -> list[ports.WindowRow]:
+        rows: dict[tuple[str, bool, bool, str], tuple[int, datetime]] = {}
+        for event in self.state.decisions:
+            if event.create_time >= since:
+                key = (event.backend, event.attempt, event.success, event.reason)
+                n, last = rows.get(key, (0, event.create_time))
+                rows[key] = (n + 1, max(last, event.create_time))
+        return [ports.WindowRow(*key, n, last) for key, (n, last) in rows.items()]
+
+    async def dispatch_events(self, chosen: ports.EventFilter, before_id: int | None, limit: int) -> list[ports.DispatchEvent]:
+        return [
+            event
+            for event in reversed(self.state.decisions)
+            if (before_id is None or event.id < before_id)
+            and chosen.task_id in (None, event.task_id)
+            and chosen.reason in ("", event.reason)
+            and chosen.success in (None, event.success)
+        ][:limit]
+
+    async def events_after(self, after_id: int, types: Collection[str], limit: int) -> list[ports.Event]:
+        return [e for e in self.state.events if e.id > after_id and (not types or e.type in types)][:limit]
+
+    async def newest_event_id(self) -> int:
+        return len(self.state.events)
+
+    async def last_dispatch(self) -> ports.LastDispatch | None:
+        return self.state.last_dispatch
+
+    async def save_last_dispatch(self, last: ports.LastDispatch) -> None:
+        self.state.last_dispatch = last
+
+    async def drains(self) -> list[ports.Drain]:
+        return [drain for _, drain in sorted(self.state.drains.items())]
+
+    async def save_drain(self, drain: ports.Drain) -> None:
+        before = self.state.drains.get(drain.source)
+        self.state.drains[drain.source] = replace(drain, since_time=before.since_time) if before else drain
+
+    async def delete_drain(self, source: str) -> None:
+        self.state.drains.pop(source, None)
+
+    async def billing_pauses(self) -> list[ports.BillingPause]:
+        return [pause for _, pause in sorted(self.state.pauses.items())]
+
+    async def save_billing_pause(self, pause: ports.BillingPause) -> None:
+        self.state.pauses[pause.backend] = pause
+
+    async def delete_billing_pause(self, backend: str) -> None:
+        self.state.pauses.pop(backend, None)
+
+    async def budget_cap(self) -> ports.BudgetCap:
+        return self.state.cap
+
+    async def save_budget_cap(self, cap: ports.BudgetCap) -> None:
+        self.state.cap = cap
+
+    async def stored_request(self, method: str, request_id: str) -> ports.StoredRequest | None:
+        found = self.state.requests.get((method, request_id))
+        return found[0] if found else None
+
+    async def store_request(self, method: str, request_id: str, request: ports.StoredRequest) -> None:
+        self.state.requests[(method, request_id)] = (request, self._now)
+
+    async def append_audit(self, entry: ports.AuditEntry) -> None:
+        self.state.audit.append(entry)
+
+    async def ensure_partitions(self) -> None:
+        """Nothing to prepare here."""
+
+    async def purge(self, task_retention_ms: int, event_retention_ms: int, limit: int) -> int:
+        state, tasks_before = self.state, self._now - timedelta(milliseconds=task_retention_ms)
+        needed = {other for task in state.tasks.values() for other in task.depends_on}
+        old = [
+            t.id
+            for t in state.tasks.values()
+            if t.status in ENDED_STATUSES
+            and t.status is not TaskStatus.QUARANTINED
+            and t.end_time is not None
+            and t.end_time < tasks_before
+            and t.id not in needed
+        ][:limit]
+        for id_ in old:
+            del state.tasks[id_]
+        state.runs = {id_: run for id_, run in state.runs.items() if run.task_id not in old}
+        return len(old)
+
+
+class MemoryDatabase:
+    """Runs scripts one after another."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self.state = _State()
+        self._clock = clock
+        self._lock = asyncio.Lock()
+
+    async def run(self, work: Callable[[ports.Transaction], Awaitable[T]], *, read_only: bool = False) -> T:
+        """See the Protocol."""
+        async with self._lock:
+            tx = MemoryTransaction(copy.copy(self.state), self._clock())
+            for name, value in vars(self.state).items():
+                if isinstance(value, dict | list):
+                    setattr(tx.state, name, copy.copy(value))
+            result = await work(tx)
+            if not read_only:
+                tx.flush()
+                self.state = tx.state
+            return result
+
+    async def audit(self) -> list[ports.AuditEntry]:
+        """The audit log, for tests."""
+        return list(self.state.audit)
