@@ -13,7 +13,7 @@ from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.errors import NotLeader
 from scheduler_service.transactions.leading import acquire_or_renew, resign
 from scheduler_service.transactions.leases import expired_runs, extend_leases
-from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.ports import EventFilter, Transaction
 from scheduler_service.transactions.reading import read_stats
 from tests.contract.conftest import Cluster
 
@@ -192,15 +192,9 @@ async def test_the_window_is_exact_within_its_edge_second(cluster: Cluster) -> N
     cluster.clock.advance(seconds=3600 - 0.5)
     total = (await cluster.run(lambda tx: read_stats(tx, cluster.rules))).window_1h.total
     since = cluster.clock.now() - timedelta(hours=1)
-    times = [e.create_time for e in await cluster.run(lambda tx: tx.dispatch_events(_any(), None, 10))]
+    times = [e.create_time for e in await cluster.run(lambda tx: tx.dispatch_events(EventFilter(), None, 10))]
     assert total == sum(1 for time in times if time >= since)
     assert 0 < total < 4, f"the edge lies inside: {oldest}"
-
-
-def _any():  # type: ignore[no-untyped-def]  # a filter that takes all
-    from scheduler_service.transactions.ports import EventFilter
-
-    return EventFilter()
 
 
 async def test_leases_are_extended_for_what_lives_and_expire_for_what_does_not(cluster: Cluster) -> None:
