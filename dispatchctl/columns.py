@@ -1,0 +1,129 @@
+"""Which columns each kind of message has."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+
+from dispatchctl.rendering import Column, counts_text, enum_word, iso, moment, relative, span_text
+
+
+def _age(task: pb.Task) -> str:
+    return relative(task.create_time, datetime.now(UTC))
+
+
+def status_word(status: pb.TaskStatus.ValueType) -> str:
+    """`queued` and so on; a status of a newer scheduler by its number."""
+    return enum_word(pb.TaskStatus.Name(status), "TASK_STATUS_") if status in pb.TaskStatus.values() else str(status)
+
+
+def priority_word(priority: pb.Priority.ValueType) -> str:
+    """`P0` to `P2`."""
+    return pb.Priority.Name(priority).removeprefix("PRIORITY_") if priority in pb.Priority.values() else str(priority)
+
+
+def state_word(state: pb.BreakerState.ValueType) -> str:
+    """`closed`, `open` or `half_open`."""
+    return enum_word(pb.BreakerState.Name(state), "BREAKER_STATE_") if state in pb.BreakerState.values() else str(state)
+
+
+def run_time(task: pb.Task) -> str:
+    """How long its run took, or has been going on."""
+    start, end = moment(task.start_time), moment(task.end_time)
+    return "" if start is None else span_text((end or datetime.now(UTC)) - start)
+
+
+def outcome_line(task: pb.Task) -> str:
+    """What came of it: the error, else the result's first line."""
+    text = task.outcome.error or task.outcome.result
+    return next((line for line in text.splitlines() if line.strip()), "")
+
+
+TASKS: tuple[Column[pb.Task], ...] = (
+    ("ID", lambda task: task.id),
+    ("STATUS", lambda task: status_word(task.status)),
+    ("HOLD", lambda task: task.hold_reason),
+    ("PRIO", lambda task: priority_word(task.priority)),
+    ("TYPE", lambda task: task.task_type),
+    ("AGE", _age),
+    ("TITLE", lambda task: task.title),
+)
+TASKS_WIDE: tuple[Column[pb.Task], ...] = (
+    ("BACKEND", lambda task: task.backend),
+    ("EXECUTOR", lambda task: task.executor_id),
+    ("TRIES", lambda task: f"{task.tries}/{task.max_tries}"),
+    ("RUN", lambda task: task.run_id),
+    ("TIME", run_time),
+    ("OUTCOME", outcome_line),
+)
+
+BREAKERS: tuple[Column[pb.Breaker], ...] = (
+    ("KEY", lambda breaker: breaker.key),
+    ("STATE", lambda breaker: state_word(breaker.state)),
+    ("FAILURES", lambda breaker: str(breaker.failures)),
+    ("OPENED", lambda breaker: relative(breaker.opened_time, datetime.now(UTC))),
+    ("PROBE", lambda breaker: relative(breaker.retry_time, datetime.now(UTC))),
+    ("REASON", lambda breaker: breaker.reason),
+)
+BREAKERS_WIDE: tuple[Column[pb.Breaker], ...] = (
+    ("GENERATION", lambda breaker: str(breaker.generation)),
+    ("LAST FAILURE", lambda breaker: iso(breaker.last_failure_time)),
+    ("RETRY TIME", lambda breaker: iso(breaker.retry_time)),
+)
+
+DECISIONS: tuple[Column[pb.DispatchEvent], ...] = (
+    ("ID", lambda event: str(event.id)),
+    ("AGE", lambda event: relative(event.time, datetime.now(UTC))),
+    ("RESULT", lambda event: "success" if event.success else event.reason),
+    ("BACKEND", lambda event: event.backend),
+    ("TASK", lambda event: event.task_id),
+    ("DETAIL", lambda event: event.detail),
+)
+DECISIONS_WIDE: tuple[Column[pb.DispatchEvent], ...] = (
+    ("TIME", lambda event: iso(event.time)),
+    ("ATTEMPT", lambda event: "yes" if event.attempt else "no"),
+    ("EXECUTOR", lambda event: event.executor_id),
+    ("RUN", lambda event: event.run_id),
+)
+
+TICK_DECISIONS: tuple[Column[pb.DispatchDecision], ...] = (
+    ("RESULT", lambda decision: "dispatched" if decision.dispatched else decision.reason or "sent"),
+    ("BACKEND", lambda decision: decision.backend),
+    ("EXECUTOR", lambda decision: decision.executor_id),
+    ("TASK", lambda decision: decision.task_id),
+    ("DETAIL", lambda decision: decision.detail),
+)
+
+GUARDS: tuple[Column[pb.GuardVerdict], ...] = (
+    ("GATE", lambda guard: guard.name),
+    ("BACKEND", lambda guard: guard.backend or "all"),
+    ("HOLDS", lambda guard: guard.reason if guard.holds else "no"),
+    ("VALUE", lambda guard: guard.value),
+    ("LIMIT", lambda guard: guard.limit),
+    ("CLEARS", lambda guard: relative(guard.clears_time, datetime.now(UTC))),
+    ("DETAIL", lambda guard: guard.detail),
+)
+
+EXECUTOR_VERDICTS: tuple[Column[pb.ExecutorVerdict], ...] = (
+    ("EXECUTOR", lambda verdict: verdict.executor_id),
+    ("REFUSES", lambda verdict: verdict.reason or "no"),
+    ("VALUE", lambda verdict: verdict.value),
+    ("LIMIT", lambda verdict: verdict.limit),
+    ("DETAIL", lambda verdict: verdict.detail),
+)
+
+WINDOW_HEADERS = ("WINDOW", "TOTAL", "SUCCESS", "FAILED", "RATE", "REASONS")
+
+
+def window_row(name: str, window: pb.DispatchWindow) -> tuple[str, ...]:
+    """One row of the statistics; the rate is absent while there is nothing to divide."""
+    rate = f"{window.rate:.3f}" if window.HasField("rate") else ""
+    reasons = counts_text(window.failure_reasons)
+    return name, str(window.total), str(window.success), str(window.failed), rate, reasons
+
+
+def window_rows(stats: pb.GetDispatchStatsResponse) -> list[tuple[str, ...]]:
+    """The statistics: the window, the attempts, the attempts by backend."""
+    rows = [window_row("window_1h", stats.window_1h), window_row("attempts", stats.attempts)]
+    return rows + [window_row(f"attempts {name}", window) for name, window in sorted(stats.attempts_by_backend.items())]

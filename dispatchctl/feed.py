@@ -1,0 +1,113 @@
+"""What happens in the scheduler, as lines, as it happens: events from the stream, refused starts from the decisions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+
+from dispatchctl.client import SchedulerClient
+from dispatchctl.columns import outcome_line, run_time
+from dispatchctl.event_lines import decision_line, ends_task, event_line, fields_of
+from dispatchctl.failures import Failure
+from dispatchctl.rendering import moment
+
+POLL_S = 0.5
+REOPEN_S = 0.5
+PAGE = 200
+TITLES_MAX = 10_000
+
+
+class Feed:
+    """Follows one scheduler, over its restarts. `started` is set by the first start, `ended` has the tasks that ended."""
+
+    def __init__(self, client: SchedulerClient, say: Callable[[str], None]) -> None:
+        self._client = client
+        self._say = say
+        self._last_event_id = -1
+        self._last_decision_id = 0
+        self._titles: dict[str, str] = {}
+        self._begun = datetime.now(UTC)
+        self._last_hold = ""
+        self._repeats = 0
+        self.starts = 0
+        self.ended: set[str] = set()
+
+    async def begin(self) -> None:
+        """Notes where the decisions and the events are now, so that nothing older is shown and nothing newer missed."""
+        stub = self._client.stub
+        newest = await self._client.call(stub.ListDispatchEvents, pb.ListDispatchEventsRequest(page_size=1))
+        self._last_decision_id = newest.events[0].id if newest.events else 0
+        self._last_event_id = await self._client.newest_event_id()
+        self._begun = datetime.now(UTC)
+
+    def title(self, task_id: str, title: str) -> None:
+        """Remembers a task's title for decisions, which carry only its id."""
+        if len(self._titles) >= TITLES_MAX:
+            self._titles.pop(next(iter(self._titles)))
+        self._titles[task_id] = title
+
+    def line(self, text: str, at: datetime | None = None) -> None:
+        """One line with the time since the beginning."""
+        self.pause()
+        seconds = max(0.0, ((at or datetime.now(UTC)) - self._begun).total_seconds())
+        self._say(f"{seconds:7.1f}s  {text}")
+
+    def pause(self) -> None:
+        """Says what was held back, before something else is written."""
+        repeats, self._repeats, self._last_hold = self._repeats, 0, ""
+        if repeats:
+            self._say(f"{'':7}   (the last line {repeats} more {'time' if repeats == 1 else 'times'})")
+
+    async def follow_events(self) -> None:
+        """Shows events; never returns."""
+        while True:
+            try:
+                request = pb.WatchEventsRequest(after_event_id=self._last_event_id)
+                async for message in self._client.stream(self._client.stub.WatchEvents, request):
+                    await self._show(message.event)
+                    self._last_event_id = message.event.id
+            except Failure:
+                # The scheduler is being started again, or its supervisor says why not.
+                pass
+            await asyncio.sleep(REOPEN_S)
+
+    async def _show(self, event: pb.Event) -> None:
+        task_id = str(fields_of(event).get("task_id", ""))
+        outcome = took = ""
+        if event.type == "task_dispatched":
+            self.starts += 1
+        ended = ends_task(event)
+        if ended:
+            found = (await self._client.call(self._client.stub.GetTask, pb.GetTaskRequest(task_id=task_id))).task
+            outcome, took = outcome_line(found), run_time(found)
+        self.line(event_line(event, outcome, took), moment(event.time))
+        if ended:
+            self.ended.add(task_id)
+
+    async def follow_decisions(self) -> None:
+        """Shows what was not started and why; a gate that holds tick after tick is one line and a count. Never returns."""
+        while True:
+            try:
+                for event in await self._new_decisions():
+                    self._show_decision(event)
+                    self._last_decision_id = event.id
+            except Failure:
+                # As above.
+                pass
+            await asyncio.sleep(POLL_S)
+
+    async def _new_decisions(self) -> list[pb.DispatchEvent]:
+        request = pb.ListDispatchEventsRequest(page_size=PAGE, success=False)
+        page = await self._client.call(self._client.stub.ListDispatchEvents, request)
+        return sorted((e for e in page.events if e.id > self._last_decision_id), key=lambda e: e.id)
+
+    def _show_decision(self, event: pb.DispatchEvent) -> None:
+        hold = "" if event.task_id else f"{event.reason} {event.backend}"
+        if hold and hold == self._last_hold:
+            self._repeats += 1
+            return
+        self.line(decision_line(event, self._titles.get(event.task_id, "")), moment(event.time))
+        self._last_hold = hold

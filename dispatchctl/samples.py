@@ -1,0 +1,93 @@
+"""The sample tasks: submitted anew each time, followed to their end, and compared with what they should come to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+
+from dispatchctl.batch_file import Batch
+from dispatchctl.client import SchedulerClient
+from dispatchctl.columns import status_word
+from dispatchctl.failures import ExitStatus, Failure
+from dispatchctl.feed import Feed
+from dispatchctl.waiting import ENDED
+
+LOOK_S = 0.5
+FIRST_HOLD_S = 10.0
+NEXT_HOLD_S = 30.0
+# The events of ends that were read already are on their way.
+CATCH_UP_S = 3.0
+
+
+class SampleRun:
+    """One submission of the samples."""
+
+    def __init__(self, client: SchedulerClient, feed: Feed, batch: Batch, request_id: str) -> None:
+        self._client = client
+        self._feed = feed
+        self._batch = batch
+        self._request_id = request_id
+        self.tasks: dict[str, pb.Task] = {}
+
+    async def submit(self) -> None:
+        """Submits them, all or none. Raises Failure."""
+        request = pb.SubmitTasksRequest(tasks=self._batch.tasks, request_id=self._request_id)
+        stored = await self._client.call(self._client.stub.SubmitTasks, request)
+        for task in stored.tasks:
+            self.tasks[task.id] = task
+            self._feed.title(task.id, task.title)
+
+    async def until_ended(self) -> None:
+        """Returns when all have ended; says meanwhile which gate holds when nothing starts."""
+        loop = asyncio.get_running_loop()
+        starts, tell_at = self._feed.starts, loop.time() + FIRST_HOLD_S
+        while not await self._look():
+            await asyncio.sleep(LOOK_S)
+            if self._feed.starts != starts:
+                starts, tell_at = self._feed.starts, loop.time() + NEXT_HOLD_S
+            elif loop.time() >= tell_at:
+                tell_at = loop.time() + NEXT_HOLD_S
+                await self._tell_hold()
+        until = loop.time() + CATCH_UP_S
+        while not self._feed.ended >= set(self.tasks) and loop.time() < until:
+            await asyncio.sleep(0.05)
+
+    async def _look(self) -> bool:
+        try:
+            for id_, task in self.tasks.items():
+                if task.status not in ENDED:
+                    found = await self._client.call(self._client.stub.GetTask, pb.GetTaskRequest(task_id=id_))
+                    self.tasks[id_] = found.task
+        except Failure as failure:
+            if failure.status is not ExitStatus.UNREACHABLE:
+                raise
+        return all(task.status in ENDED for task in self.tasks.values())
+
+    async def _tell_hold(self) -> None:
+        if all(task.status != pb.TASK_STATUS_QUEUED for task in self.tasks.values()):
+            return
+        try:
+            said = await self._client.call(self._client.stub.ExplainDispatch, pb.ExplainDispatchRequest())
+        except Failure as failure:
+            self._feed.line(f"{'waiting':<12} {failure.what}")
+            return
+        reasons = ", ".join(dict.fromkeys(guard.reason for guard in said.guards if guard.holds))
+        self._feed.line(f"{'waiting':<12} {f'{reasons}: ' if reasons else ''}{said.sentence}")
+
+    def unexpected(self) -> list[str]:
+        """What came out otherwise than it should, a line each; empty when all is as it should be."""
+        lines = []
+        for id_, task in self.tasks.items():
+            expected = self._batch.expected.get(id_, pb.TASK_STATUS_COMPLETED)
+            if task.status != expected:
+                lines.append(f"{task.title}: {status_word(task.status)}, not {status_word(expected)} ({task.outcome.error})")
+        return lines
+
+    def summary(self) -> str:
+        """How they ended, in a line."""
+        counts = Counter(status_word(task.status) for task in self.tasks.values())
+        ended = ", ".join(f"{n} {status}" for status, n in counts.most_common())
+        verdict = "as they should" if not self.unexpected() else "not all as they should"
+        return f"{len(self.tasks)} sample tasks: {ended}; {verdict}"

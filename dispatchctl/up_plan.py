@@ -1,0 +1,177 @@
+"""What `up` needs to know before it starts anything: addresses, folders, and the environment of each child."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from pydantic import Field
+
+from dispatchctl.failures import ExitStatus, Failure
+from service_runtime.lifecycle import StartupError, bound_socket, split_address
+from service_runtime.settings import HostPort, ServiceSettings, SettingsError, load_settings
+
+SAMPLE_CPU_PER_TASK = "0.1"
+SAMPLE_COMMAND = "cecelia-run"
+SAMPLE_TASKS = "tasks.json"
+SAMPLE_SERVER = "minimax_server.py"
+
+_ANY_HOSTS = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}
+
+
+class UpSettings(ServiceSettings):
+    """The settings that `up` itself looks at; the services check all of theirs."""
+
+    scheduler_grpc_address: HostPort = Field("127.0.0.1:50051", description="where the scheduler serves gRPC")
+    scheduler_http_address: HostPort = Field("127.0.0.1:5221", description="where the scheduler serves HTTP")
+    executor_grpc_address: HostPort = Field("127.0.0.1:50052", description="where the executor serves gRPC")
+    executor_http_address: HostPort = Field("127.0.0.1:5222", description="where the executor serves HTTP")
+    dispatch_data_dir: str = Field("~/.local/share/cecelia-dispatch", min_length=1, description="folder of the data")
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """The four addresses, each with a port that was free."""
+
+    scheduler_grpc: str
+    scheduler_http: str
+    executor_grpc: str
+    executor_http: str
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """All four."""
+        return self.scheduler_grpc, self.scheduler_http, self.executor_grpc, self.executor_http
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The folder of the samples, and what of it is used: the user's own settings come first."""
+
+    folder: Path
+    own_server: bool
+    settings: Mapping[str, str]
+
+    @property
+    def tasks(self) -> Path:
+        """The file of the tasks."""
+        return self.folder / SAMPLE_TASKS
+
+    @property
+    def server(self) -> Path:
+        """The program that stands in for MiniMax."""
+        return self.folder / SAMPLE_SERVER
+
+
+def load_up_settings(environ: Mapping[str, str]) -> UpSettings:
+    """The settings. Raises Failure that names every wrong one."""
+    try:
+        return load_settings(UpSettings, environ)
+    except SettingsError as error:
+        why = "; ".join(str(error).splitlines())
+        raise Failure("the settings are wrong", f"config_error: {why}", "correct or unset them", ExitStatus.USAGE) from error
+
+
+def reachable(address: str) -> str:
+    """The address for a client on this machine: a wildcard host becomes loopback."""
+    host, port = split_address(address)
+    bare = _ANY_HOSTS.get(host, f"[{host}]" if ":" in host else host)
+    return f"{bare}:{port}"
+
+
+def free_addresses(settings: UpSettings) -> Addresses:
+    """The four addresses, tried by binding all at once; port 0 becomes a free one. Raises Failure with a taken one's setting."""
+    wanted = {
+        "SCHEDULER_GRPC_ADDRESS": settings.scheduler_grpc_address,
+        "SCHEDULER_HTTP_ADDRESS": settings.scheduler_http_address,
+        "EXECUTOR_GRPC_ADDRESS": settings.executor_grpc_address,
+        "EXECUTOR_HTTP_ADDRESS": settings.executor_http_address,
+    }
+    found: dict[str, str] = {}
+    with contextlib.ExitStack() as held:
+        for setting, address in wanted.items():
+            try:
+                bound: socket.socket = held.enter_context(contextlib.closing(bound_socket(address, setting)))
+            except StartupError as error:
+                taker = next((other for other, taken in found.items() if taken == address), "") or _holder(address)
+                by = f" by {taker}" if taker else ""
+                raise Failure(
+                    f"{address} is taken{by}",
+                    f"address_in_use: {error}",
+                    f"set {setting} to another address, such as {setting}={address.rpartition(':')[0]}:0 for any free port",
+                ) from error
+            found[setting] = f"{address.rpartition(':')[0]}:{bound.getsockname()[1]}"
+    return Addresses(*found.values())
+
+
+def _holder(address: str) -> str:
+    port = split_address(address)[1]
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
+                return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
+    return ""
+
+
+def prepare_logs(data_dir: Path) -> Path:
+    """The folder for the children's logs. Raises Failure when it cannot be written."""
+    logs = data_dir / "logs"
+    try:
+        if not data_dir.exists():
+            # As root, PostgreSQL's unprivileged user passes through to its own folder.
+            data_dir.mkdir(parents=True, mode=0o711 if os.geteuid() == 0 else 0o700)
+        logs.mkdir(mode=0o700, exist_ok=True)
+        (logs / ".probe").write_text("", encoding="ascii")
+        (logs / ".probe").unlink()
+    except OSError as error:
+        raise Failure(
+            f"{data_dir} cannot be written",
+            f"unwritable: {error.strerror}",
+            "make it writable, or choose another folder with --data-dir or DISPATCH_DATA_DIR",
+        ) from error
+    return logs
+
+
+def plan_samples(folder: Path, environ: Mapping[str, str]) -> Samples:
+    """What the samples set, where the user has not. Raises Failure when the folder holds no samples."""
+    folder = folder.expanduser().absolute()
+    missing = [name for name in (SAMPLE_TASKS, SAMPLE_COMMAND, SAMPLE_SERVER) if not (folder / name).is_file()]
+    if missing:
+        raise Failure(
+            f"{folder} holds no samples",
+            f"not_found: {', '.join(missing)} is missing",
+            "name the folder deploy/examples of the repository",
+            ExitStatus.USAGE,
+        )
+    defaults = {"CPU_PER_TASK": SAMPLE_CPU_PER_TASK, "CECELIA_RUN_PATH": str(folder / SAMPLE_COMMAND)}
+    chosen = {name: value for name, value in defaults.items() if not environ.get(name)}
+    return Samples(folder, not environ.get("HK_MINIMAX_URL"), chosen)
+
+
+def child_environ(
+    environ: Mapping[str, str], addresses: Addresses, data_dir: Path, overrides: Mapping[str, str]
+) -> dict[str, str]:
+    """The environment of both services: the caller's, what must agree between the two, and defaults for what is not set."""
+    defaults = {
+        "EXECUTOR_TARGETS": reachable(addresses.executor_grpc),
+        "EXECUTOR_DATA_DIR": str(data_dir / "executor"),
+        # `up` leaves nothing behind: its end is the end of the runs, at once.
+        "EXECUTOR_END_RUNS_ON_STOP": "true",
+        "EXECUTOR_DRAIN_MS": "0",
+        "GRPC_ENABLE_FORK_SUPPORT": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+    unset = {name: value for name, value in defaults.items() if not environ.get(name)}
+    fixed = {
+        "SCHEDULER_GRPC_ADDRESS": addresses.scheduler_grpc,
+        "SCHEDULER_HTTP_ADDRESS": addresses.scheduler_http,
+        "EXECUTOR_GRPC_ADDRESS": addresses.executor_grpc,
+        "EXECUTOR_HTTP_ADDRESS": addresses.executor_http,
+        "DISPATCH_DATA_DIR": str(data_dir),
+    }
+    return {**environ, **unset, **fixed, **overrides}
