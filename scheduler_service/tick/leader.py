@@ -95,9 +95,20 @@ class Leader:
 
     async def run_tick(self) -> list[Decision]:
         """One tick now. Raises NotLeader, StorageUnavailable."""
+        if not self.leading:
+            await self._soon_leading()
         if self._loop is None or not self.leading:
             raise NotLeader(self.leadership.address if self.leadership and self.leadership.holder != self._holder else "")
         return await self._loop.run_tick()
+
+    async def _soon_leading(self) -> None:
+        """Waits for a leadership that nobody else holds: right after the start it is a matter of one lease."""
+        until = self._clock.monotonic() + 2 * self._lease.total_seconds()
+        while not self.leading and self._clock.monotonic() < until:
+            row = self.leadership
+            if row is not None and row.holder not in (None, self._holder) and row.address != self._address:
+                return
+            await asyncio.sleep(0.05)
 
     # --- leading
 
