@@ -43,7 +43,7 @@ def event_line(event: pb.Event, outcome: str = "", took: str = "") -> str:
     fields = fields_of(event)
     if event.type in TASK_EVENTS:
         return _task_line(event, fields, outcome, took)
-    rest = ", ".join(f"{name} {_number(value)}" for name, value in fields.items() if value not in ("", None))
+    rest = ", ".join(f"{name} {_number(value)}" for name, value in sorted(fields.items()) if value not in ("", None))
     return f"{event.type:<12} {cut(clean(rest), TEXT_CHARS)}".rstrip()
 
 
@@ -64,6 +64,7 @@ def _task_line(event: pb.Event, fields: dict[str, Any], outcome: str, took: str)
 def decision_line(event: pb.DispatchEvent, title: str = "") -> str:
     """A decision that started nothing, as one line."""
     kind = "failed start" if event.attempt else "not started"
+    where = cut(clean(event.backend), WHO_CHARS)
     whom = cut(clean(title or event.backend or "all backends"), TITLE_CHARS)
-    detail = f": {event.detail}" if event.detail else ""
-    return f"{kind:<12} {cut(clean(event.backend), WHO_CHARS):<{WHO_CHARS}} {whom:<{TITLE_CHARS}}  {cut(clean(event.reason + detail), TEXT_CHARS)}"
+    why = cut(clean(f"{event.reason}: {event.detail}" if event.detail else event.reason), TEXT_CHARS)
+    return f"{kind:<12} {where:<{WHO_CHARS}} {whom:<{TITLE_CHARS}}  {why}"

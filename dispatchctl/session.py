@@ -104,7 +104,8 @@ def common_options(*, timeout: bool = True, root: bool = False) -> Callable[[F],
             click.option(
                 "--address",
                 type=ADDRESS,
-                envvar="DISPATCH_ADDRESS",
+                # Read once, at the root: a flag there wins over it too.
+                envvar="DISPATCH_ADDRESS" if root else None,
                 expose_value=False,
                 metavar="HOST:PORT",
                 callback=_setter("address"),

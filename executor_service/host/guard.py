@@ -349,6 +349,9 @@ def main() -> int:
     """Guards the run of the folder in argv."""
     directory = sys.argv[1]
     os.umask(0o077)
+    # Whatever the executor had open is none of ours: a port kept open here could not be bound again.
+    os.closerange(3, 65_536)
+    os.chdir("/")
     if os.getsid(0) != os.getpid():
         os.setsid()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -73,21 +72,23 @@ class ProcessIdentity:
 class SpawnedGuard:
     """A guard that we have started. It is ours to reap while we live, and goes on when we do not.
 
-    Not asyncio's subprocess: its transport kills the child when the loop ends. Started plainly, from the loop's thread, because a
-    real fork would run gRPC's fork handlers (reliability.md 6.10). Raises OSError when it cannot be started.
+    Not asyncio's subprocess: its transport kills the child when the loop ends. Spawned, not forked: a fork would run gRPC's
+    handlers (reliability.md 6.10). Raises OSError when it cannot be started.
     """
 
     def __init__(self, run_dir: Path, path: str) -> None:
         read, write = os.pipe2(os.O_CLOEXEC)
         try:
-            self._process = subprocess.Popen(
+            self._pid = os.posix_spawn(
+                sys.executable,
                 [sys.executable, "-I", "-S", guard.__file__, str(run_dir)],
-                stdin=subprocess.DEVNULL,
-                stdout=write,
-                stderr=subprocess.DEVNULL,
-                env={"PATH": path, "LANG": "C.UTF-8"},
-                cwd="/",
-                start_new_session=True,
+                {"PATH": path, "LANG": "C.UTF-8"},
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, write, 1),
+                    (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+                ],
+                setsid=True,
             )
         except OSError:
             os.close(read)
@@ -116,8 +117,14 @@ class SpawnedGuard:
         finally:
             loop.remove_reader(self._read)
             os.close(self._read)
-        while self._process.poll() is None:
+        while not self._reaped():
             await asyncio.sleep(0.002)
+
+    def _reaped(self) -> bool:
+        try:
+            return os.waitpid(self._pid, os.WNOHANG)[0] == self._pid
+        except ChildProcessError:
+            return True
 
 
 def own_pid_namespace() -> str:

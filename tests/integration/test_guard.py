@@ -1,0 +1,259 @@
+"""The guard of a local run, with commands that misbehave: real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from executor_service.backends.local_bridge import LocalBridge
+from executor_service.core.run import EndReport, RunOutcome, RunSpec, StartReport, StartVerdict
+from executor_service.errors import BackendError
+from executor_service.host.processes import processes_of_run
+
+DEADLINE_S = 30.0
+
+
+class Reports:
+    """Takes in start verdicts, and lets a test wait for the first."""
+
+    def __init__(self) -> None:
+        self.seen: list[StartReport] = []
+        self.first = asyncio.Event()
+
+    def started(self, report: StartReport) -> None:
+        self.seen.append(report)
+        self.first.set()
+
+
+class Bench:
+    """Runs scripts under a guard."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environ = {"PATH": os.environ["PATH"], "HOME": "/", "SECRET": "hunter2", "PASSED": "on"}
+        self.reports = Reports()
+        self.run_id = str(uuid4())
+        self.run_dir = folder / self.run_id
+
+    def spec(self, **changes: object) -> RunSpec:
+        values: dict[str, object] = {
+            "run_id": self.run_id,
+            "task_id": str(uuid4()),
+            "fence": 1,
+            "title": "A title",
+            "description": "A description",
+            "task_type": "dev",
+            "backend": "cecelia-run",
+            "payload": {},
+            "timeout": timedelta(seconds=60),
+            "lease_ttl": timedelta(0),
+        }
+        return RunSpec(**{**values, **changes})  # type: ignore[arg-type]  # fields of the spec
+
+    def bridge(self, script: str, interpreter: str = "/bin/sh") -> LocalBridge:
+        command = self.folder / "command"
+        command.write_text(f"#!{interpreter}\n{script}\n")
+        command.chmod(0o755)
+        return LocalBridge(str(command), ("PASSED",), self.environ, grace_s=0.3)
+
+    async def run(self, script: str, **changes: object) -> EndReport:
+        bridge, spec = self.bridge(script), self.spec(**changes)
+        self.prepare(bridge, spec)
+        async with asyncio.timeout(DEADLINE_S):
+            return await bridge.execute(spec, self.run_dir, _boot(), self.reports)
+
+    def prepare(self, bridge: LocalBridge, spec: RunSpec) -> None:
+        self.run_dir.mkdir(mode=0o700)
+        bridge.prepare(spec, self.run_dir)
+
+    def assert_nothing_left(self) -> None:
+        assert list(processes_of_run(self.run_id)) == []
+
+
+def _boot() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+async def _until(look: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not look():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+async def test_a_command_gets_its_prompt_and_an_environment_of_its_own(bench: Bench) -> None:
+    script = 'echo "$1 $2"; cat "$3"; echo; env; pwd; cat <&0; echo end'
+    payload = {"repo_path": "/src", "skill_env": {"A-B": "c d"}}
+    end = await bench.run(
+        script, payload=payload, model="m", provider="p", permission_mode="plan", title="Über", description="x\ny"
+    )
+    assert end.outcome is RunOutcome.COMPLETED
+    assert "Über\n\nx\ny" in end.result
+    seen = dict(line.split("=", 1) for line in end.result.splitlines() if "=" in line)
+    assert "SECRET" not in seen
+    assert "HK_MINIMAX_URL" not in seen
+    assert (seen["PASSED"], seen["CECELIA_RUN_ID"], seen["CECELIA_WORK_DIR"]) == ("on", bench.run_id, "/src")
+    assert (seen["CECELIA_SKILLENV_AB"], seen["CECELIA_PERMISSION_MODE"], seen["CECELIA_MODEL"]) == ("c d", "plan", "m")
+    assert str(bench.run_dir / "work") in end.result
+    assert next(report.verdict for report in bench.reports.seen) is StartVerdict.SUCCESS
+    assert bench.run_dir.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("script", "exit_code", "number", "error"),
+    [
+        ("echo oops >&2; exit 3", 3, None, "exit status 3: oops"),
+        ("kill -9 $$", None, 9, "signal SIGKILL"),
+    ],
+)
+async def test_a_failure_says_its_exit_status_or_signal(
+    bench: Bench, script: str, exit_code: int | None, number: int | None, error: str
+) -> None:
+    end = await bench.run(script)
+    assert (end.outcome, end.exit_code, end.signal, end.error) == (RunOutcome.FAILED, exit_code, number, error)
+
+
+async def test_only_the_last_64_kib_of_any_bytes_are_the_result(bench: Bench) -> None:
+    end = await bench.run("head -c 300000 /dev/urandom; printf '\\000\\377'; printf 'the end'")
+    assert end.result.endswith("\ufffd\ufffdthe end")
+    assert "\x00" not in end.result
+    assert len((bench.run_dir / "result").read_bytes()) == 64 * 1024
+    assert (bench.run_dir / "output.log").stat().st_size == 300_009
+
+
+async def test_a_command_that_is_there_and_cannot_be_started_is_the_backends_failure(bench: Bench) -> None:
+    bridge, spec = bench.bridge("echo", interpreter="/no/such/interpreter"), bench.spec()
+    assert bridge.check_configuration() == ""
+    bench.prepare(bridge, spec)
+    end = await bridge.execute(spec, bench.run_dir, _boot(), bench.reports)
+    assert end.outcome is RunOutcome.NOT_STARTED
+    assert [(r.verdict, r.reason) for r in bench.reports.seen] == [(StartVerdict.FAILURE, "executor_failed")]
+
+
+def test_a_missing_command_is_a_matter_of_configuration(bench: Bench) -> None:
+    bridge = LocalBridge(str(bench.folder / "missing"), (), bench.environ)
+    assert "CECELIA_RUN_PATH" in bridge.check_configuration()
+    bench.run_dir.mkdir()
+    with pytest.raises(BackendError):
+        bridge.prepare(bench.spec(), bench.run_dir)
+
+
+async def test_the_time_out_ends_a_command_that_ignores_term(bench: Bench) -> None:
+    end = await bench.run("trap '' TERM; while :; do sleep 0.05; done", timeout=timedelta(seconds=0.3))
+    assert end.outcome is RunOutcome.TIMED_OUT
+    bench.assert_nothing_left()
+
+
+async def test_a_lease_that_is_not_renewed_ends_the_run(bench: Bench) -> None:
+    end = await bench.run("sleep 600", lease_ttl=timedelta(seconds=1))
+    assert (end.outcome, end.error) == (RunOutcome.LOST, "its lease ran out")
+    bench.assert_nothing_left()
+
+
+async def test_a_renewed_lease_goes_on(bench: Bench) -> None:
+    bridge, spec = bench.bridge("sleep 1.5; echo done"), bench.spec(lease_ttl=timedelta(seconds=1))
+    bench.prepare(bridge, spec)
+    work = asyncio.ensure_future(bridge.execute(spec, bench.run_dir, _boot(), bench.reports))
+    while not work.done():
+        bridge.renew(spec, bench.run_dir, _boot())
+        await asyncio.wait([work], timeout=0.2)
+    assert work.result().outcome is RunOutcome.COMPLETED
+
+
+HOSTILE = {
+    "ignores TERM": "trap '' TERM; while :; do sleep 0.05; done",
+    "leads a session of its own": "setsid sleep 600 & wait",
+    "forks twice and leaves": "( setsid sh -c 'sleep 600 & sleep 600' & ) ; sleep 600",
+    "holds the pipe": "sleep 600 & sleep 600 & sleep 600",
+    "stops itself": "kill -STOP $$",
+}
+
+
+@pytest.mark.parametrize("script", HOSTILE.values(), ids=HOSTILE.keys())
+async def test_cancelling_ends_everything_below(bench: Bench, script: str) -> None:
+    bridge, spec = bench.bridge(script), bench.spec()
+    bench.prepare(bridge, spec)
+    work = asyncio.ensure_future(bridge.execute(spec, bench.run_dir, _boot(), bench.reports))
+    async with asyncio.timeout(DEADLINE_S):
+        await bench.reports.first.wait()
+        await bridge.cancel(spec, bench.run_dir, "enough")
+        end = await work
+    assert (end.outcome, end.error) == (RunOutcome.CANCELLED, "enough")
+    bench.assert_nothing_left()
+
+
+async def test_what_a_finished_command_left_behind_is_ended_too(bench: Bench) -> None:
+    end = await bench.run("( setsid sleep 600 & ) ; echo fine")
+    assert (end.outcome, end.result) == (RunOutcome.COMPLETED, "fine\n")
+    bench.assert_nothing_left()
+
+
+async def test_a_killed_guard_loses_the_run_and_leaves_nothing(bench: Bench) -> None:
+    bridge, spec = bench.bridge("( setsid sleep 600 & ) ; sleep 600"), bench.spec()
+    bench.prepare(bridge, spec)
+    work = asyncio.ensure_future(bridge.execute(spec, bench.run_dir, _boot(), bench.reports))
+    async with asyncio.timeout(DEADLINE_S):
+        await bench.reports.first.wait()
+        os.kill(json.loads((bench.run_dir / "claim").read_text())["pid"], signal.SIGKILL)
+        end = await work
+    assert end.outcome is RunOutcome.LOST
+    bench.assert_nothing_left()
+
+
+async def test_a_guard_is_found_again_by_another_executor(bench: Bench) -> None:
+    bridge, spec = bench.bridge("sleep 0.5; echo found"), bench.spec()
+    bench.prepare(bridge, spec)
+    work = asyncio.ensure_future(bridge.execute(spec, bench.run_dir, _boot(), bench.reports))
+    await bench.reports.first.wait()
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+    again = Reports()
+    async with asyncio.timeout(DEADLINE_S):
+        end = await bridge.reattach(spec, bench.run_dir, again)
+    assert (end.outcome, end.result) == (RunOutcome.COMPLETED, "found\n")
+    assert again.seen[0].verdict is StartVerdict.SUCCESS
+
+
+async def test_a_run_that_was_never_begun_is_given_up_and_can_never_begin(bench: Bench) -> None:
+    bridge, spec = bench.bridge("echo should not run > ../ran"), bench.spec()
+    bench.prepare(bridge, spec)
+    assert (await bridge.reattach(spec, bench.run_dir, bench.reports)).outcome is RunOutcome.LOST
+    end = await bridge.execute(spec, bench.run_dir, _boot(), bench.reports)
+    assert end.outcome is RunOutcome.LOST
+    assert not (bench.run_dir / "ran").exists()
+    assert bench.reports.seen == []
+
+
+async def test_the_outcome_file_says_quota_and_until_when(bench: Bench) -> None:
+    said = {"class": "rate_limit", "retry_time": "2026-03-01T14:00:00+00:00", "error": "quota until 14:00"}
+    end = await bench.run(f"echo '{json.dumps(said)}' > \"$CECELIA_OUTCOME_FILE\"; exit 1")
+    assert (end.error_class, end.error) == ("rate_limit", "exit status 1: quota until 14:00")
+    assert end.retry_time is not None
+    assert end.retry_time.hour == 14
+
+
+@pytest.mark.parametrize("text", ["not json", '{"class": "nonsense"}', "[1]", '{"class": "task", "retry_time": "soon"}'])
+async def test_an_outcome_file_that_is_not_as_agreed_does_no_harm(bench: Bench, text: str) -> None:
+    end = await bench.run(f"printf '%s' '{text}' > \"$CECELIA_OUTCOME_FILE\"; exit 1")
+    assert (end.outcome, end.retry_time) == (RunOutcome.FAILED, None)
+
+
+async def test_no_zombie_is_left(bench: Bench) -> None:
+    await bench.run("true")
+    guard = json.loads((bench.run_dir / "claim").read_text())["pid"]
+    await _until(lambda: not os.path.exists(f"/proc/{guard}"))

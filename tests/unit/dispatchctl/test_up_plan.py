@@ -1,0 +1,61 @@
+"""What `up` settles before it starts anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dispatchctl.failures import ExitStatus, Failure
+from dispatchctl.up_plan import Addresses, child_environ, load_up_settings, plan_samples, prepare_logs, reachable
+
+EXAMPLES = Path(__file__).parents[3] / "deploy" / "examples"
+ADDRESSES = Addresses("0.0.0.0:1", "127.0.0.1:2", "[::]:3", "127.0.0.1:4")
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [("127.0.0.1:1", "127.0.0.1:1"), ("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("[fe80::1]:1", "[fe80::1]:1")],
+)
+def test_a_wildcard_is_reached_over_loopback(address: str, client: str) -> None:
+    assert reachable(address) == client
+
+
+def test_every_wrong_address_is_named() -> None:
+    with pytest.raises(Failure) as caught:
+        load_up_settings({"SCHEDULER_GRPC_ADDRESS": "x", "EXECUTOR_HTTP_ADDRESS": "host:99999"})
+    assert "SCHEDULER_GRPC_ADDRESS" in caught.value.why
+    assert "EXECUTOR_HTTP_ADDRESS" in caught.value.why
+    assert caught.value.status is ExitStatus.USAGE
+
+
+def test_the_services_are_told_what_must_agree_and_the_user_keeps_the_rest(tmp_path: Path) -> None:
+    environ = {"EXECUTOR_DRAIN_MS": "500", "SCHEDULER_GRPC_ADDRESS": "0.0.0.0:0", "HOME": "/h"}
+    told = child_environ(environ, ADDRESSES, tmp_path, {"CPU_PER_TASK": "0.1"})
+    assert told["EXECUTOR_TARGETS"] == "[::1]:3"
+    assert told["SCHEDULER_GRPC_ADDRESS"] == "0.0.0.0:1"
+    assert told["DISPATCH_DATA_DIR"] == str(tmp_path)
+    assert (told["EXECUTOR_DRAIN_MS"], told["EXECUTOR_END_RUNS_ON_STOP"]) == ("500", "true")
+    assert (told["HOME"], told["CPU_PER_TASK"]) == ("/h", "0.1")
+
+
+def test_samples_leave_alone_what_the_user_has_set() -> None:
+    assert dict(plan_samples(EXAMPLES, {}).settings) == {
+        "CPU_PER_TASK": "0.1",
+        "CECELIA_RUN_PATH": str(EXAMPLES / "cecelia-run"),
+    }
+    assert plan_samples(EXAMPLES, {}).own_server
+    own = plan_samples(EXAMPLES, {"CPU_PER_TASK": "2", "CECELIA_RUN_PATH": "/bin/x", "HK_MINIMAX_URL": "http://127.0.0.1:1"})
+    assert not own.settings
+    assert not own.own_server
+
+
+def test_a_folder_without_samples_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="no samples"):
+        plan_samples(tmp_path, {})
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Failure, match="cannot be written"):
+        prepare_logs(tmp_path / "file" / "data")
