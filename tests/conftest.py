@@ -1,5 +1,11 @@
 """What every test may ask for. Fixtures live beside their subject and are named here."""
 
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
 from tests.postgres import (
     database_template,
     database_url,
@@ -7,5 +13,12 @@ from tests.postgres import (
     empty_database_url,
     postgres_server,
 )
+
+# No test may reach the real MiniMax service: whoever forgets to set the address gets one that refuses.
+os.environ["HK_MINIMAX_URL"] = "http://127.0.0.1:9"
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+settings.register_profile("suite", derandomize=True, print_blob=True, database=None, deadline=None)
+settings.load_profile("suite")
 
 __all__ = ["database_template", "database_url", "embedded_postgres", "empty_database_url", "postgres_server"]

