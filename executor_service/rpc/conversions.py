@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import UUID
+from collections.abc import Sequence
+from datetime import timedelta
 
 from cecelia.executor.v1 import executor_service_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.struct_pb2 import Struct, Value
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from executor_service.core.admission import CPU_THRESHOLD_PCT, SWAP_MAX_PCT, ResourceReport, half_up
 from executor_service.core.run import RunOutcome, RunRecord, RunSpec, RunState, StartVerdict
-from service_runtime.errors import FieldViolation, InvalidArgument
+from service_runtime.field_checks import FieldChecker
+from service_runtime.proto_values import object_of, span_of, struct, timestamp
 
 TITLE_MAX_CHARS = 500
 DESCRIPTION_MAX_BYTES = 256 * 1024
@@ -24,7 +21,6 @@ BATCH_MAX_BYTES = 2 * 1024 * 1024
 TIMEOUT_DEFAULT = timedelta(hours=1)
 TIMEOUT_MAX = timedelta(days=7)
 LEASE_MAX = timedelta(days=7)
-VIOLATIONS_MAX = 20
 
 _STATES = {
     RunState.ACCEPTED: pb.RUN_STATE_ACCEPTED,
@@ -48,58 +44,27 @@ _OUTCOMES = {
 }
 
 
-class Checker:
-    """Collects what is wrong with one request. `done` raises InvalidArgument with all of it."""
+class Checker(FieldChecker):
+    """Checks requests against the contract's bounds."""
 
-    def __init__(self) -> None:
-        self._violations: list[FieldViolation] = []
-
-    def wrong(self, field: str, description: str) -> None:
-        """Notes one violation."""
-        if len(self._violations) < VIOLATIONS_MAX:
-            self._violations.append(FieldViolation(field, description))
-
-    def done(self) -> None:
-        """Raises InvalidArgument if anything was wrong."""
-        if self._violations:
-            first = self._violations[0]
-            raise InvalidArgument(
-                f"{first.field} {first.description}", reason="INVALID_ARGUMENT", violations=tuple(self._violations)
-            )
-
-    def uuid(self, field: str, text: str) -> str:
-        """A UUID in its usual form."""
-        try:
-            if str(UUID(text)) == text.lower():
-                return text.lower()
-        except ValueError:
-            pass
-        self.wrong(field, f"is {text[:40]!r}; must be a UUID such as 123e4567-e89b-12d3-a456-426614174000")
-        return text
+    def run_id(self, field: str, text: str) -> str:
+        """A UUID, as text in its usual form."""
+        value = self.uuid(field, text)
+        return str(value) if value is not None else text
 
     def uuids(self, field: str, texts: Sequence[str], most: int) -> list[str]:
         """A list of UUIDs within its bound."""
         if len(texts) > most:
             self.wrong(field, f"has {len(texts)} entries; at most {most} are allowed")
             return []
-        return [self.uuid(f"{field}[{i}]", text) for i, text in enumerate(texts)]
-
-    def text(self, field: str, text: str, most: int, *, required: bool = False) -> str:
-        """Text within its bound, without NUL."""
-        if "\x00" in text:
-            self.wrong(field, "contains a NUL character; must be text without NUL")
-        elif len(text) > most:
-            self.wrong(field, f"has {len(text)} characters; at most {most} are allowed")
-        elif required and not text:
-            self.wrong(field, "is empty; must be given")
-        return text
+        return [self.run_id(f"{field}[{i}]", text) for i, text in enumerate(texts)]
 
     def span(self, field: str, message: Duration, most: timedelta) -> timedelta:
         """A time span within its bound."""
-        if message.seconds < 0 or message.nanos < 0 or message.seconds > most.total_seconds() or message.nanos >= 10**9:
+        span = self.converted(field, lambda: span_of(message))
+        if span is not None and span > most:
             self.wrong(field, f"is {message.seconds} s; must be 0 to {int(most.total_seconds())} s")
-            return timedelta(0)
-        return timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
+        return span or timedelta(0)
 
     def spec(self, run: pb.RunRequest, prefix: str, cluster_id: str) -> RunSpec:
         """One run as asked for."""
@@ -113,14 +78,14 @@ class Checker:
         if run.fence < 0:
             self.wrong(f"{prefix}.fence", f"is {run.fence}; must be 0 or more")
         return RunSpec(
-            run_id=self.uuid(f"{prefix}.run_id", run.run_id),
-            task_id=self.uuid(f"{prefix}.task_id", run.task_id),
+            run_id=self.run_id(f"{prefix}.run_id", run.run_id),
+            task_id=self.run_id(f"{prefix}.task_id", run.task_id),
             fence=run.fence,
             title=self.text(f"{prefix}.title", run.title, TITLE_MAX_CHARS, required=True),
             description=run.description,
             task_type=self.text(f"{prefix}.task_type", run.task_type, NAME_MAX_CHARS),
             backend=self.text(f"{prefix}.backend", run.backend, NAME_MAX_CHARS, required=True),
-            payload=payload_of(run.payload),
+            payload=object_of(run.payload),
             timeout=timeout,
             lease_ttl=self.span(f"{prefix}.lease_ttl", run.lease_ttl, LEASE_MAX),
             skill=self.text(f"{prefix}.skill", run.skill, NAME_MAX_CHARS),
@@ -129,29 +94,6 @@ class Checker:
             provider=self.text(f"{prefix}.provider", run.provider, NAME_MAX_CHARS),
             cluster_id=cluster_id,
         )
-
-
-def timestamp(moment: datetime | None) -> Timestamp | None:
-    """A Timestamp, None for None."""
-    if moment is None:
-        return None
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    seconds = since // timedelta(seconds=1)
-    return Timestamp(seconds=seconds, nanos=(since - timedelta(seconds=seconds)).microseconds * 1000)
-
-
-def payload_of(message: Struct) -> dict[str, Any]:
-    """The JSON object of a Struct."""
-    return {key: _value(value) for key, value in message.fields.items()}
-
-
-def _value(value: Value) -> Any:
-    kind = value.WhichOneof("kind")
-    if kind == "struct_value":
-        return payload_of(value.struct_value)
-    if kind == "list_value":
-        return [_value(item) for item in value.list_value.values]
-    return None if kind in (None, "null_value") else getattr(value, kind)
 
 
 def resources_message(report: ResourceReport, running: int) -> pb.CheckResourcesResponse:
@@ -220,16 +162,5 @@ def run_message(record: RunRecord, *, brief: bool = False) -> pb.Run:
                 retry_time=timestamp(end.retry_time),
             )
         )
-        _fill(message.usage, end.usage)
+        message.usage.CopyFrom(struct(end.usage))
     return message
-
-
-def _fill(target: Struct, usage: Mapping[str, Any]) -> None:
-    """Usage figures: numbers and texts, one level deep."""
-    for key, value in usage.items():
-        if isinstance(value, bool):
-            target.fields[key].bool_value = value
-        elif isinstance(value, int | float):
-            target.fields[key].number_value = float(value)
-        elif isinstance(value, str):
-            target.fields[key].string_value = value

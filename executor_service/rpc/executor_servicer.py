@@ -125,7 +125,7 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
         check = Checker()
-        run_id = check.uuid("run_id", request.run_id)
+        run_id = check.run_id("run_id", request.run_id)
         check.done()
         record = self._executor.record(run_id)
         if record is not None:
@@ -140,7 +140,7 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
 
     async def CancelRun(self, request: pb.CancelRunRequest, context: Context) -> pb.CancelRunResponse:
         check = Checker()
-        run_id = check.uuid("run_id", request.run_id)
+        run_id = check.run_id("run_id", request.run_id)
         reason = check.text("reason", request.reason, REASON_MAX_CHARS)
         cluster_id = check.text("cluster_id", request.cluster_id, CLUSTER_ID_MAX_CHARS)
         check.done()

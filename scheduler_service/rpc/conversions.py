@@ -15,11 +15,11 @@ from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.run import ExecutorReport
 from scheduler_service.core.slot_budget import Pools
 from scheduler_service.core.task import Priority, Task, TaskStatus, waiting_hold
-from scheduler_service.rpc.times import duration, struct, timestamp
 from scheduler_service.transactions.gathering import Facts
 from scheduler_service.transactions.ports import BillingPause, DispatchEvent, Event
 from scheduler_service.transactions.reading import DispatchStats, Explanation, SlotsView
 from scheduler_service.transactions.ticking import Decision
+from service_runtime.proto_values import duration, struct, timestamp
 
 PRIORITIES: Mapping[Priority, pb.Priority.ValueType] = {
     Priority.P0: pb.PRIORITY_P0,

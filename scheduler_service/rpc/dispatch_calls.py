@@ -18,10 +18,10 @@ from scheduler_service.rpc.conversions import (
     slots_message,
     stats_message,
 )
-from scheduler_service.rpc.times import timestamp
 from scheduler_service.rpc.validation import Checker, page_token
 from scheduler_service.transactions.ports import EventFilter, ExecutorRow, Transaction
 from scheduler_service.transactions.reading import StatusView, explain, read_slots, read_stats, read_status
+from service_runtime.proto_values import timestamp
 
 REASON_CODE_MAX_CHARS = 64
 

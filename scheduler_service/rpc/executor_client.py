@@ -32,7 +32,7 @@ from scheduler_service.core.run import (
 )
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.errors import ExecutorUnreachable
-from scheduler_service.rpc.times import duration, moment_of, payload_of, struct
+from service_runtime.proto_values import duration, moment_of, object_of, struct
 
 DISPATCH_DEADLINE_S = 3.0
 CALL_DEADLINE_S = 5.0
@@ -240,7 +240,7 @@ def _run_report(run: pb.Run) -> RunReport | None:
         error=run.error.replace("\x00", "\ufffd"),
         error_class=run.error_class,
         retry_time=moment_of(run.retry_time) if run.HasField("retry_time") else None,
-        usage=payload_of(run.usage),
+        usage=object_of(run.usage),
     )
 
 

@@ -7,13 +7,13 @@ from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 from scheduler_service.core.breaker import Breaker
 from scheduler_service.rpc.calls import Calls, Context, callers_words
 from scheduler_service.rpc.conversions import breaker_message, pause_message
-from scheduler_service.rpc.times import timestamp
 from scheduler_service.rpc.validation import KEY_MAX_CHARS, SLOTS_MAX, SOURCE_MAX_CHARS, Checker
 from scheduler_service.transactions import overrides
 from scheduler_service.transactions.overrides import Caller
 from scheduler_service.transactions.ports import Transaction
 from scheduler_service.transactions.reading import read_slots
 from service_runtime.errors import NotFound
+from service_runtime.proto_values import timestamp
 
 DEFAULT_SOURCE = "operator"
 

@@ -67,7 +67,7 @@ class TaskCalls(Calls):
         size = check.page_size(request.page_size)
         statuses = check.statuses(request.statuses)
         priorities = check.priorities(request.priorities)
-        chosen = TaskFilter(statuses, check.texts("task_types", request.task_types), priorities)
+        chosen = TaskFilter(statuses, check.names("task_types", request.task_types), priorities)
         scope = repr(("tasks", sorted(statuses), sorted(chosen.task_types), sorted(priorities)))
         before = check.page_key(request.page_token, scope)
         check.done()
@@ -151,7 +151,7 @@ class TaskCalls(Calls):
 
     async def WatchEvents(self, request: pb.WatchEventsRequest, context: Context) -> AsyncIterator[pb.WatchEventsResponse]:
         check = Checker()
-        types = check.texts("types", request.types)
+        types = check.names("types", request.types)
         check.done()
         after = request.after_event_id
         async with self._stream_slot():

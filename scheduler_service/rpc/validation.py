@@ -5,19 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
-from uuid import UUID
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from scheduler_service.core import limits
-from scheduler_service.core.limits import TaskSpec, batch_violations, shown, text_problem, violations_of
+from scheduler_service.core.limits import TaskSpec, batch_violations, violations_of
 from scheduler_service.core.task import EDITABLE_FIELDS, Priority, TaskChanges, TaskStatus
 from scheduler_service.rpc.conversions import PRIORITIES, STATUSES
-from scheduler_service.rpc.times import moment_of, payload_of, span_of
-from service_runtime.errors import FieldViolation, InvalidArgument
+from service_runtime.field_checks import FieldChecker, shown
+from service_runtime.proto_values import moment_of, object_of, span_of
 
 T = TypeVar("T")
 
@@ -31,46 +30,8 @@ TRIP_MAX = timedelta(days=366)
 SLOTS_MAX = 1_000_000
 
 
-class Checker:
-    """Collects what is wrong with one request. `done` raises InvalidArgument with all of it."""
-
-    def __init__(self) -> None:
-        self._violations: list[FieldViolation] = []
-
-    def wrong(self, field: str, description: str) -> None:
-        """Notes one violation."""
-        self._violations.append(FieldViolation(field, description))
-
-    def done(self) -> None:
-        """Raises InvalidArgument if anything was wrong."""
-        if self._violations:
-            shown_ones = tuple(self._violations[: limits.VIOLATIONS_MAX])
-            first = shown_ones[0]
-            raise InvalidArgument(f"{first.field} {first.description}", reason="INVALID_ARGUMENT", violations=shown_ones)
-
-    def uuid(self, field: str, text: str, *, required: bool = True) -> UUID | None:
-        """A UUID in its usual form; '' is None where it is not required."""
-        if not text and not required:
-            return None
-        try:
-            value = UUID(text)
-        except ValueError:
-            value = None
-        if value is None or str(value) != text.lower():
-            self.wrong(field, f"is {shown(text)}; must be a UUID such as 123e4567-e89b-12d3-a456-426614174000")
-            return None
-        return value
-
-    def text(self, field: str, text: str, most: int, *, required: bool = False) -> str:
-        """Text within its bound, without NUL."""
-        problem = text_problem(text)
-        if problem:
-            self.wrong(field, problem)
-        elif len(text) > most:
-            self.wrong(field, f"has {len(text)} characters; at most {most} are allowed")
-        elif required and not text:
-            self.wrong(field, "is empty; must be given")
-        return text
+class Checker(FieldChecker):
+    """Checks requests against the contract's bounds."""
 
     def request_id(self, text: str) -> str:
         """A request_id."""
@@ -79,14 +40,6 @@ class Checker:
     def reason(self, text: str) -> str:
         """A reason."""
         return self.text("reason", text, limits.REASON_MAX_CHARS)
-
-    def converted(self, field: str, convert: Callable[[], T]) -> T | None:
-        """The value of a conversion that raises ValueError with what is wrong."""
-        try:
-            return convert()
-        except ValueError as error:
-            self.wrong(field, str(error))
-            return None
 
     def page_size(self, size: int) -> int:
         """A page's size; 0 is the default."""
@@ -111,7 +64,7 @@ class Checker:
 
     def spec(self, message: pb.TaskSpec, prefix: str) -> TaskSpec | None:
         """A task as submitted."""
-        before = len(self._violations)
+        before = self.wrong_so_far
         task_id = self.uuid(f"{prefix}.task_id", message.task_id, required=False)
         depends_on = [self.uuid(f"{prefix}.depends_on[{i}]", text) for i, text in enumerate(message.depends_on[:101])]
         priority = _PRIORITIES.get(message.priority)
@@ -122,7 +75,7 @@ class Checker:
             not_before = self.converted(f"{prefix}.not_before_time", lambda: moment_of(message.not_before_time))
         if message.HasField("timeout"):
             timeout = self.converted(f"{prefix}.timeout", lambda: span_of(message.timeout))
-        if len(self._violations) > before or priority is None:
+        if self.wrong_so_far > before or priority is None:
             return None
         spec = TaskSpec(
             title=message.title,
@@ -131,7 +84,7 @@ class Checker:
             task_type=message.task_type or limits.TASK_TYPE_DEFAULT,
             priority=priority,
             skill=message.skill,
-            payload=payload_of(message.payload),
+            payload=object_of(message.payload),
             depends_on=tuple(other for other in depends_on if other is not None),
             max_tries=message.max_tries or limits.MAX_TRIES_DEFAULT,
             not_before_time=not_before,
@@ -192,11 +145,9 @@ class Checker:
             self.wrong(field, f"has {len(numbers)} values; at most {FILTERS_MAX} are allowed")
         return [by_number[number] for number in numbers if number in by_number]
 
-    def texts(self, field: str, values: Sequence[str]) -> list[str]:
+    def names(self, field: str, values: Sequence[str]) -> list[str]:
         """A filter by words."""
-        if len(values) > FILTERS_MAX:
-            self.wrong(field, f"has {len(values)} values; at most {FILTERS_MAX} are allowed")
-        return [self.text(f"{field}[{i}]", value, limits.NAME_MAX_CHARS) for i, value in enumerate(values[:FILTERS_MAX])]
+        return self.texts(field, values, FILTERS_MAX, limits.NAME_MAX_CHARS)
 
     # --- overrides
 

@@ -24,7 +24,7 @@ from scheduler_service.errors import NotLeader
 from scheduler_service.transactions.consequences import conclude
 from scheduler_service.transactions.gathering import Facts, backend_report, gather, lease_until_give_up
 from scheduler_service.transactions.overrides import end_billing_pauses, end_drains
-from scheduler_service.transactions.ports import BackendState, DispatchEvent, Lock, Transaction
+from scheduler_service.transactions.ports import BackendState, DispatchEvent, Event, Lock, Transaction
 
 CANDIDATES_PER_SLOT = 6  # the first and up to five further ones
 RAMP_REASONS = frozenset({Reason.DRAINING, Reason.BILLING_PAUSE, Reason.LOW_SUCCESS_RATE, Reason.CIRCUIT_BREAKER_OPEN})
@@ -46,11 +46,15 @@ class TickKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TickMemory:
-    """What a leader remembers from tick to tick. `holds`: the gates that held, `recorded`: those that concerned a queued task."""
+    """What a leader remembers from tick to tick. `holds`: the gates that held, `recorded`: those that concerned a queued task.
+
+    `low_rate`: backends whose success rate holds, or would hold if the guard did not only observe.
+    """
 
     holds: frozenset[Hold] = frozenset()
     recorded: frozenset[Hold] = frozenset()
     ramps: Mapping[str, Ramp] = field(default_factory=dict)
+    low_rate: frozenset[str] = frozenset()
     new_leader: bool = False
 
 
@@ -119,9 +123,10 @@ async def take_tick(tx: Transaction, request: TickRequest) -> TickResult:
     for backend in sorted(queued):
         await tick.look_over_without_executor(backend, verdicts)
     recorded = tick.record_holds(verdicts)
+    low_rate = tick.tell_low_rates(verdicts)
     await tick.save()
     holds = frozenset((v.reason, v.backend) for v in verdicts if v.holds and v.reason is not None)
-    memory = TickMemory(holds, recorded, tick.ramps)
+    memory = TickMemory(holds, recorded, tick.ramps, low_rate)
     return TickResult(tx.now, tuple(tick.orders), tuple(tick.decisions), tuple(verdicts), memory, tick.more)
 
 
@@ -310,6 +315,15 @@ class _Tick:
             if backend not in self._started and (reason, backend) not in repeated:
                 self._decide(reason, detail, backend)
         return frozenset(details)
+
+    def tell_low_rates(self, verdicts: Sequence[Verdict]) -> frozenset[str]:
+        """Emits an event for each backend whose success rate has begun to hold, or would hold."""
+        low = {v.backend: v for v in verdicts if v.name == Reason.LOW_SUCCESS_RATE.value and (v.holds or v.would_hold)}
+        for backend, verdict in low.items():
+            if backend not in self._request.memory.low_rate:
+                payload = {"backend": backend, "rate": verdict.value, "threshold": verdict.limit, "enforced": verdict.holds}
+                self._tx.emit(Event("dispatch_low_success_rate", self._tx.now, "scheduler", payload))
+        return frozenset(low)
 
     async def save(self) -> None:
         """Writes what was taken, in lock order."""

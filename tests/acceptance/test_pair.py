@@ -14,8 +14,12 @@ import psycopg
 import pytest
 from cecelia.executor.v1 import executor_service_pb2 as executor_pb
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+from google.protobuf import json_format
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from tests.acceptance.programs import Pair, eventually, guards_of
+from tests.acceptance.programs import DESCRIPTION, Pair, eventually, guards_of
 
 
 async def test_a_task_goes_through(pair: Pair) -> None:
@@ -237,3 +241,59 @@ def _read(path: str) -> bytes:
     with contextlib.suppress(OSError):
         return Path(path).read_bytes()
     return b""
+
+
+async def test_a_second_scheduler_answers_and_takes_over(pair: Pair, tmp_path: Path, database_url: str) -> None:
+    (tmp_path / "second").mkdir()
+    second = Pair(tmp_path / "second", database_url, EXECUTOR_TARGETS=f"127.0.0.1:{pair.executor.port}")
+    await second.scheduler.start()
+    try:
+        async with pair.calls() as leader, second.calls() as follower:
+            ids = await pair.submit()
+            await pair.until_ended(ids)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await follower.RunTick(pb.RunTickRequest(), timeout=10)
+            assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+            assert "the leader is 127.0.0.1:" in (caught.value.details() or "")
+            answers = [await stub.GetDispatchStats(pb.GetDispatchStatsRequest(), timeout=10) for stub in (leader, follower)]
+            assert answers[0] == answers[1]
+            slots = [await stub.GetSlots(pb.GetSlotsRequest(), timeout=10) for stub in (leader, follower)]
+            assert slots[0].task_pool.budget > 0
+            assert [e.executor_id for e in slots[1].executors] == ["host-a"], "a follower knows executors from the leader"
+            through_follower = await follower.SubmitTask(
+                pb.SubmitTaskRequest(task=pb.TaskSpec(title="Sent to a follower", description=DESCRIPTION)), timeout=10
+            )
+            await pair.until_ended([through_follower.task.id])
+            await pair.scheduler.kill()
+            (task,) = await second.until_ended(await second.submit())
+            assert task.status == pb.TASK_STATUS_COMPLETED
+            status = await follower.GetStatus(pb.GetStatusRequest(), timeout=10)
+            assert (status.leader, status.term) == (True, 2)
+    finally:
+        await second.stop()
+
+
+async def test_a_caller_that_knows_only_reflection_can_do_everything(pair: Pair) -> None:
+    """As grpcurl does: descriptors from the server, JSON to messages, no generated code."""
+
+    def call(service: str, method: str, body: dict[str, object]) -> dict[str, object]:
+        with grpc.insecure_channel(f"127.0.0.1:{pair.scheduler.port}") as channel:
+            found = ProtoReflectionDescriptorDatabase(channel)
+            assert service in set(found.get_services())
+            descriptor = DescriptorPool(found).FindServiceByName(service).FindMethodByName(method)
+            request = json_format.ParseDict(body, GetMessageClass(descriptor.input_type)())
+            answer = GetMessageClass(descriptor.output_type)
+            unary = channel.unary_unary(f"/{service}/{method}", lambda m: m.SerializeToString(), answer.FromString)
+            return dict(json_format.MessageToDict(unary(request, timeout=10), preserving_proto_field_name=True))
+
+    service = "cecelia.scheduler.v1.SchedulerService"
+    stored = await asyncio.to_thread(
+        call, service, "SubmitTask", {"task": {"title": "Count the words", "description": DESCRIPTION}}
+    )
+    task = stored["task"]
+    assert isinstance(task, dict)
+    await pair.until_ended([str(task["id"])])
+    reset = await asyncio.to_thread(call, service, "ResetBreaker", {"key": "cecelia-run", "reason": "by hand"})
+    after = reset["after"]
+    assert isinstance(after, dict)
+    assert after["state"] == "BREAKER_STATE_CLOSED"

@@ -301,6 +301,7 @@ async def test_a_low_success_rate_lets_one_task_an_interval_through_and_never_fe
         assert (await cluster.tick()).orders == ()
     assert (await cluster.run(lambda tx: read_stats(tx, cluster.rules))).attempts == before
     assert (await cluster.decisions())[-5:] == [(False, "low_success_rate", "cecelia-run")] * 5
+    assert (await cluster.events()).count("dispatch_low_success_rate") == 1
     cluster.clock.advance(seconds=60)
     assert len((await cluster.tick()).orders) == 1
     cluster.rules = replace(cluster.rules, checks=replace(cluster.rules.checks, rate_guard=GuardMode.OBSERVE))

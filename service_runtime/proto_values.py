@@ -1,4 +1,4 @@
-"""Protobuf times and payloads to Python's and back. What does not fit raises ValueError with a text for the caller."""
+"""Protobuf times and JSON objects to Python's and back. What does not fit raises ValueError with a text for the caller."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.struct_pb2 import NULL_VALUE, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LATEST = datetime(9999, 12, 31, tzinfo=UTC)
+_LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+_SECOND = timedelta(seconds=1)
 _NANOS = 1_000_000_000
+_SPAN_MAX_S = 315_576_000_000
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
@@ -20,28 +22,28 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
     if moment is None:
         return None
     since = moment - _EPOCH
-    seconds = since // timedelta(seconds=1)
-    return Timestamp(seconds=seconds, nanos=(since - timedelta(seconds=seconds)).microseconds * 1000)
+    seconds = since // _SECOND
+    return Timestamp(seconds=seconds, nanos=(since - seconds * _SECOND).microseconds * 1000)
 
 
 def moment_of(message: Timestamp) -> datetime:
-    """An aware UTC time, to the microsecond. Raises ValueError outside of the years 1970 to 9999."""
+    """An aware UTC time, to the microsecond. Raises ValueError outside of the years 1970 to 9998."""
     if not 0 <= message.nanos < _NANOS:
-        raise ValueError(f"has {message.nanos} nanos; must be 0 to 999999999")
-    if not 0 <= message.seconds <= (_LATEST - _EPOCH) // timedelta(seconds=1):
+        raise ValueError(f"has {message.nanos} nanos; must be 0 to {_NANOS - 1}")
+    if not 0 <= message.seconds < (_LATEST - _EPOCH) // _SECOND:
         raise ValueError(f"is {message.seconds} s since 1970; must lie in the years 1970 to 9998")
     return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
 
 
 def duration(span: timedelta) -> Duration:
     """A Duration."""
-    seconds = span // timedelta(seconds=1)
-    return Duration(seconds=seconds, nanos=(span - timedelta(seconds=seconds)).microseconds * 1000)
+    seconds = span // _SECOND
+    return Duration(seconds=seconds, nanos=(span - seconds * _SECOND).microseconds * 1000)
 
 
 def span_of(message: Duration) -> timedelta:
     """A time span. Raises ValueError for one that is negative or longer than 10,000 years."""
-    if not (0 <= message.seconds <= 315_576_000_000 and 0 <= message.nanos < _NANOS):
+    if not (0 <= message.seconds <= _SPAN_MAX_S and 0 <= message.nanos < _NANOS):
         raise ValueError(f"is {message.seconds} s and {message.nanos} ns; must be 0 or more")
     return timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
 
@@ -57,7 +59,7 @@ def struct(payload: Mapping[str, Any]) -> Struct:
 def _fill(target: Value, value: Any) -> None:
     match value:
         case None:
-            target.null_value = 0  # type: ignore[assignment]  # the enum's one value, NULL_VALUE
+            target.null_value = NULL_VALUE
         case bool():
             target.bool_value = value
         case int() | float():
@@ -74,23 +76,23 @@ def _fill(target: Value, value: Any) -> None:
                 _fill(target.list_value.values.add(), inner)
 
 
-def payload_of(message: Struct) -> dict[str, Any]:
+def object_of(message: Struct) -> dict[str, Any]:
     """The JSON object of a Struct; whole numbers become ints as in JSON."""
     return {key: _value(value) for key, value in message.fields.items()}
 
 
 def _value(value: Value) -> Any:
-    kind = value.WhichOneof("kind")
-    if kind == "struct_value":
-        return payload_of(value.struct_value)
-    if kind == "list_value":
-        inner: ListValue = value.list_value
-        return [_value(item) for item in inner.values]
-    if kind == "number_value":
-        number = value.number_value
-        return int(number) if number.is_integer() and abs(number) < 2**53 else number
-    if kind == "string_value":
-        return value.string_value
-    if kind == "bool_value":
-        return value.bool_value
-    return None
+    match value.WhichOneof("kind"):
+        case "struct_value":
+            return object_of(value.struct_value)
+        case "list_value":
+            return [_value(item) for item in value.list_value.values]
+        case "number_value":
+            number = value.number_value
+            return int(number) if number.is_integer() and abs(number) < 2**53 else number
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case _:
+            return None
