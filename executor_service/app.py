@@ -182,10 +182,10 @@ class ExecutorApp:
         self._grpc = GrpcServer(
             settings.executor_grpc_address,
             "EXECUTOR_GRPC_ADDRESS",
-            [OfferedService(pb_grpc.add_ExecutorServiceServicer_to_server, servicer, SERVICE_NAME)],
             domain=ERROR_DOMAIN,
             durations=self._metrics.rpc_durations,
         )
+        self._grpc.offer(OfferedService(pb_grpc.add_ExecutorServiceServicer_to_server, servicer, SERVICE_NAME))
         self._http = HttpServer(
             settings.executor_http_address,
             "EXECUTOR_HTTP_ADDRESS",

@@ -35,9 +35,8 @@ from service_runtime.lifecycle import (
     Background,
     Cleanups,
     StartupError,
-    address_taken,
     exit_at_the_latest,
-    taken_by_other,
+    split_address,
     until_signal,
 )
 from service_runtime.metrics import distribution_version
@@ -95,9 +94,15 @@ class SchedulerApp:
         )
         self.http_port = http.bind()
         self._cleanups.add("http", http.stop)
-        # gRPC binds when there is something to serve; a taken port is told before anything slow is begun.
-        if taken_by_other(settings.scheduler_grpc_address):
-            raise address_taken(settings.scheduler_grpc_address, "SCHEDULER_GRPC_ADDRESS")
+        server = GrpcServer(
+            settings.scheduler_grpc_address,
+            "SCHEDULER_GRPC_ADDRESS",
+            domain=ERROR_DOMAIN,
+            durations=self._metrics.rpc_durations,
+        )
+        self.grpc_port = server.bind()
+        self._cleanups.add("grpc", lambda: server.stop(GRACE_S))
+        host, _port = split_address(settings.scheduler_grpc_address)
         conninfo = settings.database_url.get_secret_value() if settings.database_url else ""
         embedded = EmbeddedPostgres(self._data_dir) if not conninfo else None
         if embedded is not None:
@@ -118,7 +123,7 @@ class SchedulerApp:
             self._clock,
             self._metrics,
             holder=uuid4(),
-            address=settings.scheduler_grpc_address,
+            address=f"{host}:{self.grpc_port}",
             lease=timedelta(milliseconds=settings.leader_lease_ms),
             tick_interval=timedelta(milliseconds=settings.tick_interval_ms),
             tick_enabled=settings.tick_enabled,
@@ -138,16 +143,10 @@ class SchedulerApp:
             version=self._version,
             tick_interval=timedelta(milliseconds=settings.tick_interval_ms),
         )
-        server = GrpcServer(
-            settings.scheduler_grpc_address,
-            "SCHEDULER_GRPC_ADDRESS",
-            [OfferedService(pb_grpc.add_SchedulerServiceServicer_to_server, servicer, SERVICE_NAME)],
-            domain=ERROR_DOMAIN,
-            durations=self._metrics.rpc_durations,
-        )
-        self.grpc_port = server.bind()
+        server.offer(OfferedService(pb_grpc.add_SchedulerServiceServicer_to_server, servicer, SERVICE_NAME))
         await server.start()
-        self._cleanups.add("grpc", lambda: server.stop(GRACE_S))
+        # Once more, before what the calls need is closed; stopping twice does no harm.
+        self._cleanups.add("calls under way", lambda: server.stop(GRACE_S))
         self._cleanups.add("leadership", self._leader.resign)
         self._cleanups.add("background work", self._background.stop)
         await http.start()

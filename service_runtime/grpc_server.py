@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,13 +47,12 @@ def _options(maximum_message: int) -> list[tuple[str, int]]:
 
 
 class GrpcServer:
-    """One server. `bind`, then `start`, then `stop`."""
+    """One server. `bind`, `offer` what it serves, then `start`, then `stop`."""
 
     def __init__(
         self,
         address: str,
         setting: str,
-        services: Sequence[OfferedService],
         *,
         domain: str,
         durations: Histogram | None = None,
@@ -69,12 +68,12 @@ class GrpcServer:
             maximum_concurrent_rpcs=maximum_concurrent_rpcs,
         )
         self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
-        self._names = [service.name for service in services]
-        for service in services:
-            service.add(service.servicer, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        offered = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(offered, self._server)
+        self._names: list[str] = []
+
+    def offer(self, service: OfferedService) -> None:
+        """Adds a service; only before `start`."""
+        service.add(service.servicer, self._server)
+        self._names.append(service.name)
 
     def bind(self) -> int:
         """Binds the port and returns it. Raises StartupError that names the setting when it is taken."""
@@ -90,7 +89,9 @@ class GrpcServer:
         return port
 
     async def start(self) -> None:
-        """Serves; nothing is SERVING yet."""
+        """Serves, with health and reflection; nothing is SERVING yet."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         for name in ("", *self._names):
             await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._server.start()

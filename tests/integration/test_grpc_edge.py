@@ -65,9 +65,8 @@ class Running:
         self.registry = CollectorRegistry()
         self.echo = Echo()
         durations = MetricSet(self.registry, "test").rpc_durations()
-        self.server = GrpcServer(
-            "127.0.0.1:0", "TEST_ADDRESS", [OfferedService(add, self.echo, NAME)], domain="test.domain", durations=durations
-        )
+        self.server = GrpcServer("127.0.0.1:0", "TEST_ADDRESS", domain="test.domain", durations=durations)
+        self.server.offer(OfferedService(add, self.echo, NAME))
         self.port = 0
 
 
@@ -202,7 +201,7 @@ async def test_stopping_waits_for_handlers(running: Running, channel: grpc.aio.C
 async def test_a_taken_port_is_named_with_its_setting() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        server = GrpcServer(f"127.0.0.1:{port}", "TEST_ADDRESS", [], domain="d")
+        server = GrpcServer(f"127.0.0.1:{port}", "TEST_ADDRESS", domain="d")
         with pytest.raises(StartupError, match=f"TEST_ADDRESS=127.0.0.1:{port}"):
             server.bind()
         await server.stop(0)
