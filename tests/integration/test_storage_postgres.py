@@ -89,14 +89,15 @@ async def test_parallel_claimers_never_take_the_same_task(database: PostgresData
     assert len(taken) == len(set(taken)) == 60
 
 
-async def test_the_view_counts_as_the_rpc_does(database: PostgresDatabase, database_url: str) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+async def test_the_view_counts_as_the_rpc_does(database: PostgresDatabase, database_url: str, share: float) -> None:
     await database.run(lambda tx: tx.ensure_partitions())
     chance = random.Random(7)
 
     async def write(tx: Transaction) -> None:
         for _ in range(300):
             age = timedelta(seconds=chance.choice([0.0, 1.5, 1800.0, 3599.0, 3599.9, 3600.5, 7200.0]))
-            success = chance.random() < 0.5
+            success = chance.random() < share
             reason = "" if success else chance.choice(["executor_failed", "pool_c_full", ""])
             tx.record(DispatchEvent(tx.now - age, success, reason, "", reason == "executor_failed", "cecelia-run"))
 
@@ -107,6 +108,7 @@ async def test_the_view_counts_as_the_rpc_does(database: PostgresDatabase, datab
     assert row is not None
     shown = row[0]["window_1h"]
     assert (shown["total"], shown["success"], shown["failed"]) == (stats.total, stats.success, stats.failed)
+    assert shown["rate"] == stats.rate
     assert shown["failure_reasons"] == dict(stats.failure_reasons)
     times = [event["ts"] for event in row[0]["events"]]
     assert times == sorted(times)
@@ -181,3 +183,11 @@ async def test_event_ids_become_visible_in_their_order(database: PostgresDatabas
     await reading
     assert len(seen) == 60, "a reader that goes on after the last id misses none"
     assert seen == sorted(set(seen))
+
+
+async def test_the_view_of_an_empty_window_has_no_rate(database_url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        row = await (await connection.execute("SELECT value_json FROM working_memory WHERE key = 'dispatch_stats'")).fetchone()
+    assert row is not None
+    empty = {"total": 0, "success": 0, "failed": 0, "rate": None, "last_updated": None, "failure_reasons": {}}
+    assert row[0] == {"window_1h": empty, "events": []}

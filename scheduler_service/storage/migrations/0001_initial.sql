@@ -285,7 +285,7 @@ SELECT 'dispatch_stats'::text AS key,
                'total', coalesce((SELECT sum(n) FROM counts), 0),
                'success', coalesce((SELECT sum(n) FROM counts WHERE success), 0),
                'failed', coalesce((SELECT sum(n) FROM counts WHERE NOT success), 0),
-               'rate', (SELECT sum(n) FILTER (WHERE success)::double precision / sum(n) FROM counts),
+               'rate', (SELECT coalesce(sum(n) FILTER (WHERE success), 0)::double precision / sum(n) FROM counts),
                'last_updated', (SELECT iso_time(max(last_time)) FROM counts),
                'failure_reasons', coalesce((SELECT jsonb_object_agg(r.reason, r.n) FROM (
                    SELECT reason, sum(n) AS n FROM counts WHERE NOT success AND reason <> '' GROUP BY reason) r), '{}')),
