@@ -41,7 +41,7 @@ SERVICE_NAME = "cecelia.executor.v1.ExecutorService"
 BACKEND_GROUP = "cecelia_dispatch.backends"
 GRACE_S = 2.0
 FORGET_EVERY_S = 600.0
-METRICS_EVERY_S = 1.0
+LOOK_EVERY_S = 1.0
 
 
 def load_backends(settings: ExecutorSettings, environ: Mapping[str, str]) -> dict[str, Backend]:
@@ -218,7 +218,7 @@ class ExecutorApp:
         self._cleanups.add("background work", self._background.stop)
         self._background.start("resources", self._sampler.run())
         self._background.start("housekeeping", self._keep_house())
-        self._background.start("metrics", self._keep_metrics())
+        self._background.start("looking at resources", self._look_at_resources())
         await self._grpc.start()
         self._cleanups.add("grpc", lambda: self._grpc.stop(GRACE_S))
         await self._http.start()
@@ -254,10 +254,16 @@ class ExecutorApp:
             await self.manager.forget(self._clock.now() - retention)
             await asyncio.sleep(FORGET_EVERY_S)
 
-    async def _keep_metrics(self) -> None:
+    async def _look_at_resources(self) -> None:
+        told = -1
         while True:
-            self._metrics.observe(self._sampler.report(), self.manager.records(live_only=True))
-            await asyncio.sleep(METRICS_EVERY_S)
+            report = self._sampler.report()
+            self._metrics.observe(report, self.manager.records(live_only=True))
+            if report.effective_slots != told:
+                # Whoever sends runs should know before it sends too many.
+                told = report.effective_slots
+                self.manager.watchers.publish_snapshot()
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def run(self) -> int:
         """Starts, serves until a signal, stops. The process's exit status."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from uuid import UUID
 
 import structlog
@@ -95,6 +95,11 @@ class ExecutorLink:
             group.create_task(self._take_in(identity))
             group.create_task(self._every(1.0, lambda: self._look_after(identity), self._to_end))
             group.create_task(self._every(self._rules.lease_ttl.total_seconds() / 12, lambda: self.renew(identity)))
+
+    def take_for_full(self) -> None:
+        """It has just refused a local run for want of room: no more of them until its next snapshot says otherwise."""
+        if self.report is not None:
+            self.report = replace(self.report, effective_slots=0)
 
     def end_soon(self) -> None:
         """A run is to be ended: do not wait for the next look."""

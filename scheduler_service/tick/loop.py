@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from scheduler_service.core.dispatch_rules import DispatchRules
-from scheduler_service.core.reasons import from_executor
+from scheduler_service.core.reasons import Reason, from_executor
 from scheduler_service.core.run import DispatchAnswer, ExecutorReport, LeaderIdentity, RunOrder
 from scheduler_service.errors import ExecutorUnreachable, StorageUnavailable
 from scheduler_service.tick.executor_link import ExecutorLink
@@ -154,9 +154,19 @@ class TickLoop:
         finally:
             link.in_flight.difference_update(order.run_id for order in orders)
         by_run = {answer.run_id: answer for answer in answers}
+        if any(self._found_full(order, by_run.get(order.run_id)) for order in orders):
+            link.take_for_full()
         if any(not answer.accepted for answer in answers):
             self.wake()
         return [_decision(order, by_run.get(order.run_id), "") for order in orders]
+
+    def _found_full(self, order: RunOrder, answer: DispatchAnswer | None) -> bool:
+        return (
+            answer is not None
+            and not answer.accepted
+            and from_executor(answer.reason) is Reason.SERVER_OVERLOADED
+            and self._rules.backends[order.backend].local
+        )
 
 
 def _decision(order: RunOrder, answer: DispatchAnswer | None, detail: str) -> Decision:

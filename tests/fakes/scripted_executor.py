@@ -1,0 +1,66 @@
+"""An executor that answers as it is told, behind `tick.ports.ExecutorClient`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from scheduler_service.core.run import (
+    CancelAnswer,
+    DispatchAnswer,
+    LeaderIdentity,
+    RenewAnswer,
+    ReplayEnd,
+    RunOrder,
+    RunReport,
+    Stamp,
+    WatchMessage,
+)
+from scheduler_service.errors import ExecutorUnreachable
+
+
+class ScriptedExecutor:
+    """`news` is what its stream says next; `answer` decides each order; everything asked is kept."""
+
+    target = "scripted:1"
+
+    def __init__(self) -> None:
+        self.news: asyncio.Queue[WatchMessage] = asyncio.Queue()
+        self.answer: Callable[[RunOrder], DispatchAnswer] = lambda order: DispatchAnswer(order.run_id, True)
+        self.reachable = True
+        self.ordered: list[RunOrder] = []
+        self.acknowledged: list[UUID] = []
+        self.cancelled: list[UUID] = []
+        self.known: set[UUID] = set()
+
+    async def watch(self, identity: LeaderIdentity) -> AsyncIterator[WatchMessage]:
+        while True:
+            yield await self.news.get()
+
+    async def dispatch(
+        self, identity: LeaderIdentity, orders: Sequence[RunOrder], stamp: Stamp, lease_ttl: timedelta
+    ) -> list[DispatchAnswer]:
+        self.ordered += orders
+        if not self.reachable:
+            raise ExecutorUnreachable("as told")
+        return [self.answer(order) for order in orders]
+
+    async def acknowledge(self, identity: LeaderIdentity, run_ids: Sequence[UUID]) -> None:
+        self.acknowledged += run_ids
+
+    async def renew(
+        self, identity: LeaderIdentity, run_ids: Sequence[UUID], end_runs: Sequence[UUID], stamp: Stamp, lease_ttl: timedelta
+    ) -> RenewAnswer:
+        return RenewAnswer(tuple(id_ for id_ in run_ids if id_ not in self.known), ())
+
+    async def cancel_run(self, identity: LeaderIdentity, run_id: UUID, reason: str) -> CancelAnswer:
+        self.cancelled.append(run_id)
+        return CancelAnswer.ENDING if run_id in self.known else CancelAnswer.REFUSED
+
+    def replay(self, *reports: RunReport) -> None:
+        """What a fresh stream begins with, after its snapshot."""
+        for report in reports:
+            self.news.put_nowait(report)
+        self.news.put_nowait(ReplayEnd(len(reports)))

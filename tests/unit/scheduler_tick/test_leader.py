@@ -1,0 +1,194 @@
+"""The leader's work against the memory store and a scripted executor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from scheduler_service.core.dispatch_checks import Verdict
+from scheduler_service.core.run import DispatchAnswer, RunReport
+from scheduler_service.core.task import Task, TaskStatus
+from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
+from scheduler_service.errors import NotLeader
+from scheduler_service.tick.leader import Leader
+from scheduler_service.tick.maintenance import Maintenance
+from scheduler_service.tick.reaper import Reaper
+from scheduler_service.transactions.editing import cancel_task
+from scheduler_service.transactions.leading import acquire_or_renew
+from scheduler_service.transactions.recording import Recorded
+from scheduler_service.transactions.ticking import Decision
+from service_runtime.clock import SystemClock
+from tests.contract.conftest import Cluster, report
+from tests.fakes.fake_clock import FakeClock
+from tests.fakes.memory_database import MemoryDatabase
+from tests.fakes.scripted_executor import ScriptedExecutor
+
+DEADLINE_S = 20.0
+
+
+class Notes:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.leading: list[bool] = []
+
+    def ticked(self, seconds: float, verdicts: Sequence[Verdict], decisions: Iterable[Decision]) -> None:
+        """Nothing to keep."""
+
+    def recorded(self, recorded: Recorded) -> None:
+        """Nothing to keep."""
+
+    def led(self, leading: bool) -> None:
+        self.leading.append(leading)
+
+
+class Bench(Cluster):
+    """A leader on the memory store whose clock does not tick: the tests do."""
+
+    def __init__(self) -> None:
+        clock = SystemClock()
+        super().__init__(MemoryDatabase(clock.now), FakeClock())
+        self.executor = ScriptedExecutor()
+        self.notes = Notes()
+        self.leader = Leader(
+            self.database,
+            [self.executor],
+            self.rules,
+            clock,
+            self.notes,
+            holder=self.holder,
+            address="here",
+            lease=timedelta(seconds=3),
+            tick_interval=timedelta(seconds=5),
+            tick_enabled=False,
+            maintenance=Maintenance(self.database, timedelta(days=1), timedelta(days=1)),
+        )
+
+    async def until(self, look: Callable[[], Awaitable[bool]]) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not await look():
+                await asyncio.sleep(0.005)
+
+    async def until_status(self, task: Task, status: TaskStatus) -> None:
+        async def there() -> bool:
+            return (await self.task(task.id)).status is status
+
+        await self.until(there)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = Bench()
+    work = asyncio.ensure_future(made.leader.run())
+    made.executor.news.put_nowait(report())
+    made.executor.replay()
+    yield made
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+async def test_a_tick_sends_what_it_claims_and_a_report_completes_it(bench: Bench) -> None:
+    task = await bench.add()
+    decisions = await bench.leader.run_tick()
+    assert [(d.dispatched, d.task_id) for d in decisions] == [(True, task.id)]
+    (order,) = bench.executor.ordered
+    final = RunReport(order.run_id, task.id, 1, False, StartVerdict.SUCCESS, outcome=OutcomeClass.COMPLETED, exit_code=0)
+    bench.executor.news.put_nowait(final)
+    await bench.until_status(task, TaskStatus.COMPLETED)
+    await bench.until(lambda: _is(bench.executor.acknowledged == [order.run_id]))
+
+
+async def test_an_unanswered_dispatch_is_sent_again_under_the_same_run(bench: Bench) -> None:
+    task = await bench.add()
+    bench.executor.reachable = False
+    (decision,) = await bench.leader.run_tick()
+    assert (decision.dispatched, decision.reason) == (False, "")
+    assert (await bench.task(task.id)).status is TaskStatus.DISPATCHING
+    bench.executor.reachable = True
+    await bench.until(lambda: _is(len(bench.executor.ordered) >= 2))
+    assert len({order.run_id for order in bench.executor.ordered}) == 1
+    assert (await bench.task(task.id)).fence == 1
+
+
+async def test_a_full_executor_is_left_alone_until_its_next_snapshot(bench: Bench) -> None:
+    await bench.add()
+    bench.executor.answer = lambda order: DispatchAnswer(order.run_id, False, "server_overloaded", "CPU 99% >= 80%")
+    (decision,) = await bench.leader.run_tick()
+    assert decision.reason == "server_overloaded"
+    await bench.add("Another one")
+    assert [d.reason for d in await bench.leader.run_tick()] == ["pool_exhausted"]
+    bench.executor.answer = lambda order: DispatchAnswer(order.run_id, True)
+    bench.executor.news.put_nowait(report())
+    await asyncio.sleep(1.05)  # the ramp of a new leader doubles once a second
+    dispatched = [d for d in await bench.leader.run_tick() if d.dispatched]
+    assert dispatched
+
+
+async def test_a_run_that_the_executor_has_lost_is_refused_for_good_and_given_back(bench: Bench) -> None:
+    task = await bench.add()
+    await bench.leader.run_tick()
+    first = bench.executor.ordered[0]
+    assert (await bench.task(task.id)).run_id == first.run_id
+    bench.executor.replay()  # a new opening of the stream that does not name it
+    await bench.until_status(task, TaskStatus.QUEUED)
+    assert first.run_id in bench.executor.cancelled
+
+
+async def test_a_cancelled_task_is_ended_there(bench: Bench) -> None:
+    task = await bench.add()
+    await bench.leader.run_tick()
+    run_id = bench.executor.ordered[0].run_id
+    bench.executor.known.add(run_id)
+    await bench.run(lambda tx: cancel_task(tx, task.id, actor="me", reason="", request_id=""))
+    bench.leader.wake_links()
+    await bench.until(lambda: _is(run_id in bench.executor.cancelled))
+    bench.executor.news.put_nowait(RunReport(run_id, task.id, 1, False, outcome=OutcomeClass.CANCELLED))
+    await bench.until_status(task, TaskStatus.CANCELLED)
+
+
+async def test_a_taken_over_leader_claims_nothing_and_says_who_leads(bench: Bench) -> None:
+    await bench.add()
+    await bench.leader.run_tick()
+    other = uuid4()
+
+    async def usurp(tx: object) -> None:
+        state = bench.database.state  # type: ignore[attr-defined]  # the memory store
+        state.leadership = replace(state.leadership, lease_until=None)
+
+    await usurp(None)
+    await bench.run(lambda tx: acquire_or_renew(tx, other, "there", timedelta(seconds=30)))
+    task = await bench.add("After the change")
+    with pytest.raises(NotLeader):
+        await bench.leader.run_tick()
+    assert (await bench.task(task.id)).status is TaskStatus.QUEUED
+    await bench.until(lambda: _is(bench.notes.leading[-1] is False))
+
+
+async def test_a_lease_expires_only_by_both_clocks() -> None:
+    clock = FakeClock()
+    cluster = Cluster(MemoryDatabase(clock.now), clock)
+    await cluster.lead()
+    task = await cluster.add()
+    await cluster.tick()
+    await cluster.started(task.id)
+    reaper = Reaper(cluster.database, cluster.rules, clock, Notes(), lambda: None)
+    assert await reaper.look() == []
+    clock.jump(hours=1)
+    assert await reaper.look() == [], "the wall clock alone says nothing"
+    clock.jump(hours=-1)
+    clock.advance(minutes=10, seconds=20)
+    assert await reaper.look() == [], "one lease on our own clock, but not 1.05 by the database's"
+    clock.advance(seconds=20)
+    assert await reaper.look() == [(await cluster.run_of(task.id)).run_id]
+    assert (await cluster.task(task.id)).status is TaskStatus.QUEUED
+
+
+async def _is(value: bool) -> bool:
+    return value
