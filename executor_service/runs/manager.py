@@ -165,8 +165,9 @@ class RunManager:
             answers: dict[str, Answer] = {}
             accepted: list[RunRecord] = []
             for spec in specs:
-                answer = answers.get(spec.run_id) or self._decide(spec, caller, accepted)
-                answers[spec.run_id] = answer
+                if spec.run_id in answers:
+                    continue
+                answer = answers[spec.run_id] = self._decide(spec, caller, accepted)
                 if answer.accepted and spec.run_id not in self._records:
                     accepted.append(RunRecord(spec, RunState.ACCEPTED, self._clock.now()))
             if accepted:
@@ -178,7 +179,9 @@ class RunManager:
                 self._records[record.spec.run_id] = record
                 self.watchers.publish(record)
                 self._begin(record, lease_from)
-            return [answers[spec.run_id] for spec in specs]
+            first = {spec.run_id: spec for spec in reversed(specs)}
+            other = Answer("", False, "config_error", "another run of this batch has this run_id")
+            return [answers[spec.run_id] if first[spec.run_id] == spec else replace(other, run_id=spec.run_id) for spec in specs]
 
     def _write_down(self, records: Iterable[RunRecord]) -> dict[str, str]:
         """Journals runs; what a backend cannot prepare is returned with the reason, and leaves nothing behind."""
