@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+import math
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import grpc
+import structlog
 from cecelia.executor.v1 import executor_service_pb2 as pb
 from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
 
@@ -33,6 +36,8 @@ from scheduler_service.core.run import (
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.errors import ExecutorUnreachable
 from service_runtime.proto_values import duration, moment_of, object_of, struct
+
+_log = structlog.get_logger(__name__)
 
 DISPATCH_DEADLINE_S = 3.0
 CALL_DEADLINE_S = 5.0
@@ -94,12 +99,20 @@ class GrpcExecutorClient:
             call = self._stub.WatchRuns(request, wait_for_ready=False)
             try:
                 async for message in call:
-                    converted = _watch_message(message)
+                    converted = self._readable(message)
                     if converted is not None:
                         yield converted
             finally:
                 call.cancel()
         raise ExecutorUnreachable(f"{self._target}: the stream has ended")
+
+    def _readable(self, message: pb.WatchRunsResponse) -> WatchMessage | None:
+        """The message as values; None for one that makes no sense, which must not stop the others."""
+        try:
+            return _watch_message(message)
+        except ValueError as error:
+            _log.error("executor_message_unreadable", target=self._target, error=str(error))
+            return None
 
     async def dispatch(
         self, identity: LeaderIdentity, orders: Sequence[RunOrder], stamp: Stamp, lease_ttl: timedelta
@@ -115,7 +128,10 @@ class GrpcExecutorClient:
             )
             with self._answers():
                 response = await self._stub.DispatchTasks(request, timeout=DISPATCH_DEADLINE_S)
-            answers += [DispatchAnswer(UUID(r.run_id), r.accepted, r.reason, r.detail) for r in response.results]
+            try:
+                answers += [DispatchAnswer(UUID(r.run_id), r.accepted, r.reason, _text(r.detail)) for r in response.results]
+            except ValueError as error:
+                raise ExecutorUnreachable(f"{self._target}: its answer is unreadable: {error}") from error
         return answers
 
     async def acknowledge(self, identity: LeaderIdentity, run_ids: Sequence[UUID]) -> None:
@@ -231,17 +247,31 @@ def _run_report(run: pb.Run) -> RunReport | None:
         fence=run.fence,
         live=run.state != pb.RUN_STATE_ENDED,
         verdict=_VERDICTS.get(run.start_verdict),
-        verdict_reason=run.start_reason,
-        verdict_detail=run.start_detail,
+        verdict_reason=_text(run.start_reason),
+        verdict_detail=_text(run.start_detail),
         outcome=_OUTCOMES.get(run.outcome),
         exit_code=run.exit_code if run.HasField("exit_code") else None,
         signal=run.signal if run.HasField("signal") else None,
-        result=run.result.replace("\x00", "\ufffd"),
-        error=run.error.replace("\x00", "\ufffd"),
-        error_class=run.error_class,
+        result=_text(run.result),
+        error=_text(run.error),
+        error_class=_text(run.error_class),
         retry_time=moment_of(run.retry_time) if run.HasField("retry_time") else None,
-        usage=object_of(run.usage),
+        usage=_figures(object_of(run.usage)),
     )
+
+
+def _text(text: str) -> str:
+    """Text as it can be stored."""
+    return text.replace("\x00", "\ufffd")
+
+
+def _figures(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Usage figures as they can be stored: plain numbers and texts; JSON knows no NaN."""
+    return {
+        _text(key): _text(value) if isinstance(value, str) else value
+        for key, value in usage.items()
+        if isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))
+    }
 
 
 async def close_all(clients: Sequence[GrpcExecutorClient]) -> None:

@@ -13,7 +13,7 @@ import structlog
 from psycopg import AsyncConnection, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from scheduler_service.errors import StorageUnavailable
 from scheduler_service.storage import query_files
@@ -102,7 +102,7 @@ class PostgresDatabase:
                 if attempt == _TRIES - 1:
                     raise StorageUnavailable(f"another transaction was in the way {_TRIES} times: {error.sqlstate}") from error
                 await asyncio.sleep(random.uniform(0, _FIRST_PAUSE_S * 2**attempt))
-            except (psycopg.OperationalError, PoolTimeout, TimeoutError) as error:
+            except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed, TimeoutError) as error:
                 raise StorageUnavailable(f"the database does not answer: {type(error).__name__}") from error
         raise AssertionError("unreachable")
 

@@ -1,0 +1,118 @@
+"""What a foreign executor may say, over a real socket: nothing of it stops the scheduler."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import grpc
+import pytest
+from cecelia.executor.v1 import executor_service_pb2 as pb
+from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from scheduler_service.core.limits import DISPATCH_MAX_BYTES, DISPATCH_MAX_RUNS
+from scheduler_service.core.run import ExecutorReport, LeaderIdentity, ReplayEnd, RunOrder, RunReport, Stamp
+from scheduler_service.errors import ExecutorUnreachable
+from scheduler_service.rpc.executor_client import GrpcExecutorClient
+
+IDENTITY = LeaderIdentity(uuid4(), 1)
+STAMP = Stamp("boot", 1)
+
+
+class Foreign(pb_grpc.ExecutorServiceServicer):
+    """Says what it is told."""
+
+    def __init__(self) -> None:
+        self.says: list[pb.WatchRunsResponse] = []
+        self.answers: list[pb.DispatchResult] | None = None
+        self.batches: list[pb.DispatchTasksRequest] = []
+
+    async def WatchRuns(self, request: pb.WatchRunsRequest, context: Any) -> AsyncIterator[pb.WatchRunsResponse]:
+        for message in self.says:
+            yield message
+
+    async def DispatchTasks(self, request: pb.DispatchTasksRequest, context: Any) -> pb.DispatchTasksResponse:
+        self.batches.append(request)
+        answers = self.answers
+        if answers is None:
+            answers = [pb.DispatchResult(run_id=run.run_id, accepted=True) for run in request.runs]
+        return pb.DispatchTasksResponse(results=answers)
+
+
+@pytest.fixture
+async def foreign() -> AsyncIterator[tuple[Foreign, GrpcExecutorClient]]:
+    server, servicer = grpc.aio.server(), Foreign()
+    pb_grpc.add_ExecutorServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    client = GrpcExecutorClient(f"127.0.0.1:{port}")
+    yield servicer, client
+    await client.close()
+    await server.stop(0)
+
+
+def order(description: str = "") -> RunOrder:
+    return RunOrder(uuid4(), uuid4(), 1, "h", "b", "t", description, "dev", {}, timedelta(hours=1), "", "", "", "")
+
+
+async def test_nonsense_is_passed_over_and_sense_is_taken(foreign: tuple[Foreign, GrpcExecutorClient]) -> None:
+    servicer, client = foreign
+    run_id = str(uuid4())
+    good = pb.Run(
+        run_id=run_id, task_id=run_id, fence=1, state=pb.RUN_STATE_ENDED, outcome=pb.RUN_OUTCOME_COMPLETED, result="a\x00b"
+    )
+    good.usage.fields["tokens"].number_value = 7
+    good.usage.fields["nan"].number_value = float("nan")
+    good.usage.fields["list"].list_value.SetInParent()
+    servicer.says = [
+        pb.WatchRunsResponse(),
+        pb.WatchRunsResponse(run=pb.Run(run_id="not a uuid", task_id="x", state=pb.RUN_STATE_RUNNING)),
+        pb.WatchRunsResponse(
+            run=pb.Run(run_id=run_id, task_id=run_id, state=pb.RUN_STATE_ENDED, retry_time=Timestamp(seconds=-5))
+        ),
+        pb.WatchRunsResponse(run=pb.Run(run_id=run_id, task_id=run_id, state=99)),  # type: ignore[arg-type]  # of a newer version
+        pb.WatchRunsResponse(snapshot=pb.ExecutorSnapshot(executor_id="h")),
+        pb.WatchRunsResponse(run=good),
+        pb.WatchRunsResponse(replay_end=pb.ReplayEnd(runs=1)),
+    ]
+    heard: list[object] = []
+
+    async def listen() -> None:
+        async for message in client.watch(IDENTITY):
+            heard.append(message)
+
+    with pytest.raises(ExecutorUnreachable):
+        async with asyncio.timeout(10):
+            await listen()
+    kinds = [type(message) for message in heard]
+    assert kinds[-3:] == [ExecutorReport, RunReport, ReplayEnd]
+    final = heard[-2]
+    assert isinstance(final, RunReport)
+    assert (final.run_id, final.result, final.usage) == (UUID(run_id), "a\ufffdb", {"tokens": 7})
+
+
+async def test_an_unreadable_answer_is_no_answer(foreign: tuple[Foreign, GrpcExecutorClient]) -> None:
+    servicer, client = foreign
+    servicer.answers = [pb.DispatchResult(run_id="not a uuid", accepted=True)]
+    with pytest.raises(ExecutorUnreachable):
+        await client.dispatch(IDENTITY, [order()], STAMP, timedelta(minutes=10))
+
+
+async def test_batches_stay_within_the_executors_bounds(foreign: tuple[Foreign, GrpcExecutorClient]) -> None:
+    servicer, client = foreign
+    orders = [order() for _ in range(DISPATCH_MAX_RUNS + 1)] + [order("x" * 250_000) for _ in range(12)]
+    answers = await client.dispatch(IDENTITY, orders, STAMP, timedelta(minutes=10))
+    assert [answer.run_id for answer in answers] == [o.run_id for o in orders]
+    assert all(len(b.runs) <= DISPATCH_MAX_RUNS and b.ByteSize() <= DISPATCH_MAX_BYTES for b in servicer.batches)
+    assert len(servicer.batches) == 3
+
+
+async def test_nobody_there_is_unreachable() -> None:
+    client = GrpcExecutorClient("127.0.0.1:9")
+    with pytest.raises(ExecutorUnreachable):
+        await client.acknowledge(IDENTITY, [uuid4()])
+    await client.close()
