@@ -21,8 +21,9 @@ from executor_service.host.processes import boot_id
 from executor_service.host.resource_sampler import ResourceSampler
 from executor_service.metrics import ExecutorMetrics
 from executor_service.rpc.executor_servicer import SNAPSHOT_EVERY_S, ExecutorServicer
+from executor_service.runs.door import CallerIdentity
 from executor_service.runs.journal import Journal
-from executor_service.runs.manager import CallerIdentity, RunManager, StaleTerm
+from executor_service.runs.manager import RunManager, StaleTerm
 from executor_service.runs.ports import Backend
 from executor_service.runs.watching import TooSlow
 from executor_service.settings import ExecutorSettings
@@ -67,19 +68,19 @@ class Executor:
         return self._manager.resources.report()
 
     def running_local(self) -> int:
-        return self._manager.running()
+        return self._manager.door.running()
 
     def backends(self) -> list[tuple[str, bool, int, int, bool, str, str]]:
         rows = []
         for name, backend in self._manager.backends.items():
-            reason, detail = self._manager.availability(backend)
-            running = self._manager.running(name)
+            reason, detail = self._manager.door.availability(backend)
+            running = self._manager.door.running(name)
             rows.append((name, backend.local, backend.max_runs, running, reason != "config_error", reason, detail))
         return rows
 
     @property
     def draining(self) -> bool:
-        return self._manager.draining
+        return self._manager.door.draining
 
     def stamp(self) -> tuple[str, int]:
         return self._manager.boot_id, self._manager.now_stamp()
@@ -197,7 +198,7 @@ class ExecutorApp:
         self.http_port = 0
 
     def _readiness(self) -> Readiness:
-        if self.manager.draining:
+        if self.manager.door.draining:
             return Readiness(False, "draining")
         if not self._sampler.first_sample.is_set():
             return Readiness(False, "no resource sample yet")
@@ -244,7 +245,7 @@ class ExecutorApp:
 
     async def _serve_when_sampled(self) -> None:
         await self._sampler.first_sample.wait()
-        if not self.manager.draining:
+        if not self.manager.door.draining:
             await self._grpc.set_serving(True)
             self.manager.watchers.publish_snapshot()
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
 
-from executor_service.core.admission import NO_SAMPLE
 from executor_service.core.run import EndReport, RunOutcome, RunRecord, RunSpec, RunState, StartReport
 from executor_service.errors import BackendError, JournalError
+from executor_service.runs.door import Answer, CallerIdentity, Door
 from executor_service.runs.journal import Journal
 from executor_service.runs.ports import Backend, Resources
 from executor_service.runs.watching import Watchers
@@ -25,26 +25,6 @@ _log = structlog.get_logger(__name__)
 
 KNOWN_MAX = 10_000
 STOPPING = "the executor stops"
-
-
-@dataclass(frozen=True, slots=True)
-class CallerIdentity:
-    """Who calls: the cluster and its leader's term, and the boot and stamp that it has last seen ('' and 0: a local caller)."""
-
-    cluster_id: str = ""
-    term: int = 0
-    boot_id: str = ""
-    stamp: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of one run of a batch; `reason` is '' when accepted."""
-
-    run_id: str
-    accepted: bool
-    reason: str = ""
-    detail: str = ""
 
 
 class StaleTerm(Exception):
@@ -73,10 +53,10 @@ class RunManager:
         self.now_stamp = now_stamp
         self._on_end = on_end
         self.watchers = Watchers()
-        self.draining = False
         self._records: dict[str, RunRecord] = {}
         self._acknowledged: dict[str, None] = {}
         self._refused: set[str] = set()
+        self.door = Door(self._records, self._refused, backends, resources, boot_id, now_stamp)
         self._terms: dict[str, int] = {}
         self._work: dict[str, asyncio.Task[None]] = {}
         self._stopping: set[str] = set()
@@ -87,7 +67,7 @@ class RunManager:
     def load(self) -> None:
         """Takes the journal up again: runs that live are found again, or known to be lost. Raises JournalError."""
         self._terms = self._journal.terms()
-        self._refused = self._journal.refused()
+        self._refused |= self._journal.refused()
         for record, acknowledged in self._journal.load():
             self._records[record.spec.run_id] = record
             if acknowledged:
@@ -118,41 +98,6 @@ class RunManager:
             if run_id not in self._acknowledged and cluster_id in ("", record.spec.cluster_id)
         ]
 
-    def running(self, backend: str | None = None) -> int:
-        """Live runs of a backend, or of all local ones."""
-        return sum(
-            1
-            for record in self._records.values()
-            if record.live and (record.spec.backend == backend if backend is not None else self._is_local(record.spec.backend))
-        )
-
-    def _is_local(self, backend: str) -> bool:
-        return backend in self.backends and self.backends[backend].local
-
-    def availability(self, backend: Backend) -> tuple[str, str]:
-        """Why a backend could take no run now, as code and words; two empty texts when it could."""
-        wrong = backend.check_configuration()
-        if wrong:
-            return "config_error", wrong
-        if self.draining:
-            return "draining", "the executor takes no new runs"
-        return self._room(backend, 0)
-
-    def _room(self, backend: Backend, pending: int) -> tuple[str, str]:
-        if backend.local:
-            report = self.resources.report()
-            used = self.running() + pending
-            if report.reason == NO_SAMPLE:
-                return NO_SAMPLE, "there is no fresh resource sample"
-            if used >= report.effective_slots:
-                why = report.reason or f"{used} of {report.effective_slots} slots are taken"
-                return "server_overloaded", why
-            return "", ""
-        used = self.running(backend.name) + pending
-        if backend.max_runs and used >= backend.max_runs:
-            return "server_overloaded", f"{used} of {backend.max_runs} runs are under way"
-        return "", ""
-
     # --- dispatch
 
     async def dispatch(self, specs: Sequence[RunSpec], caller: CallerIdentity) -> list[Answer]:
@@ -167,7 +112,7 @@ class RunManager:
             for spec in specs:
                 if spec.run_id in answers:
                     continue
-                answer = answers[spec.run_id] = self._decide(spec, caller, accepted)
+                answer = answers[spec.run_id] = self.door.decide(spec, caller, accepted)
                 if answer.accepted and spec.run_id not in self._records:
                     accepted.append(RunRecord(spec, RunState.ACCEPTED, self._clock.now()))
             if accepted:
@@ -196,48 +141,6 @@ class RunManager:
                 failed[spec.run_id] = str(error)
         self._journal.sync()
         return failed
-
-    def _decide(self, spec: RunSpec, caller: CallerIdentity, pending: Sequence[RunRecord]) -> Answer:
-        def rejected(reason: str, detail: str) -> Answer:
-            return Answer(spec.run_id, False, reason, detail)
-
-        if spec.run_id in self._refused:
-            return rejected("refused", "the run was cancelled before it was seen")
-        known = self._records.get(spec.run_id)
-        if known is not None:
-            if replace(known.spec, lease_ttl=spec.lease_ttl) != spec:
-                return rejected("config_error", "another run has this run_id")
-            return Answer(spec.run_id, True)
-        backend = self.backends.get(spec.backend)
-        if backend is None:
-            return rejected("config_error", f"there is no backend {spec.backend!r} here")
-        stale = self._stale(spec, caller)
-        if stale:
-            return rejected("stale_request", stale)
-        if self.draining:
-            return rejected("draining", "the executor takes no new runs")
-        wrong = backend.check_configuration()
-        if wrong:
-            return rejected("config_error", wrong)
-        live = (r for r in (*self._records.values(), *pending) if r.live and r.spec.task_id == spec.task_id)
-        other = next(live, None)
-        if other is not None:
-            return rejected("already_running", f"run {other.spec.run_id} of this task is under way here")
-        same = sum(1 for r in pending if self._is_local(r.spec.backend) == backend.local)
-        if not backend.local:
-            same = sum(1 for r in pending if r.spec.backend == backend.name)
-        reason, detail = self._room(backend, same)
-        return rejected(reason, detail) if reason else Answer(spec.run_id, True)
-
-    def _stale(self, spec: RunSpec, caller: CallerIdentity) -> str:
-        """A paused caller that wakes up must not take an old view for fresh: see design.md section 3."""
-        if not caller.boot_id:
-            return ""
-        if caller.boot_id != self.boot_id:
-            return "the stamp is of another boot"
-        age = self.now_stamp() - caller.stamp
-        limit = int(spec.lease_ttl.total_seconds() * 1e9) // 4
-        return f"the stamp is {age / 1e9:.1f} s old; at most {limit / 1e9:.1f} s count" if limit and age > limit else ""
 
     async def note_term(self, caller: CallerIdentity) -> None:
         """Remembers the highest term of a cluster. Raises StaleTerm for a lower one, JournalError."""
@@ -385,7 +288,7 @@ class RunManager:
 
     def drain(self) -> None:
         """Takes no new runs from now on."""
-        self.draining = True
+        self.door.draining = True
         self.watchers.publish_snapshot()
 
     async def stop(self, *, end_runs: bool, drain: timedelta, kill_s: float = 15.0, deliver_s: float = 3.0) -> None:

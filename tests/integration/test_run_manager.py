@@ -15,8 +15,9 @@ import pytest
 from executor_service.core.admission import ResourceReport
 from executor_service.core.run import EndReport, RunOutcome, RunRecord, RunSpec, RunState, StartReport, StartVerdict
 from executor_service.errors import BackendError, JournalError
+from executor_service.runs.door import CallerIdentity
 from executor_service.runs.journal import Journal
-from executor_service.runs.manager import CallerIdentity, RunManager, StaleTerm
+from executor_service.runs.manager import RunManager, StaleTerm
 from executor_service.runs.ports import Reporter
 from executor_service.runs.watching import QUEUE_MAX, TooSlow
 from tests.fakes.fake_clock import FakeClock

@@ -1,0 +1,129 @@
+"""The door: may a run come in now, and if not, why not? Looks at what is known here and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+
+from executor_service.core.admission import NO_SAMPLE
+from executor_service.core.run import RunRecord, RunSpec
+from executor_service.runs.ports import Backend, Resources
+
+
+@dataclass(frozen=True, slots=True)
+class CallerIdentity:
+    """Who calls: the cluster and its leader's term, and the boot and stamp that it has last seen ('' and 0: a local caller)."""
+
+    cluster_id: str = ""
+    term: int = 0
+    boot_id: str = ""
+    stamp: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one run of a batch; `reason` is '' when accepted."""
+
+    run_id: str
+    accepted: bool
+    reason: str = ""
+    detail: str = ""
+
+
+class Door:
+    """Decides over the records that the manager keeps. `now_stamp` gives CLOCK_BOOTTIME in nanoseconds."""
+
+    def __init__(
+        self,
+        records: Mapping[str, RunRecord],
+        refused: AbstractSet[str],
+        backends: Mapping[str, Backend],
+        resources: Resources,
+        boot_id: str,
+        now_stamp: Callable[[], int],
+    ) -> None:
+        self._records = records
+        self._refused = refused
+        self._backends = backends
+        self._resources = resources
+        self._boot_id = boot_id
+        self._now_stamp = now_stamp
+        self.draining = False
+
+    def running(self, backend: str | None = None) -> int:
+        """Live runs of a backend, or of all local ones."""
+        return sum(
+            1
+            for record in self._records.values()
+            if record.live and (record.spec.backend == backend if backend is not None else self._is_local(record.spec.backend))
+        )
+
+    def _is_local(self, backend: str) -> bool:
+        return backend in self._backends and self._backends[backend].local
+
+    def availability(self, backend: Backend) -> tuple[str, str]:
+        """Why a backend could take no run now, as code and words; two empty texts when it could."""
+        wrong = backend.check_configuration()
+        if wrong:
+            return "config_error", wrong
+        if self.draining:
+            return "draining", "the executor takes no new runs"
+        return self._room(backend, 0)
+
+    def _room(self, backend: Backend, pending: int) -> tuple[str, str]:
+        if backend.local:
+            report = self._resources.report()
+            used = self.running() + pending
+            if report.reason == NO_SAMPLE:
+                return NO_SAMPLE, "there is no fresh resource sample"
+            if used >= report.effective_slots:
+                why = report.reason or f"{used} of {report.effective_slots} slots are taken"
+                return "server_overloaded", why
+            return "", ""
+        used = self.running(backend.name) + pending
+        if backend.max_runs and used >= backend.max_runs:
+            return "server_overloaded", f"{used} of {backend.max_runs} runs are under way"
+        return "", ""
+
+    def decide(self, spec: RunSpec, caller: CallerIdentity, pending: Sequence[RunRecord]) -> Answer:
+        def rejected(reason: str, detail: str) -> Answer:
+            return Answer(spec.run_id, False, reason, detail)
+
+        if spec.run_id in self._refused:
+            return rejected("refused", "the run was cancelled before it was seen")
+        known = self._records.get(spec.run_id)
+        if known is not None:
+            if replace(known.spec, lease_ttl=spec.lease_ttl) != spec:
+                return rejected("config_error", "another run has this run_id")
+            return Answer(spec.run_id, True)
+        backend = self._backends.get(spec.backend)
+        if backend is None:
+            return rejected("config_error", f"there is no backend {spec.backend!r} here")
+        stale = self._stale(spec, caller)
+        if stale:
+            return rejected("stale_request", stale)
+        if self.draining:
+            return rejected("draining", "the executor takes no new runs")
+        wrong = backend.check_configuration()
+        if wrong:
+            return rejected("config_error", wrong)
+        live = (r for r in (*self._records.values(), *pending) if r.live and r.spec.task_id == spec.task_id)
+        other = next(live, None)
+        if other is not None:
+            return rejected("already_running", f"run {other.spec.run_id} of this task is under way here")
+        same = sum(1 for r in pending if self._is_local(r.spec.backend) == backend.local)
+        if not backend.local:
+            same = sum(1 for r in pending if r.spec.backend == backend.name)
+        reason, detail = self._room(backend, same)
+        return rejected(reason, detail) if reason else Answer(spec.run_id, True)
+
+    def _stale(self, spec: RunSpec, caller: CallerIdentity) -> str:
+        """A paused caller that wakes up must not take an old view for fresh: see design.md section 3."""
+        if not caller.boot_id:
+            return ""
+        if caller.boot_id != self._boot_id:
+            return "the stamp is of another boot"
+        age = self._now_stamp() - caller.stamp
+        limit = int(spec.lease_ttl.total_seconds() * 1e9) // 4
+        return f"the stamp is {age / 1e9:.1f} s old; at most {limit / 1e9:.1f} s count" if limit and age > limit else ""
