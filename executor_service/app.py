@@ -30,7 +30,8 @@ from executor_service.settings import ExecutorSettings
 from service_runtime.clock import SystemClock
 from service_runtime.errors import FailedPrecondition, ResourceExhausted, Unavailable
 from service_runtime.grpc_server import GrpcServer, OfferedService
-from service_runtime.http_server import HttpServer, Readiness, operational_routes
+from service_runtime.http_app import HttpPolicy, make_app
+from service_runtime.http_server import OPERATIONAL_PATHS, HttpServer, Readiness, operational_routes
 from service_runtime.lifecycle import Background, Cleanups, StartupError, exit_at_the_latest, until_signal
 from service_runtime.metrics import distribution_version
 
@@ -187,11 +188,7 @@ class ExecutorApp:
             durations=self._metrics.rpc_durations,
         )
         self._grpc.offer(OfferedService(pb_grpc.add_ExecutorServiceServicer_to_server, servicer, SERVICE_NAME))
-        self._http = HttpServer(
-            settings.executor_http_address,
-            "EXECUTOR_HTTP_ADDRESS",
-            operational_routes(self._registry, self._readiness),
-        )
+        self._http = HttpServer(settings.executor_http_address, "EXECUTOR_HTTP_ADDRESS")
         self._background = Background()
         self._cleanups = Cleanups()
         self.grpc_port = 0
@@ -222,7 +219,8 @@ class ExecutorApp:
         self._background.start("looking at resources", self._look_at_resources())
         await self._grpc.start()
         self._cleanups.add("grpc", lambda: self._grpc.stop(GRACE_S))
-        await self._http.start()
+        policy = HttpPolicy(open_paths=OPERATIONAL_PATHS)
+        await self._http.start(make_app(operational_routes(self._registry, self._readiness), policy))
         self._background.start("serving", self._serve_when_sampled())
         self._write_ports()
         _log.info(

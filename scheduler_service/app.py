@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -14,10 +15,13 @@ import structlog
 from cecelia.scheduler.v1 import scheduler_service_pb2_grpc as pb_grpc
 from prometheus_client import CollectorRegistry
 
+from scheduler_service.core.callback import Callback
+from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.errors import StorageUnavailable
 from scheduler_service.fleet import Fleet
+from scheduler_service.http.routes import BrainPaths
 from scheduler_service.metrics import SchedulerMetrics
-from scheduler_service.rpc.calls import Bell
+from scheduler_service.rpc.calls import Bell, callers_words
 from scheduler_service.rpc.executor_client import GrpcExecutorClient, close_all
 from scheduler_service.rpc.scheduler_servicer import SchedulerServicer
 from scheduler_service.settings import SchedulerSettings
@@ -26,10 +30,12 @@ from scheduler_service.storage.migrate import MigrationError, migrate
 from scheduler_service.storage.postgres import PostgresDatabase, service_conninfo
 from scheduler_service.tick.leader import Leader
 from scheduler_service.tick.maintenance import Maintenance
+from scheduler_service.transactions.callbacks import CallbackResult, record_callback
 from scheduler_service.transactions.ports import Transaction
 from scheduler_service.transactions.reading import read_status
 from service_runtime.clock import SystemClock
 from service_runtime.grpc_server import GrpcServer, OfferedService
+from service_runtime.http_app import make_app
 from service_runtime.http_server import HttpServer, Readiness, operational_routes
 from service_runtime.lifecycle import (
     Background,
@@ -89,9 +95,7 @@ class SchedulerApp:
 
     async def _start(self) -> None:
         settings = self._settings
-        http = HttpServer(
-            settings.scheduler_http_address, "SCHEDULER_HTTP_ADDRESS", operational_routes(self._registry, self._readiness)
-        )
+        http = HttpServer(settings.scheduler_http_address, "SCHEDULER_HTTP_ADDRESS")
         self.http_port = http.bind()
         self._cleanups.add("http", http.stop)
         server = GrpcServer(
@@ -149,7 +153,10 @@ class SchedulerApp:
         self._cleanups.add("calls under way", lambda: server.stop(GRACE_S))
         self._cleanups.add("leadership", self._leader.resign)
         self._cleanups.add("background work", self._background.stop)
-        await http.start()
+        callbacks = _Callbacks(database, self._rules, self._leader, self._metrics)
+        paths = BrainPaths(servicer, database, callbacks, self._clock, hide_payloads=settings.http_hide_payloads)
+        routes = [*operational_routes(self._registry, self._readiness), *paths.routes()]
+        await http.start(make_app(routes, settings.http_policy))
         self._background.start("database watch", self._watch_database(database, server))
         self._background.start("leader", self._leader.run())
         self._background.start("metrics", self._observe(database, self._fleet))
@@ -233,6 +240,24 @@ class SchedulerApp:
         exit_at_the_latest(STOP_AT_THE_LATEST_S)
         await self._cleanups.run()
         _log.info("scheduler_stopped")
+
+
+class _Callbacks:
+    """What bridges report over HTTP, recorded: see http.ports.Callbacks."""
+
+    def __init__(self, database: PostgresDatabase, rules: DispatchRules, leader: Leader, metrics: SchedulerMetrics) -> None:
+        self._database = database
+        self._rules = rules
+        self._leader = leader
+        self._metrics = metrics
+
+    async def record(self, callback: Callback) -> CallbackResult:
+        with callers_words():
+            result = await self._database.run(lambda tx: record_callback(tx, callback, self._rules, random.random))
+        if result.recorded is not None:
+            self._metrics.recorded(result.recorded)
+            self._leader.wake()
+        return result
 
 
 async def _ask(tx: Transaction) -> None:

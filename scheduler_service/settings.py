@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -12,10 +13,18 @@ from scheduler_service.core.dispatch_checks import CheckSettings, GuardMode
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.slot_budget import INTERACTIVE_RESERVE
 from scheduler_service.core.verdicts import RetrySettings
+from service_runtime.http_app import HttpPolicy
+from service_runtime.http_server import OPERATIONAL_PATHS
 from service_runtime.settings import HostPort, Milliseconds, ServiceSettings
 
 _DAY_MS = 86_400_000
+_HOST_NAME = re.compile(r"\*|[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
+_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 Targets = Annotated[str, Field(max_length=10_000)]
+
+
+def _listed(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 def _span(milliseconds: int) -> timedelta:
@@ -52,10 +61,32 @@ class SchedulerSettings(ServiceSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     event_retention_ms: Milliseconds = Field(14 * _DAY_MS, description="how long decisions and events are kept")
 
+    http_allowed_hosts: str = Field(
+        "", max_length=10_000, description="host names served besides loopback names and IP literals, comma-separated; *: any"
+    )
+    http_base_path: str = Field("", max_length=200, description="where the HTTP paths begin behind a proxy, such as /dispatch")
+    http_read_only: bool = Field(False, description="true: HTTP writes are refused")
+    http_hide_payloads: bool = Field(False, description="true: HTTP leaves out what submitters of tasks wrote")
+
+    @field_validator("http_allowed_hosts")
+    @classmethod
+    def _host_names(cls, value: str) -> str:
+        wrong = [name for name in _listed(value) if not _HOST_NAME.fullmatch(name)]
+        if wrong:
+            raise ValueError(f"names {wrong[0]!r}; must be host names without scheme and port, such as dispatch.example.org")
+        return value
+
+    @field_validator("http_base_path")
+    @classmethod
+    def _a_path(cls, value: str) -> str:
+        if value and not _PATH.fullmatch(value):
+            raise ValueError("must begin with / and not end with it, of letters, digits and . _ ~ - only, such as /dispatch")
+        return value
+
     @field_validator("executor_targets")
     @classmethod
     def _at_least_one(cls, value: str) -> str:
-        targets = [target.strip() for target in value.split(",") if target.strip()]
+        targets = _listed(value)
         if not targets:
             raise ValueError("must name at least one gRPC target, such as 127.0.0.1:50052")
         if len(set(targets)) != len(targets):
@@ -66,6 +97,16 @@ class SchedulerSettings(ServiceSettings):
     def targets(self) -> tuple[str, ...]:
         """The executors' targets."""
         return tuple(self.executor_targets.split(","))
+
+    @property
+    def http_policy(self) -> HttpPolicy:
+        """Who may ask over HTTP."""
+        return HttpPolicy(
+            allowed_hosts=frozenset(name.lower() for name in _listed(self.http_allowed_hosts)),
+            base_path=self.http_base_path,
+            read_only=self.http_read_only,
+            open_paths=OPERATIONAL_PATHS,
+        )
 
     @property
     def rules(self) -> DispatchRules:

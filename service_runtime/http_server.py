@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
 from service_runtime.lifecycle import bound_socket
 
 STOP_S = 2.0
+CONNECTIONS_MAX = 1_000
+OPERATIONAL_PATHS = frozenset({"/metrics", "/healthz", "/readyz"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +58,10 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """One HTTP server. `bind`, then `start`, then `stop`."""
 
-    def __init__(self, address: str, setting: str, routes: Sequence[BaseRoute]) -> None:
+    def __init__(self, address: str, setting: str) -> None:
         self._address = address
         self._setting = setting
-        config = uvicorn.Config(
-            Starlette(routes=list(routes)),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-            timeout_keep_alive=30,
-            h11_max_incomplete_event_size=64 * 1024,
-            server_header=False,
-        )
-        self._server = _Server(config)
+        self._server: _Server | None = None
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -78,20 +70,32 @@ class HttpServer:
         self._socket = bound_socket(self._address, self._setting)
         return int(self._socket.getsockname()[1])
 
-    async def start(self) -> None:
-        """Serves on the bound socket."""
+    async def start(self, app: ASGIApp) -> None:
+        """Serves an application on the bound socket."""
         if self._socket is None:
             self.bind()
         assert self._socket is not None
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+            timeout_keep_alive=30,
+            h11_max_incomplete_event_size=64 * 1024,
+            limit_concurrency=CONNECTIONS_MAX,
+            server_header=False,
+        )
+        self._server = _Server(config)
         self._task = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self._socket]), name="http")
 
     async def stop(self) -> None:
         """Ends within two seconds, open connections included."""
-        self._server.should_exit = True
-        if self._task is None:
+        if self._task is None or self._server is None:
             if self._socket is not None:
                 self._socket.close()
             return
+        self._server.should_exit = True
         _done, pending = await asyncio.wait([self._task], timeout=STOP_S)
         if pending:
             self._server.force_exit = True

@@ -102,7 +102,10 @@ class RunReport:
 
 @dataclass(frozen=True, slots=True)
 class BackendReport:
-    """One backend of an executor. `max_runs` 0: gated by the machine's slots."""
+    """One backend of an executor. `max_runs` 0: gated by the machine's slots.
+
+    `ends_by_callback`: the ends of its runs come by the bridge's callback, not from the executor.
+    """
 
     backend: str
     local: bool
@@ -112,6 +115,7 @@ class BackendReport:
     detail: str
     max_runs: int
     running: int
+    ends_by_callback: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,7 +232,9 @@ def _executor_report(snapshot: pb.ExecutorSnapshot) -> ExecutorReport:
         max_pressure=resources.max_pressure,
         headed_sessions=resources.headed_sessions,
         backends=tuple(
-            BackendReport(b.backend, b.local, b.configured, b.available, b.reason, b.detail, b.max_runs, b.running)
+            BackendReport(
+                b.backend, b.local, b.configured, b.available, b.reason, b.detail, b.max_runs, b.running, b.ends_by_callback
+            )
             for b in snapshot.backends
         ),
     )

@@ -157,8 +157,8 @@ class TaskCalls(Calls):
         async with self._stream_slot():
             if after < 0:
                 after = await self._read(lambda tx: tx.newest_event_id())
-                # Tells the caller that it misses nothing from here on.
-                await context.send_initial_metadata((("next-event-id", str(after + 1)),))
+            # Tells the caller that it misses nothing from here on.
+            await context.send_initial_metadata((("next-event-id", str(after + 1)),))
             while True:
                 news = self._bell.ring_after()
                 events = await self._events_after(after, types)

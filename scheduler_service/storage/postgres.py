@@ -18,7 +18,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from scheduler_service.errors import StorageUnavailable
 from scheduler_service.storage import query_files
 from scheduler_service.storage.transaction import PostgresTransaction, aware_utc
-from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.ports import MemoryRow, Transaction
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
@@ -105,6 +105,15 @@ class PostgresDatabase:
             except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed, TimeoutError) as error:
                 raise StorageUnavailable(f"the database does not answer: {type(error).__name__}") from error
         raise AssertionError("unreachable")
+
+    async def working_memory(self) -> list[MemoryRow]:
+        """The rows of the view, at one instant; see http/ports.py."""
+
+        async def read(tx: Transaction) -> list[MemoryRow]:
+            assert isinstance(tx, PostgresTransaction)
+            return await tx.working_memory()
+
+        return await self.run(read, read_only=True)
 
     async def _once(self, work: Callable[[Transaction], Awaitable[T]], read_only: bool) -> T:
         async with asyncio.timeout(self._deadline_s), self._semaphore, self._pool.connection() as connection:

@@ -242,6 +242,10 @@ class PostgresTransaction:
     async def save_last_dispatch(self, last: ports.LastDispatch) -> None:
         await self._do("save_last_dispatch", **asdict(last))
 
+    async def working_memory(self) -> list[ports.MemoryRow]:
+        """The view's rows. PostgreSQL's own: the memory store has no view."""
+        return [ports.MemoryRow(**row) for row in await self._all("working_memory")]
+
     # --- overrides
 
     async def drains(self) -> list[ports.Drain]:

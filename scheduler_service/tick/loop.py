@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Sequence
 from datetime import timedelta
@@ -25,6 +26,7 @@ _log = structlog.get_logger(__name__)
 
 TICK_DEADLINE_S = 10.0
 FIRST_REPORT_S = 3.0
+FIRST_TICK_S = 1.0
 RAMP_STEP_S = 1.0
 WOKEN_GAP_S = 0.02
 
@@ -63,6 +65,8 @@ class TickLoop:
 
     async def run(self) -> None:
         """Ticks until cancelled. Raises NotLeader when another replica has taken over."""
+        # A leader that has not looked for executors yet must not record that there are none.
+        await self._first_reports(FIRST_TICK_S)
         async with asyncio.TaskGroup() as sending:
             next_clock = self._clock.monotonic()
             while True:
@@ -100,13 +104,15 @@ class TickLoop:
 
         Raises NotLeader, StorageUnavailable.
         """
-        unheard = [link.first_report.wait() for link in self._links if link.report is None]
-        if unheard:
-            _done, pending = await asyncio.wait([asyncio.ensure_future(w) for w in unheard], timeout=FIRST_REPORT_S)
-            for waiting in pending:
-                waiting.cancel()
+        await self._first_reports(FIRST_REPORT_S)
         result = await self._tick(TickKind.RUN)
         return [*result.decisions, *await self._send_all(result.orders)]
+
+    async def _first_reports(self, seconds: float) -> None:
+        """Returns when every executor has been heard, or after this time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*(link.first_report.wait() for link in self._links))
 
     async def _tick(self, kind: TickKind) -> TickResult:
         async with self._one_at_a_time:

@@ -191,6 +191,15 @@ class EventFilter:
     success: bool | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryRow:
+    """A row of the view `working_memory`, which shows operators what the reference showed them."""
+
+    key: str
+    value_json: Mapping[str, Any]
+    updated_at: datetime
+
+
 class Transaction(Protocol):
     """One open transaction. Everything read is current; everything written is seen by later reads of the same transaction."""
 

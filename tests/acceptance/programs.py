@@ -43,6 +43,7 @@ class Program:
         self.log = log
         self._process: asyncio.subprocess.Process | None = None
         self.port = 0
+        self.http_port = 0
 
     @property
     def pid(self) -> int:
@@ -63,7 +64,7 @@ class Program:
                 assert self._process.returncode is None, self.log.read_text()
                 await asyncio.sleep(0.02)
             found = json.loads(ports.read_text())
-            self.port = found["grpc"]
+            self.port, self.http_port = found["grpc"], found["http"]
             for kind in ("GRPC", "HTTP"):
                 name = f"{self._module.split('_')[0].upper()}_{kind}_ADDRESS"
                 self._env[name] = f"127.0.0.1:{found[kind.lower()]}"

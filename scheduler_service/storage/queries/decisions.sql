@@ -73,3 +73,7 @@ DELETE FROM dispatch_event_counts WHERE second < %(before)s;
 -- name: purge_events
 -- Events past their retention.
 DELETE FROM events WHERE id IN (SELECT id FROM events WHERE time < %(before)s ORDER BY time LIMIT %(limit)s);
+
+-- name: working_memory
+-- What the reference showed its operators.
+SELECT key, value_json, updated_at FROM working_memory ORDER BY key;

@@ -316,6 +316,7 @@ class BackendAvailability(_message.Message):
     MAX_RUNS_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
     CONFIGURED_FIELD_NUMBER: _builtins.int
+    ENDS_BY_CALLBACK_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """The backend's name, such as `cecelia-run`."""
     available: _builtins.bool
@@ -332,6 +333,8 @@ class BackendAvailability(_message.Message):
     """Runs accepted or running."""
     configured: _builtins.bool
     """Whether it is configured rightly, be there room or not."""
+    ends_by_callback: _builtins.bool
+    """Whether the ends of its runs come to the scheduler by an HTTP bridge's callback instead of over WatchRuns."""
     def __init__(
         self,
         *,
@@ -343,10 +346,11 @@ class BackendAvailability(_message.Message):
         max_runs: _builtins.int = ...,
         running: _builtins.int = ...,
         configured: _builtins.bool = ...,
+        ends_by_callback: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "backend", b"backend", "configured", b"configured", "detail", b"detail", "local", b"local", "max_runs", b"max_runs", "reason", b"reason", "running", b"running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "backend", b"backend", "configured", b"configured", "detail", b"detail", "ends_by_callback", b"ends_by_callback", "local", b"local", "max_runs", b"max_runs", "reason", b"reason", "running", b"running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,52 @@
+"""What the HTTP side needs: the rpcs themselves, called in this process, and the rows of `working_memory`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Any, Protocol
+
+from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+
+from scheduler_service.core.callback import Callback
+from scheduler_service.transactions.callbacks import CallbackResult
+from scheduler_service.transactions.ports import MemoryRow
+
+
+class LocalCall:
+    """What an rpc sees of a call that came over HTTP. `opened` is set when a stream has found its place."""
+
+    def __init__(self, peer: str) -> None:
+        self._peer = peer
+        self.opened = asyncio.Event()
+
+    def peer(self) -> str:
+        """Who calls."""
+        return self._peer
+
+    async def send_initial_metadata(self, _metadata: Sequence[tuple[str, str]]) -> None:
+        """A stream is open."""
+        self.opened.set()
+
+
+class SchedulerRpcs(Protocol):
+    """The rpcs that have a path. They raise ServiceError."""
+
+    def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> Awaitable[pb.GetStatusResponse]: ...
+    def GetDispatchStats(self, request: pb.GetDispatchStatsRequest, context: Any) -> Awaitable[pb.GetDispatchStatsResponse]: ...
+    def ResetBreaker(self, request: pb.ResetBreakerRequest, context: Any) -> Awaitable[pb.ResetBreakerResponse]: ...
+    def SetDrain(self, request: pb.SetDrainRequest, context: Any) -> Awaitable[pb.SetDrainResponse]: ...
+    def GetSlots(self, request: pb.GetSlotsRequest, context: Any) -> Awaitable[pb.GetSlotsResponse]: ...
+    def WatchEvents(self, request: pb.WatchEventsRequest, context: Any) -> AsyncIterator[pb.WatchEventsResponse]: ...
+
+
+class WorkingMemory(Protocol):
+    """Reads the view `working_memory`. Raises StorageUnavailable."""
+
+    async def working_memory(self) -> Sequence[MemoryRow]: ...
+
+
+class Callbacks(Protocol):
+    """Records the end of a bridge's run. Raises ServiceError."""
+
+    async def record(self, callback: Callback) -> CallbackResult: ...

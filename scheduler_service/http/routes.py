@@ -1,0 +1,177 @@
+"""The paths below /api/brain: each calls the rpc of the same meaning and shows its answer in the reference's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from scheduler_service.core.callback import CALLBACK_STATUSES, Callback
+from scheduler_service.http import shapes
+from scheduler_service.http.event_stream import event_stream
+from scheduler_service.http.ports import Callbacks, LocalCall, SchedulerRpcs, WorkingMemory
+from service_runtime.clock import Clock
+from service_runtime.field_checks import FieldChecker, shown
+from service_runtime.http_app import json_body
+
+DEFAULT_REASON = "http"
+RESULT_MAX_BYTES = 64 * 1024
+PREFIX = "/api/brain"
+
+
+class BrainPaths:
+    """The handlers. `hide_payloads` leaves out what the submitters of tasks wrote."""
+
+    def __init__(
+        self,
+        rpcs: SchedulerRpcs,
+        memory: WorkingMemory,
+        callbacks: Callbacks,
+        clock: Clock,
+        *,
+        hide_payloads: bool,
+    ) -> None:
+        self._rpcs = rpcs
+        self._memory = memory
+        self._callbacks = callbacks
+        self._clock = clock
+        self._hide = hide_payloads
+
+    def routes(self) -> list[BaseRoute]:
+        """Every path with its method."""
+        paths: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
+            ("GET", "/dispatch-stats", self._dispatch_stats),
+            ("GET", "/memory", self._working_memory),
+            ("GET", "/status/full", self._status_full),
+            ("GET", "/health", self._health),
+            ("POST", "/circuit-breaker/{key}/reset", self._reset),
+            ("POST", "/drain", self._drain_on),
+            ("POST", "/drain/off", self._drain_off),
+            ("GET", "/drain-status", self._drain_status),
+            ("GET", "/slots", self._slots),
+            ("GET", "/events", self._events),
+            ("POST", "/execution-callback", self._callback),
+        ]
+        return [Route(PREFIX + path, handler, methods=[method]) for method, path, handler in paths]
+
+    def _json(self, body: Any) -> Response:
+        return JSONResponse(shapes.without_payloads(body) if self._hide else body, headers={"cache-control": "no-store"})
+
+    async def _status(self, request: Request) -> pb.GetStatusResponse:
+        return await self._rpcs.GetStatus(pb.GetStatusRequest(), _call(request))
+
+    # --- reading
+
+    async def _dispatch_stats(self, request: Request) -> Response:
+        stats = await self._rpcs.GetDispatchStats(pb.GetDispatchStatsRequest(), _call(request))
+        return self._json({"success": True, "window_1h": shapes.window(stats.window_1h)})
+
+    async def _working_memory(self, _request: Request) -> Response:
+        return self._json(shapes.memory(await self._memory.working_memory()))
+
+    async def _status_full(self, request: Request) -> Response:
+        status = shapes.plain(await self._status(request))
+        rows = shapes.memory(await self._memory.working_memory())
+        return self._json({"success": True, "snapshot_ts": shapes.iso(self._clock.now()), **status, "working_memory": rows})
+
+    async def _health(self, request: Request) -> Response:
+        return self._json(shapes.health(await self._status(request), self._clock.now()))
+
+    async def _slots(self, request: Request) -> Response:
+        return self._json(shapes.slots(await self._rpcs.GetSlots(pb.GetSlotsRequest(), _call(request))))
+
+    async def _drain_status(self, request: Request) -> Response:
+        return self._json(shapes.drain(await self._status(request)))
+
+    async def _events(self, request: Request) -> Response:
+        shape: Callable[[Any], Any] = shapes.without_payloads if self._hide else lambda event: event
+        return await event_stream(self._rpcs, request, _call(request), lambda event: shape(shapes.event(event)))
+
+    # --- overriding
+
+    async def _reset(self, request: Request) -> Response:
+        body = await _override(request, {})
+        key = request.path_params["key"]
+        answer = await self._rpcs.ResetBreaker(pb.ResetBreakerRequest(key=key, **body), _call(request))
+        return self._json({"success": True, "key": key, "state": shapes.breaker(answer.after)})
+
+    async def _drain_on(self, request: Request) -> Response:
+        body = await _override(request, {"source": str, "until_idle": bool})
+        return await self._drain(request, pb.SetDrainRequest(enabled=True, **body))
+
+    async def _drain_off(self, request: Request) -> Response:
+        body = await _override(request, {"source": str})
+        return await self._drain(request, pb.SetDrainRequest(enabled=False, **body))
+
+    async def _drain(self, request: Request, asked: pb.SetDrainRequest) -> Response:
+        was_draining = (await self._status(request)).draining
+        await self._rpcs.SetDrain(asked, _call(request))
+        return self._json({**shapes.drain(await self._status(request)), "was_draining": was_draining})
+
+    # --- the bridge
+
+    async def _callback(self, request: Request) -> Response:
+        callback = callback_of(await json_body(request))
+        result = await self._callbacks.record(callback)
+        changed = result.recorded is not None
+        message = "recorded" if changed else "this end was recorded before"
+        status = {"task_id": str(callback.task_id), "new_status": result.status.value}
+        return self._json({"success": True, **status, "changed": changed, "message": message})
+
+
+def _call(request: Request) -> LocalCall:
+    client = request.client
+    return LocalCall(f"http:{client.host}:{client.port}" if client is not None else "http")
+
+
+async def _override(request: Request, more: Mapping[str, type]) -> dict[str, Any]:
+    """The fields of an override: `reason` ('http' without one), `request_id`, and `more`. Raises InvalidArgument."""
+    body = await json_body(request)
+    allowed = {"reason": str, "request_id": str, **more}
+    check = FieldChecker()
+    for name, value in body.items():
+        if name not in allowed:
+            check.wrong(name[:64], f"is unknown; must be one of {', '.join(allowed)}")
+        elif type(value) is not allowed[name]:
+            check.wrong(name, f"is {shown(value)}; must be {'true or false' if allowed[name] is bool else 'text'}")
+        elif isinstance(value, str):
+            check.text(name, value, 4096)
+    check.done()
+    return {"reason": DEFAULT_REASON, **body}
+
+
+def callback_of(body: Mapping[str, Any]) -> Callback:
+    """The callback in a body; what the reference's worker sends beyond our fields is passed over. Raises InvalidArgument."""
+    check = FieldChecker()
+    texts = {name: value for name, value in body.items() if isinstance(value, str)}
+    task_id = check.uuid("task_id", texts.get("task_id", ""))
+    named = "checkpoint_id" if "checkpoint_id" in texts else "run_id"
+    run_id = check.uuid(named, texts.get(named, ""))
+    status = texts.get("status", "")
+    if status not in CALLBACK_STATUSES:
+        check.wrong("status", f"is {shown(body.get('status'))}; must be one of {', '.join(CALLBACK_STATUSES)}")
+    result, error = _words(body.get("result"))
+    check.done()
+    assert task_id is not None
+    assert run_id is not None
+    return Callback(run_id, task_id, status, result, error or texts.get("error", "")[:2000].replace("\0", "\ufffd"))
+
+
+def _words(result: Any) -> tuple[str, str]:
+    """Result and error of a callback's `result`: text, or an object with `result` and `error`, or nothing."""
+    if isinstance(result, Mapping):
+        inner, error = result.get("result"), result.get("error")
+        return _text(inner if inner is not None else dict(result)), _text(error)[:2000]
+    return _text(result), ""
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else shapes.compact(value)
+    raw = text.replace("\0", "\ufffd").encode("utf-8", "replace")[-RESULT_MAX_BYTES:]
+    return raw.decode("utf-8", "ignore")
