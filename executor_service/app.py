@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import structlog
+from cecelia.executor.v1 import executor_service_pb2 as pb
 from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
 from prometheus_client import CollectorRegistry
 
@@ -39,7 +40,9 @@ _log = structlog.get_logger(__name__)
 
 ERROR_DOMAIN = "dispatch.cecelia"
 DISTRIBUTION = "cecelia-dispatch"
-SERVICE_NAME = "cecelia.executor.v1.ExecutorService"
+_SERVICE = pb.DESCRIPTOR.services_by_name["ExecutorService"]
+SERVICE_NAME = _SERVICE.full_name
+METHODS = tuple(method.name for method in _SERVICE.methods)
 BACKEND_GROUP = "cecelia_dispatch.backends"
 GRACE_S = 2.0
 FORGET_EVERY_S = 600.0
@@ -187,7 +190,7 @@ class ExecutorApp:
             domain=ERROR_DOMAIN,
             durations=self._metrics.rpc_durations,
         )
-        self._grpc.offer(OfferedService(pb_grpc.add_ExecutorServiceServicer_to_server, servicer, SERVICE_NAME))
+        self._grpc.offer(OfferedService(pb_grpc.add_ExecutorServiceServicer_to_server, servicer, SERVICE_NAME, METHODS))
         self._http = HttpServer(settings.executor_http_address, "EXECUTOR_HTTP_ADDRESS")
         self._background = Background()
         self._cleanups = Cleanups()

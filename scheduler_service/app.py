@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import psycopg
 import structlog
+from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 from cecelia.scheduler.v1 import scheduler_service_pb2_grpc as pb_grpc
 from prometheus_client import CollectorRegistry
 
@@ -51,7 +52,9 @@ _log = structlog.get_logger(__name__)
 
 ERROR_DOMAIN = "dispatch.cecelia"
 DISTRIBUTION = "cecelia-dispatch"
-SERVICE_NAME = "cecelia.scheduler.v1.SchedulerService"
+_SERVICE = pb.DESCRIPTOR.services_by_name["SchedulerService"]
+SERVICE_NAME = _SERVICE.full_name
+METHODS = tuple(method.name for method in _SERVICE.methods)
 DATABASE_TRIES_S = 30.0
 WATCH_DATABASE_S = 1.0
 OBSERVE_S = 5.0
@@ -144,10 +147,11 @@ class SchedulerApp:
             self._leader,
             self._fleet,
             self._bell,
+            self._metrics,
             version=self._version,
             tick_interval=timedelta(milliseconds=settings.tick_interval_ms),
         )
-        server.offer(OfferedService(pb_grpc.add_SchedulerServiceServicer_to_server, servicer, SERVICE_NAME))
+        server.offer(OfferedService(pb_grpc.add_SchedulerServiceServicer_to_server, servicer, SERVICE_NAME, METHODS))
         await server.start()
         # Once more, before what the calls need is closed; stopping twice does no harm.
         self._cleanups.add("calls under way", lambda: server.stop(GRACE_S))

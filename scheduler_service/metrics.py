@@ -18,12 +18,17 @@ from service_runtime.metrics import MetricSet
 
 PREFIX = "cecelia_scheduler"
 TICK_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+START_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400)
 DISPATCHED = "dispatched"
 OVERRIDES = ("drain", "billing_pause", "budget_cap", "breaker_tripped")
 _WINDOWS = ("window_1h", "attempts")
 POOLS = ("user", "internal", "task_pool")
 LIVE = (TaskStatus.QUEUED, TaskStatus.DISPATCHING, TaskStatus.RUNNING, TaskStatus.QUARANTINED)
-_HOLDS = [reason.value for reason, kind in REASON_KINDS.items() if kind is ReasonKind.BLOCKED] + [Reason.NO_EXECUTOR.value]
+# A candidate that pre-flight puts aside holds nothing else.
+_HOLDS = [
+    *(r.value for r, kind in REASON_KINDS.items() if kind is ReasonKind.BLOCKED and r is not Reason.PRE_FLIGHT_CHECK_FAILED),
+    Reason.NO_EXECUTOR.value,
+]
 
 
 class SchedulerMetrics:
@@ -45,12 +50,24 @@ class SchedulerMetrics:
         )
         self._samples = make.gauge("window_samples", "Decisions in the window.", {"window": _WINDOWS})
         self._holds = make.gauge("hold_active", "Whether a gate holds.", {"reason": _HOLDS})
+        self._breaker_keys: set[str] = set()
         self._breakers = make.labelled_gauge("breaker_state", "1 for the state that a breaker is in.", ("key", "state"))
         self._transitions = make.labelled_counter("breaker_transitions", "Changes of state.", ("key", "to"), [])
         self._tasks = make.gauge(
             "tasks",
             "Tasks that have not ended.",
             {"status": [status.value for status in LIVE], "priority": [priority.name for priority in Priority]},
+        )
+        self._oldest_due = make.gauge(
+            "oldest_due_task_age_seconds",
+            "For how long the oldest due task has waited; 0 without one.",
+            {"priority": [priority.name for priority in Priority]},
+        )
+        self._start_latency = make.histogram(
+            "task_start_latency_seconds",
+            "From a task's submission to its first successful start verdict.",
+            START_SECONDS,
+            {"backend": backends},
         )
         self._tick_seconds = make.histogram("tick_duration_seconds", "How long a tick's transaction took.", TICK_SECONDS)
         self._tick_success = make.gauge("tick_last_success_timestamp_seconds", "When the last tick succeeded.")
@@ -83,12 +100,21 @@ class SchedulerMetrics:
             self._decisions.labels(REASON_KINDS[Reason(reason)].value, reason).inc()
             if reason == Reason.EXECUTOR_FAILED.value:
                 self._attempts.labels(backend, "failure").inc()
-        for breaker in recorded.moved_breakers:
+        for backend, seconds in recorded.start_latencies:
+            self._start_latency.labels(backend).observe(seconds)
+        self.breakers_moved(recorded.moved_breakers)
+
+    def breakers_moved(self, breakers: Iterable[Breaker]) -> None:
+        """Breakers have changed their state."""
+        for breaker in breakers:
             self._transitions.labels(breaker.key, breaker.state.value).inc()
 
     def led(self, leading: bool) -> None:
-        """This replica leads, or does not any more."""
+        """This replica leads, or does not any more: then it knows of no gate."""
         self._leader.set(leading)
+        if not leading:
+            for reason in _HOLDS:
+                self._holds.labels(reason).set(0)
 
     # --- a look at the status
 
@@ -98,22 +124,30 @@ class SchedulerMetrics:
         for name, window in windows.items():
             self._ratio.labels(name).set(float("nan") if window.rate is None else window.rate)
             self._samples.labels(name).set(window.total)
-        for breaker in view.breakers.values():
-            self._breaker(breaker)
+        self._observe_breakers(view.breakers)
         for status in LIVE:
             for priority in Priority:
                 self._tasks.labels(status.value, priority.name).set(view.queue.get((priority, status), 0))
+        for priority in Priority:
+            since = view.oldest_due.get(priority)
+            self._oldest_due.labels(priority.name).set(0.0 if since is None else (view.now - since).total_seconds())
         total = view.slots.fleet.total
-        if total is not None:
-            pools = {"user": total.user, "internal": total.internal, "task_pool": total.task_pool}
-            for pool, row in pools.items():
-                self._slots.labels(pool, "budget").set(row.budget)  # type: ignore[attr-defined]  # all three have them
-                self._slots.labels(pool, "used").set(row.used)  # type: ignore[attr-defined]  # all three have them
+        for pool in POOLS:
+            row = getattr(total, pool) if total is not None else None
+            self._slots.labels(pool, "budget").set(row.budget if row is not None else 0)
+            self._slots.labels(pool, "used").set(row.used if row is not None else 0)
         self._overrides.labels("drain").set(bool(view.drains))
         self._overrides.labels("billing_pause").set(bool(view.billing_pauses))
         self._overrides.labels("budget_cap").set(view.slots.cap.slots is not None)
         self._overrides.labels("breaker_tripped").set(bool(view.tripped_by))
 
-    def _breaker(self, breaker: Breaker) -> None:
-        for state in BreakerState:
-            self._breakers.labels(breaker.key, state.value).set(breaker.state is state)
+    def _observe_breakers(self, breakers: Mapping[str, Breaker]) -> None:
+        for breaker in breakers.values():
+            for state in BreakerState:
+                self._breakers.labels(breaker.key, state.value).set(breaker.state is state)
+                self._transitions.labels(breaker.key, state.value)
+        for key in self._breaker_keys - breakers.keys():
+            for state in BreakerState:
+                self._breakers.remove(key, state.value)
+                self._transitions.remove(key, state.value)
+        self._breaker_keys = set(breakers)

@@ -21,11 +21,12 @@ MEBIBYTE = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class OfferedService:
-    """A servicer, the generated function that adds it, and its full name."""
+    """A servicer, the generated function that adds it, its full name, and its methods, which are measured from the start."""
 
     add: Callable[[Any, Any], None]
     servicer: Any
     name: str
+    methods: tuple[str, ...] = ()
 
 
 def _options(maximum_message: int) -> list[tuple[str, int]]:
@@ -61,6 +62,7 @@ class GrpcServer:
     ) -> None:
         self._address = address
         self._setting = setting
+        self._durations = durations
         self._interceptor = ServiceInterceptor(domain, durations)
         self._server = grpc.aio.server(
             interceptors=[self._interceptor],
@@ -74,6 +76,9 @@ class GrpcServer:
         """Adds a service; only before `start`."""
         service.add(service.servicer, self._server)
         self._names.append(service.name)
+        if self._durations is not None:
+            for method in service.methods:
+                self._durations.labels(method=f"/{service.name}/{method}", code=grpc.StatusCode.OK.name)
 
     def bind(self) -> int:
         """Binds the port and returns it. Raises StartupError that names the setting when it is taken."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
+from scheduler_service.core.breaker import Breaker
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.run import ExecutorReport
 from scheduler_service.errors import NotLeader, StorageUnavailable
@@ -38,6 +39,12 @@ class LeaderPart(Protocol):
     def wake(self) -> None: ...
     def wake_links(self) -> None: ...
     async def run_tick(self) -> list[Decision]: ...
+
+
+class Observer(Protocol):
+    """Is told which breakers an operator has moved, after it was committed."""
+
+    def breakers_moved(self, breakers: Iterable[Breaker]) -> None: ...
 
 
 class Fleet(Protocol):
@@ -100,6 +107,7 @@ class Calls:
         leader: LeaderPart,
         fleet: Fleet,
         bell: Bell,
+        observer: Observer,
         *,
         version: str,
         tick_interval: timedelta,
@@ -109,6 +117,7 @@ class Calls:
         self._leader = leader
         self._fleet = fleet
         self._bell = bell
+        self._observer = observer
         self._version = version
         self._tick_interval = tick_interval
         self._streams = 0

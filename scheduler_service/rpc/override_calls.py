@@ -53,14 +53,18 @@ class OverrideCalls(Calls):
         caller = _caller(check, request, context)
         check.done()
         live, settings = await self._live(), self._rules.checks.breaker
+        moved: tuple[Breaker, ...] = ()
 
         async def work(tx: Transaction) -> pb.ResetBreakerResponse:
-            before, after = await overrides.reset_breaker(tx, key, caller, self._rules.backends, settings, live)
+            nonlocal moved
+            forced = await overrides.reset_breaker(tx, key, caller, self._rules.backends, settings, live)
+            moved = forced.moved
             return pb.ResetBreakerResponse(
-                before=breaker_message(before, settings, tx.now), after=breaker_message(after, settings, tx.now)
+                before=breaker_message(forced.before, settings, tx.now), after=breaker_message(forced.after, settings, tx.now)
             )
 
         response = await self._write("ResetBreaker", request, work, pb.ResetBreakerResponse)
+        self._observer.breakers_moved(moved)
         self._wake()
         return response
 
@@ -71,14 +75,19 @@ class OverrideCalls(Calls):
         duration = check.trip_duration(request)
         check.done()
         live, settings = await self._live(), self._rules.checks.breaker
+        moved: tuple[Breaker, ...] = ()
 
         async def work(tx: Transaction) -> pb.TripBreakerResponse:
-            before, after = await overrides.trip_breaker(tx, key, duration, caller, self._rules.backends, settings, live)
+            nonlocal moved
+            forced = await overrides.trip_breaker(tx, key, duration, caller, self._rules.backends, settings, live)
+            moved = forced.moved
             return pb.TripBreakerResponse(
-                before=breaker_message(before, settings, tx.now), after=breaker_message(after, settings, tx.now)
+                before=breaker_message(forced.before, settings, tx.now), after=breaker_message(forced.after, settings, tx.now)
             )
 
-        return await self._write("TripBreaker", request, work, pb.TripBreakerResponse)
+        response = await self._write("TripBreaker", request, work, pb.TripBreakerResponse)
+        self._observer.breakers_moved(moved)
+        return response
 
     async def SetDrain(self, request: pb.SetDrainRequest, context: Context) -> pb.SetDrainResponse:
         check = Checker()

@@ -151,6 +151,9 @@ class PostgresTransaction:
         rows = await self._all("queue_depths")
         return {(Priority(row["priority"]), TaskStatus(row["status"])): row["n"] for row in rows}
 
+    async def oldest_due(self) -> dict[Priority, datetime]:
+        return {Priority(row["priority"]): row["due_time"] for row in await self._all("oldest_due")}
+
     async def count_waiting(self, limit: int) -> int:
         return int((await self._one("count_waiting", limit=limit))["n"])
 

@@ -125,6 +125,7 @@ class TickLoop:
                 self._link(order.executor_id).in_flight.add(order.run_id)
             self.last_error = ""
             self.succeeded = True
+            self._observer.breakers_moved(result.probed)
             self._observer.ticked(self._clock.monotonic() - started, result.verdicts, result.decisions)
             return result
 

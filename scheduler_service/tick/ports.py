@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
 
+from scheduler_service.core.breaker import Breaker
 from scheduler_service.core.dispatch_checks import Verdict
 from scheduler_service.core.run import (
     CancelAnswer,
@@ -54,4 +55,5 @@ class Observer(Protocol):
 
     def ticked(self, seconds: float, verdicts: Sequence[Verdict], decisions: Iterable[Decision]) -> None: ...
     def recorded(self, recorded: Recorded) -> None: ...
+    def breakers_moved(self, breakers: Iterable[Breaker]) -> None: ...
     def led(self, leading: bool) -> None: ...

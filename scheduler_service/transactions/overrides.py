@@ -27,6 +27,15 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
+class ForcedBreaker:
+    """A breaker before and after it was forced; `moved` are the rows that changed their state by it."""
+
+    before: Breaker
+    after: Breaker
+    moved: tuple[Breaker, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DrainState:
     """The drain as a whole; `running` counts tasks dispatching or running."""
 
@@ -154,7 +163,7 @@ async def _force(
     backends: Mapping[str, Backend],
     settings: BreakerSettings,
     live: Sequence[str],
-) -> tuple[Breaker, Breaker]:
+) -> ForcedBreaker:
     await tx.leadership(Lock.UPDATE)
     rows, bare = await shown_breakers(tx, backends, settings, live, Lock.UPDATE)
     if key not in rows and key not in bare:
@@ -172,12 +181,14 @@ async def _force(
     await tx.save_breakers([after[row_key] for row_key in keys], actor="" if closing else caller.actor)
     method = "ResetBreaker" if closing else "TripBreaker"
     await _audit(tx, method, key, caller, {"before": {k: rows[k].state.value for k in keys}})
+    moved = tuple(after[k] for k in keys if after[k].state is not rows[k].state)
     if key in rows:
-        return rows[key], after[key]
+        return ForcedBreaker(rows[key], after[key], moved)
     shown = bare[key]
-    return (
+    return ForcedBreaker(
         describe_bare(key, [rows[k] for k in shown], settings),
         describe_bare(key, [after[k] for k in shown], settings),
+        moved,
     )
 
 
@@ -188,8 +199,8 @@ async def reset_breaker(
     backends: Mapping[str, Backend],
     settings: BreakerSettings,
     live: Sequence[str],
-) -> tuple[Breaker, Breaker]:
-    """Forces a breaker CLOSED; returns it before and after. Raises NotFound for an unknown key."""
+) -> ForcedBreaker:
+    """Forces a breaker CLOSED. Raises NotFound for an unknown key."""
     return await _force(tx, key, None, True, caller, backends, settings, live)
 
 
@@ -201,6 +212,6 @@ async def trip_breaker(
     backends: Mapping[str, Backend],
     settings: BreakerSettings,
     live: Sequence[str],
-) -> tuple[Breaker, Breaker]:
-    """Forces a breaker OPEN for a while (None: the setting); returns it before and after. Raises NotFound."""
+) -> ForcedBreaker:
+    """Forces a breaker OPEN for a while (None: the setting). Raises NotFound."""
     return await _force(tx, key, duration, False, caller, backends, settings, live)

@@ -65,6 +65,7 @@ class StatusView:
     drains: tuple[Drain, ...]
     billing_pauses: tuple[BillingPause, ...]
     queue: Mapping[tuple[Priority, TaskStatus], int]
+    oldest_due: Mapping[Priority, datetime]
     last_dispatch: LastDispatch | None
 
 
@@ -147,5 +148,6 @@ async def read_status(tx: Transaction, executors: Sequence[ExecutorReport], rule
         drains=facts.drains,
         billing_pauses=tuple(pause for pause in facts.billing_pauses if pause.until_time > tx.now),
         queue=await tx.queue_depths(),
+        oldest_due=await tx.oldest_due(),
         last_dispatch=await tx.last_dispatch(),
     )

@@ -30,6 +30,7 @@ class Recorded:
     decisions: list[tuple[str, bool, str]] = field(default_factory=list)  # backend, success, reason
     ignored: int = 0
     moved_breakers: list[Breaker] = field(default_factory=list)
+    start_latencies: list[tuple[str, float]] = field(default_factory=list)  # backend, seconds from submission to first start
 
 
 async def record_reports(
@@ -173,6 +174,8 @@ class _Batch:
             self._changed_states.add(run.backend)
             self._last = LastDispatch(task.id, task.title, run.run_id, now)
             self._result.started.append(run)
+            if task.tries == 0:
+                self._result.start_latencies.append((run.backend, (now - task.create_time).total_seconds()))
         elif verdict is StartVerdict.FAILURE:
             self._record(run, False, Reason.EXECUTOR_FAILED.value, report.verdict_detail, attempt=True)
         self._settle_start(run, task, verdict, report.verdict_reason, report.verdict_detail or report.error, report)

@@ -86,7 +86,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class TickResult:
-    """What the tick decided: `orders` are claimed and to be sent; `more`: more could start as soon as the ramp allows."""
+    """What the tick decided: `orders` are claimed and to be sent; `more`: more could start as soon as the ramp allows.
+
+    `probed` are the breakers of which a probe was claimed.
+    """
 
     now: datetime
     orders: tuple[RunOrder, ...]
@@ -94,6 +97,7 @@ class TickResult:
     verdicts: tuple[Verdict, ...]
     memory: TickMemory
     more: bool
+    probed: tuple[Breaker, ...] = ()
 
 
 @dataclass(slots=True)
@@ -127,7 +131,7 @@ async def take_tick(tx: Transaction, request: TickRequest) -> TickResult:
     await tick.save()
     holds = frozenset((v.reason, v.backend) for v in verdicts if v.holds and v.reason is not None)
     memory = TickMemory(holds, recorded, tick.ramps, low_rate)
-    return TickResult(tx.now, tuple(tick.orders), tuple(tick.decisions), tuple(verdicts), memory, tick.more)
+    return TickResult(tx.now, tuple(tick.orders), tuple(tick.decisions), tuple(verdicts), memory, tick.more, tick.probed)
 
 
 async def _end_what_is_over(tx: Transaction, facts: Facts) -> Facts:
@@ -324,6 +328,11 @@ class _Tick:
                 payload = {"backend": backend, "rate": verdict.value, "threshold": verdict.limit, "enforced": verdict.holds}
                 self._tx.emit(Event("dispatch_low_success_rate", self._tx.now, "scheduler", payload))
         return frozenset(low)
+
+    @property
+    def probed(self) -> tuple[Breaker, ...]:
+        """The breakers of which a probe was claimed."""
+        return tuple(self._probed.values())
 
     async def save(self) -> None:
         """Writes what was taken, in lock order."""

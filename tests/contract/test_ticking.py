@@ -270,17 +270,16 @@ async def test_an_outcome_from_before_a_reset_counts_nowhere_in_the_breaker(clus
 async def test_a_trip_holds_and_a_reset_by_the_bare_name_lets_go(cluster: Cluster) -> None:
     await cluster.add()
     settings = cluster.rules.checks.breaker
-    _before, after = await cluster.run(
+    tripped = await cluster.run(
         lambda tx: trip_breaker(tx, "cecelia-run", timedelta(hours=2), CALLER, cluster.rules.backends, settings, ["host-a"])
     )
-    assert after.state is BreakerState.OPEN
+    assert tripped.after.state is BreakerState.OPEN
+    assert [breaker.key for breaker in tripped.moved] == ["cecelia-run@host-a"]
     assert await cluster.run(lambda tx: tx.tripped_by()) == {"cecelia-run@host-a": "tester"}
     cluster.clock.advance(minutes=90)
     assert (await cluster.tick()).orders == ()
-    before, after = await cluster.run(
-        lambda tx: reset_breaker(tx, "cecelia-run", CALLER, cluster.rules.backends, settings, ["host-a"])
-    )
-    assert (before.state, after.state) == (BreakerState.OPEN, BreakerState.CLOSED)
+    reset = await cluster.run(lambda tx: reset_breaker(tx, "cecelia-run", CALLER, cluster.rules.backends, settings, ["host-a"]))
+    assert (reset.before.state, reset.after.state) == (BreakerState.OPEN, BreakerState.CLOSED)
     assert await cluster.run(lambda tx: tx.tripped_by()) == {}
     assert len((await cluster.tick()).orders) == 1
 

@@ -184,6 +184,13 @@ class MemoryTransaction:
                 depths[(task.priority, task.status)] = depths.get((task.priority, task.status), 0) + 1
         return depths
 
+    async def oldest_due(self) -> dict[Priority, datetime]:
+        found: dict[Priority, datetime] = {}
+        for task in self._waiting():
+            if task.blocked_by == 0 and task.due_time <= self.now:
+                found[task.priority] = min(task.due_time, found.get(task.priority, task.due_time))
+        return found
+
     async def count_waiting(self, limit: int) -> int:
         return min(limit, len(self._waiting()))
 

@@ -78,6 +78,7 @@ CREATE TABLE tasks (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 CREATE UNIQUE INDEX tasks_seq ON tasks (seq);
 CREATE INDEX tasks_queued ON tasks (backend, rank_time, seq) WHERE status = 'queued';
+CREATE INDEX tasks_due ON tasks (priority, due_time) WHERE status = 'queued' AND blocked_by = 0;
 CREATE INDEX tasks_live ON tasks (status, priority) WHERE status IN ('queued', 'dispatching', 'running', 'quarantined');
 CREATE INDEX tasks_internal ON tasks (status) WHERE internal;
 CREATE INDEX tasks_ended ON tasks (end_time) WHERE status IN ('completed', 'failed', 'cancelled');

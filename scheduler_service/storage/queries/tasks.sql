@@ -114,6 +114,13 @@ FROM tasks WHERE status IN ('dispatching', 'running') GROUP BY 1, 2, 3;
 SELECT priority, status, count(*) AS n FROM tasks
 WHERE status IN ('queued', 'dispatching', 'running', 'quarantined') GROUP BY 1, 2;
 
+-- name: oldest_due
+-- Since when the oldest due task of each priority is due: one index probe each.
+SELECT p.priority, t.due_time FROM (VALUES (0), (1), (2)) p (priority), LATERAL (
+    SELECT due_time FROM tasks
+    WHERE status = 'queued' AND blocked_by = 0 AND priority = p.priority AND due_time <= %(now)s
+    ORDER BY due_time LIMIT 1) t;
+
 -- name: count_waiting
 -- Queued tasks, counted up to a limit.
 SELECT count(*) AS n FROM (SELECT 1 FROM tasks WHERE status = 'queued' LIMIT %(limit)s) q;
