@@ -126,6 +126,9 @@ class Executor:
                         "the stream was read too slowly; open it anew", reason="TOO_SLOW", retry_after=timedelta(seconds=1)
                     ) from None
 
+    def output(self, run_id: str, offset: int, *, follow: bool) -> AsyncGenerator[tuple[int, bytes], None]:
+        return self._manager.output(run_id, offset, follow=follow)
+
     async def acknowledge(self, run_ids: Sequence[str], cluster_id: str, term: int) -> int:
         with _callers_words():
             return await self._manager.acknowledge(run_ids, CallerIdentity(cluster_id, term))

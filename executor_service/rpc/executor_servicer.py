@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ from executor_service.rpc.conversions import (
     resources_message,
     run_message,
 )
-from service_runtime.errors import InvalidArgument, NotFound, Unimplemented
+from service_runtime.errors import InvalidArgument, NotFound, ResourceExhausted
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -30,6 +30,7 @@ REASON_MAX_CHARS = 500
 RENEW_MAX = 10_000
 ACKNOWLEDGE_MAX = 1_000
 SNAPSHOT_EVERY_S = 2.5
+LOG_STREAMS_MAX = 200
 
 
 class ExecutorPart(Protocol):
@@ -61,6 +62,10 @@ class ExecutorPart(Protocol):
         """Open runs, their number as the end of the replay, then changes; None asks for a snapshot."""
         ...
 
+    def output(self, run_id: str, offset: int, *, follow: bool) -> AsyncGenerator[tuple[int, bytes], None]:
+        """Pieces of a known run's output with the offset of their first byte."""
+        ...
+
     async def acknowledge(self, run_ids: Sequence[str], cluster_id: str, term: int) -> int: ...
     async def renew(
         self,
@@ -79,6 +84,7 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
 
     def __init__(self, executor: ExecutorPart) -> None:
         self._executor = executor
+        self._log_streams = 0
 
     async def CheckResources(self, request: pb.CheckResourcesRequest, context: Context) -> pb.CheckResourcesResponse:
         return self._resources()
@@ -197,8 +203,24 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
         return pb.RenewLeasesResponse(renewed=renewed, unknown=unknown, unnamed=unnamed)
 
     async def StreamRunLogs(self, request: pb.StreamRunLogsRequest, context: Context) -> AsyncIterator[pb.StreamRunLogsResponse]:
-        raise Unimplemented("StreamRunLogs is not offered by this version", reason="UNIMPLEMENTED")
-        yield
+        check = Checker()
+        run_id = check.run_id("run_id", request.run_id)
+        if request.offset < 0:
+            check.wrong("offset", f"is {request.offset}; must be 0 or more")
+        check.done()
+        if self._executor.record(run_id) is None:
+            raise NotFound(f"no run has the id {run_id} here", reason="RUN_NOT_FOUND")
+        if self._log_streams >= LOG_STREAMS_MAX:
+            raise ResourceExhausted(
+                f"{LOG_STREAMS_MAX} outputs are being read already", reason="TOO_MANY_STREAMS", retry_after=timedelta(seconds=5)
+            )
+        self._log_streams += 1
+        try:
+            async with contextlib.aclosing(self._executor.output(run_id, request.offset, follow=request.follow)) as pieces:
+                async for offset, data in pieces:
+                    yield pb.StreamRunLogsResponse(offset=offset, data=data)
+        finally:
+            self._log_streams -= 1
 
 
 def _refused(run_id: str) -> pb.Run:

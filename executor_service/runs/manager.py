@@ -7,7 +7,7 @@ acknowledged, over a restart too. Nothing is queued here: what cannot begin at o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -17,6 +17,7 @@ from executor_service.core.run import EndReport, RunOutcome, RunRecord, RunSpec,
 from executor_service.errors import BackendError, JournalError
 from executor_service.runs.door import Answer, CallerIdentity, Door
 from executor_service.runs.journal import Journal
+from executor_service.runs.output import OUTPUT_FILE, read_output
 from executor_service.runs.ports import Backend, Resources
 from executor_service.runs.watching import Watchers
 from service_runtime.clock import Clock
@@ -89,6 +90,15 @@ class RunManager:
         """Every known run, newest first, at most 10,000."""
         chosen = (record for record in self._records.values() if record.live or not live_only)
         return sorted(chosen, key=lambda record: record.accept_time, reverse=True)[:KNOWN_MAX]
+
+    def output(self, run_id: str, offset: int, *, follow: bool) -> AsyncGenerator[tuple[int, bytes], None]:
+        """The output of a known run from a byte on: pieces with the offset of their first byte."""
+
+        def live() -> bool:
+            record = self._records.get(run_id)
+            return record is not None and record.live
+
+        return read_output(self._journal.run_dir(run_id) / OUTPUT_FILE, offset, live, follow=follow)
 
     def open_records(self, cluster_id: str) -> list[RunRecord]:
         """Every running and unacknowledged run of a cluster ('': of all)."""

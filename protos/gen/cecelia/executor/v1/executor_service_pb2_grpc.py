@@ -27,6 +27,10 @@ if _version_not_supported:
 
 class ExecutorServiceStub:
     """Runs tasks on one machine and on the remote backends configured there. Calls go one way: schedulers call executors.
+
+    Errors are google.rpc.Status with ErrorInfo (domain `dispatch.cecelia`), and BadRequest or RetryInfo where they apply. Besides
+    those named with each rpc: INVALID_ARGUMENT for bytes that do not decode, RESOURCE_EXHAUSTED for a message over 4 MiB,
+    UNAVAILABLE while the journal cannot be written, INTERNAL with an opaque id for what nobody foresaw.
     """
 
     def __init__(self, channel):
@@ -89,10 +93,15 @@ class ExecutorServiceStub:
 
 class ExecutorServiceServicer:
     """Runs tasks on one machine and on the remote backends configured there. Calls go one way: schedulers call executors.
+
+    Errors are google.rpc.Status with ErrorInfo (domain `dispatch.cecelia`), and BadRequest or RetryInfo where they apply. Besides
+    those named with each rpc: INVALID_ARGUMENT for bytes that do not decode, RESOURCE_EXHAUSTED for a message over 4 MiB,
+    UNAVAILABLE while the journal cannot be written, INTERNAL with an opaque id for what nobody foresaw.
     """
 
     def CheckResources(self, request, context):
         """What the machine can take now, measured at most a few seconds ago.
+        Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,6 +109,7 @@ class ExecutorServiceServicer:
 
     def CheckAvailability(self, request, context):
         """Whether each backend is configured and could take a run now, and why not. Probes no remote service.
+        Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,13 +117,15 @@ class ExecutorServiceServicer:
 
     def DispatchTasks(self, request, context):
         """Start a batch of runs: one result a run, in the order asked. Idempotent by run_id. Accepted means journalled, not begun.
+        Errors: INVALID_ARGUMENT; what is wrong with a single run is its result, not an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRun(self, request, context):
-        """One run's state. NOT_FOUND for a run that this executor does not know.
+        """One run's state.
+        Errors: INVALID_ARGUMENT, NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,6 +133,7 @@ class ExecutorServiceServicer:
 
     def ListRuns(self, request, context):
         """Every run that is known here: live, and ended ones not yet forgotten.
+        Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,6 +141,7 @@ class ExecutorServiceServicer:
 
     def CancelRun(self, request, context):
         """TERM, then KILL after a grace period, for everything below the run. A run never seen is journalled as refused for good.
+        Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,6 +150,7 @@ class ExecutorServiceServicer:
     def WatchRuns(self, request, context):
         """Begins with a snapshot, every running and unacknowledged run and an end-of-replay mark; then changes as they come, and a
         snapshot at least every 5 s.
+        Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term), RESOURCE_EXHAUSTED (read too slowly).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,6 +158,7 @@ class ExecutorServiceServicer:
 
     def AcknowledgeRuns(self, request, context):
         """The word that finals are stored, or known to be stale, double or foreign. Until then the executor keeps them.
+        Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,6 +166,7 @@ class ExecutorServiceServicer:
 
     def RenewLeases(self, request, context):
         """Which runs the scheduler still owns, and which are to be ended. A run missing here is not ended by that.
+        Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,6 +174,7 @@ class ExecutorServiceServicer:
 
     def StreamRunLogs(self, request, context):
         """Standard output and standard error of a run, live or from an offset.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many streams).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -225,6 +243,10 @@ def add_ExecutorServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ExecutorService:
     """Runs tasks on one machine and on the remote backends configured there. Calls go one way: schedulers call executors.
+
+    Errors are google.rpc.Status with ErrorInfo (domain `dispatch.cecelia`), and BadRequest or RetryInfo where they apply. Besides
+    those named with each rpc: INVALID_ARGUMENT for bytes that do not decode, RESOURCE_EXHAUSTED for a message over 4 MiB,
+    UNAVAILABLE while the journal cannot be written, INTERNAL with an opaque id for what nobody foresaw.
     """
 
     @staticmethod

@@ -27,65 +27,118 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ExecutorServiceStub:
-    """Runs tasks on one machine and on the remote backends configured there. Calls go one way: schedulers call executors."""
+    """Runs tasks on one machine and on the remote backends configured there. Calls go one way: schedulers call executors.
+
+    Errors are google.rpc.Status with ErrorInfo (domain `dispatch.cecelia`), and BadRequest or RetryInfo where they apply. Besides
+    those named with each rpc: INVALID_ARGUMENT for bytes that do not decode, RESOURCE_EXHAUSTED for a message over 4 MiB,
+    UNAVAILABLE while the journal cannot be written, INTERNAL with an opaque id for what nobody foresaw.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ExecutorServiceAsyncStub: ...
     CheckResources: _grpc.UnaryUnaryMultiCallable[_executor_service_pb2.CheckResourcesRequest, _executor_service_pb2.CheckResourcesResponse]
-    """What the machine can take now, measured at most a few seconds ago."""
+    """What the machine can take now, measured at most a few seconds ago.
+    Errors: none of its own.
+    """
     CheckAvailability: _grpc.UnaryUnaryMultiCallable[_executor_service_pb2.CheckAvailabilityRequest, _executor_service_pb2.CheckAvailabilityResponse]
-    """Whether each backend is configured and could take a run now, and why not. Probes no remote service."""
+    """Whether each backend is configured and could take a run now, and why not. Probes no remote service.
+    Errors: none of its own.
+    """
     DispatchTasks: _grpc.UnaryUnaryMultiCallable[_executor_service_pb2.DispatchTasksRequest, _executor_service_pb2.DispatchTasksResponse]
-    """Start a batch of runs: one result a run, in the order asked. Idempotent by run_id. Accepted means journalled, not begun."""
+    """Start a batch of runs: one result a run, in the order asked. Idempotent by run_id. Accepted means journalled, not begun.
+    Errors: INVALID_ARGUMENT; what is wrong with a single run is its result, not an error.
+    """
     GetRun: _grpc.UnaryUnaryMultiCallable[_executor_service_pb2.GetRunRequest, _executor_service_pb2.GetRunResponse]
-    """One run's state. NOT_FOUND for a run that this executor does not know."""
+    """One run's state.
+    Errors: INVALID_ARGUMENT, NOT_FOUND.
+    """
     ListRuns: _grpc.UnaryUnaryMultiCallable[_executor_service_pb2.ListRunsRequest, _executor_service_pb2.ListRunsResponse]
-    """Every run that is known here: live, and ended ones not yet forgotten."""
+    """Every run that is known here: live, and ended ones not yet forgotten.
+    Errors: none of its own.
+    """
     CancelRun: _grpc.UnaryUnaryMultiCallable[_executor_service_pb2.CancelRunRequest, _executor_service_pb2.CancelRunResponse]
-    """TERM, then KILL after a grace period, for everything below the run. A run never seen is journalled as refused for good."""
+    """TERM, then KILL after a grace period, for everything below the run. A run never seen is journalled as refused for good.
+    Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term).
+    """
     WatchRuns: _grpc.UnaryStreamMultiCallable[_executor_service_pb2.WatchRunsRequest, _executor_service_pb2.WatchRunsResponse]
     """Begins with a snapshot, every running and unacknowledged run and an end-of-replay mark; then changes as they come, and a
     snapshot at least every 5 s.
+    Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term), RESOURCE_EXHAUSTED (read too slowly).
     """
     AcknowledgeRuns: _grpc.UnaryUnaryMultiCallable[_executor_service_pb2.AcknowledgeRunsRequest, _executor_service_pb2.AcknowledgeRunsResponse]
-    """The word that finals are stored, or known to be stale, double or foreign. Until then the executor keeps them."""
+    """The word that finals are stored, or known to be stale, double or foreign. Until then the executor keeps them.
+    Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term).
+    """
     RenewLeases: _grpc.UnaryUnaryMultiCallable[_executor_service_pb2.RenewLeasesRequest, _executor_service_pb2.RenewLeasesResponse]
-    """Which runs the scheduler still owns, and which are to be ended. A run missing here is not ended by that."""
+    """Which runs the scheduler still owns, and which are to be ended. A run missing here is not ended by that.
+    Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term).
+    """
     StreamRunLogs: _grpc.UnaryStreamMultiCallable[_executor_service_pb2.StreamRunLogsRequest, _executor_service_pb2.StreamRunLogsResponse]
-    """Standard output and standard error of a run, live or from an offset."""
+    """Standard output and standard error of a run, live or from an offset.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many streams).
+    """
 
 @_typing.type_check_only
 class ExecutorServiceAsyncStub(ExecutorServiceStub):
-    """Runs tasks on one machine and on the remote backends configured there. Calls go one way: schedulers call executors."""
+    """Runs tasks on one machine and on the remote backends configured there. Calls go one way: schedulers call executors.
+
+    Errors are google.rpc.Status with ErrorInfo (domain `dispatch.cecelia`), and BadRequest or RetryInfo where they apply. Besides
+    those named with each rpc: INVALID_ARGUMENT for bytes that do not decode, RESOURCE_EXHAUSTED for a message over 4 MiB,
+    UNAVAILABLE while the journal cannot be written, INTERNAL with an opaque id for what nobody foresaw.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CheckResources: _aio.UnaryUnaryMultiCallable[_executor_service_pb2.CheckResourcesRequest, _executor_service_pb2.CheckResourcesResponse]  # type: ignore[assignment]
-    """What the machine can take now, measured at most a few seconds ago."""
+    """What the machine can take now, measured at most a few seconds ago.
+    Errors: none of its own.
+    """
     CheckAvailability: _aio.UnaryUnaryMultiCallable[_executor_service_pb2.CheckAvailabilityRequest, _executor_service_pb2.CheckAvailabilityResponse]  # type: ignore[assignment]
-    """Whether each backend is configured and could take a run now, and why not. Probes no remote service."""
+    """Whether each backend is configured and could take a run now, and why not. Probes no remote service.
+    Errors: none of its own.
+    """
     DispatchTasks: _aio.UnaryUnaryMultiCallable[_executor_service_pb2.DispatchTasksRequest, _executor_service_pb2.DispatchTasksResponse]  # type: ignore[assignment]
-    """Start a batch of runs: one result a run, in the order asked. Idempotent by run_id. Accepted means journalled, not begun."""
+    """Start a batch of runs: one result a run, in the order asked. Idempotent by run_id. Accepted means journalled, not begun.
+    Errors: INVALID_ARGUMENT; what is wrong with a single run is its result, not an error.
+    """
     GetRun: _aio.UnaryUnaryMultiCallable[_executor_service_pb2.GetRunRequest, _executor_service_pb2.GetRunResponse]  # type: ignore[assignment]
-    """One run's state. NOT_FOUND for a run that this executor does not know."""
+    """One run's state.
+    Errors: INVALID_ARGUMENT, NOT_FOUND.
+    """
     ListRuns: _aio.UnaryUnaryMultiCallable[_executor_service_pb2.ListRunsRequest, _executor_service_pb2.ListRunsResponse]  # type: ignore[assignment]
-    """Every run that is known here: live, and ended ones not yet forgotten."""
+    """Every run that is known here: live, and ended ones not yet forgotten.
+    Errors: none of its own.
+    """
     CancelRun: _aio.UnaryUnaryMultiCallable[_executor_service_pb2.CancelRunRequest, _executor_service_pb2.CancelRunResponse]  # type: ignore[assignment]
-    """TERM, then KILL after a grace period, for everything below the run. A run never seen is journalled as refused for good."""
+    """TERM, then KILL after a grace period, for everything below the run. A run never seen is journalled as refused for good.
+    Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term).
+    """
     WatchRuns: _aio.UnaryStreamMultiCallable[_executor_service_pb2.WatchRunsRequest, _executor_service_pb2.WatchRunsResponse]  # type: ignore[assignment]
     """Begins with a snapshot, every running and unacknowledged run and an end-of-replay mark; then changes as they come, and a
     snapshot at least every 5 s.
+    Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term), RESOURCE_EXHAUSTED (read too slowly).
     """
     AcknowledgeRuns: _aio.UnaryUnaryMultiCallable[_executor_service_pb2.AcknowledgeRunsRequest, _executor_service_pb2.AcknowledgeRunsResponse]  # type: ignore[assignment]
-    """The word that finals are stored, or known to be stale, double or foreign. Until then the executor keeps them."""
+    """The word that finals are stored, or known to be stale, double or foreign. Until then the executor keeps them.
+    Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term).
+    """
     RenewLeases: _aio.UnaryUnaryMultiCallable[_executor_service_pb2.RenewLeasesRequest, _executor_service_pb2.RenewLeasesResponse]  # type: ignore[assignment]
-    """Which runs the scheduler still owns, and which are to be ended. A run missing here is not ended by that."""
+    """Which runs the scheduler still owns, and which are to be ended. A run missing here is not ended by that.
+    Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term).
+    """
     StreamRunLogs: _aio.UnaryStreamMultiCallable[_executor_service_pb2.StreamRunLogsRequest, _executor_service_pb2.StreamRunLogsResponse]  # type: ignore[assignment]
-    """Standard output and standard error of a run, live or from an offset."""
+    """Standard output and standard error of a run, live or from an offset.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many streams).
+    """
 
 class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Runs tasks on one machine and on the remote backends configured there. Calls go one way: schedulers call executors."""
+    """Runs tasks on one machine and on the remote backends configured there. Calls go one way: schedulers call executors.
+
+    Errors are google.rpc.Status with ErrorInfo (domain `dispatch.cecelia`), and BadRequest or RetryInfo where they apply. Besides
+    those named with each rpc: INVALID_ARGUMENT for bytes that do not decode, RESOURCE_EXHAUSTED for a message over 4 MiB,
+    UNAVAILABLE while the journal cannot be written, INTERNAL with an opaque id for what nobody foresaw.
+    """
 
     @_abc_1.abstractmethod
     def CheckResources(
@@ -93,7 +146,9 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _executor_service_pb2.CheckResourcesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_executor_service_pb2.CheckResourcesResponse, _abc.Awaitable[_executor_service_pb2.CheckResourcesResponse]]:
-        """What the machine can take now, measured at most a few seconds ago."""
+        """What the machine can take now, measured at most a few seconds ago.
+        Errors: none of its own.
+        """
 
     @_abc_1.abstractmethod
     def CheckAvailability(
@@ -101,7 +156,9 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _executor_service_pb2.CheckAvailabilityRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_executor_service_pb2.CheckAvailabilityResponse, _abc.Awaitable[_executor_service_pb2.CheckAvailabilityResponse]]:
-        """Whether each backend is configured and could take a run now, and why not. Probes no remote service."""
+        """Whether each backend is configured and could take a run now, and why not. Probes no remote service.
+        Errors: none of its own.
+        """
 
     @_abc_1.abstractmethod
     def DispatchTasks(
@@ -109,7 +166,9 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _executor_service_pb2.DispatchTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_executor_service_pb2.DispatchTasksResponse, _abc.Awaitable[_executor_service_pb2.DispatchTasksResponse]]:
-        """Start a batch of runs: one result a run, in the order asked. Idempotent by run_id. Accepted means journalled, not begun."""
+        """Start a batch of runs: one result a run, in the order asked. Idempotent by run_id. Accepted means journalled, not begun.
+        Errors: INVALID_ARGUMENT; what is wrong with a single run is its result, not an error.
+        """
 
     @_abc_1.abstractmethod
     def GetRun(
@@ -117,7 +176,9 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _executor_service_pb2.GetRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_executor_service_pb2.GetRunResponse, _abc.Awaitable[_executor_service_pb2.GetRunResponse]]:
-        """One run's state. NOT_FOUND for a run that this executor does not know."""
+        """One run's state.
+        Errors: INVALID_ARGUMENT, NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ListRuns(
@@ -125,7 +186,9 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _executor_service_pb2.ListRunsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_executor_service_pb2.ListRunsResponse, _abc.Awaitable[_executor_service_pb2.ListRunsResponse]]:
-        """Every run that is known here: live, and ended ones not yet forgotten."""
+        """Every run that is known here: live, and ended ones not yet forgotten.
+        Errors: none of its own.
+        """
 
     @_abc_1.abstractmethod
     def CancelRun(
@@ -133,7 +196,9 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _executor_service_pb2.CancelRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_executor_service_pb2.CancelRunResponse, _abc.Awaitable[_executor_service_pb2.CancelRunResponse]]:
-        """TERM, then KILL after a grace period, for everything below the run. A run never seen is journalled as refused for good."""
+        """TERM, then KILL after a grace period, for everything below the run. A run never seen is journalled as refused for good.
+        Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term).
+        """
 
     @_abc_1.abstractmethod
     def WatchRuns(
@@ -143,6 +208,7 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_executor_service_pb2.WatchRunsResponse], _abc.AsyncIterator[_executor_service_pb2.WatchRunsResponse]]:
         """Begins with a snapshot, every running and unacknowledged run and an end-of-replay mark; then changes as they come, and a
         snapshot at least every 5 s.
+        Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term), RESOURCE_EXHAUSTED (read too slowly).
         """
 
     @_abc_1.abstractmethod
@@ -151,7 +217,9 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _executor_service_pb2.AcknowledgeRunsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_executor_service_pb2.AcknowledgeRunsResponse, _abc.Awaitable[_executor_service_pb2.AcknowledgeRunsResponse]]:
-        """The word that finals are stored, or known to be stale, double or foreign. Until then the executor keeps them."""
+        """The word that finals are stored, or known to be stale, double or foreign. Until then the executor keeps them.
+        Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term).
+        """
 
     @_abc_1.abstractmethod
     def RenewLeases(
@@ -159,7 +227,9 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _executor_service_pb2.RenewLeasesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_executor_service_pb2.RenewLeasesResponse, _abc.Awaitable[_executor_service_pb2.RenewLeasesResponse]]:
-        """Which runs the scheduler still owns, and which are to be ended. A run missing here is not ended by that."""
+        """Which runs the scheduler still owns, and which are to be ended. A run missing here is not ended by that.
+        Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term).
+        """
 
     @_abc_1.abstractmethod
     def StreamRunLogs(
@@ -167,6 +237,8 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _executor_service_pb2.StreamRunLogsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_executor_service_pb2.StreamRunLogsResponse], _abc.AsyncIterator[_executor_service_pb2.StreamRunLogsResponse]]:
-        """Standard output and standard error of a run, live or from an offset."""
+        """Standard output and standard error of a run, live or from an offset.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many streams).
+        """
 
 def add_ExecutorServiceServicer_to_server(servicer: ExecutorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -27,6 +27,10 @@ if _version_not_supported:
 
 class SchedulerServiceStub:
     """Owns the queue, the tick, the check chain, the statistics and the breakers.
+
+    Errors are google.rpc.Status with ErrorInfo (domain `dispatch.cecelia`), and BadRequest or RetryInfo where they apply. Besides
+    those named with each rpc: INVALID_ARGUMENT for bytes that do not decode, RESOURCE_EXHAUSTED for a message over 4 MiB,
+    UNAVAILABLE while the database does not answer, INTERNAL with an opaque id for what nobody foresaw.
     """
 
     def __init__(self, channel):
@@ -154,10 +158,15 @@ class SchedulerServiceStub:
 
 class SchedulerServiceServicer:
     """Owns the queue, the tick, the check chain, the statistics and the breakers.
+
+    Errors are google.rpc.Status with ErrorInfo (domain `dispatch.cecelia`), and BadRequest or RetryInfo where they apply. Besides
+    those named with each rpc: INVALID_ARGUMENT for bytes that do not decode, RESOURCE_EXHAUSTED for a message over 4 MiB,
+    UNAVAILABLE while the database does not answer, INTERNAL with an opaque id for what nobody foresaw.
     """
 
     def SubmitTask(self, request, context):
         """Store one task.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (task_id or request_id taken), RESOURCE_EXHAUSTED (queue full).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,13 +174,15 @@ class SchedulerServiceServicer:
 
     def SubmitTasks(self, request, context):
         """Store a batch of tasks, all or none: at most 1,000.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (task_id or request_id taken), RESOURCE_EXHAUSTED (queue full).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTask(self, request, context):
-        """One task. NOT_FOUND for an unknown one.
+        """One task.
+        Errors: INVALID_ARGUMENT, NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,6 +190,7 @@ class SchedulerServiceServicer:
 
     def ListTasks(self, request, context):
         """A page of tasks, newest first, without description and payload.
+        Errors: INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,6 +198,7 @@ class SchedulerServiceServicer:
 
     def WatchTask(self, request, context):
         """A task now and at each change until it ends.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many streams).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -193,6 +206,7 @@ class SchedulerServiceServicer:
 
     def CancelTask(self, request, context):
         """Stop a task wherever it is. For a live run the status is unchanged here; CANCELLED follows when its process tree is gone.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it has ended), ALREADY_EXISTS (request_id).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,6 +214,7 @@ class SchedulerServiceServicer:
 
     def RequeueTask(self, request, context):
         """Put a failed, cancelled or quarantined task back into the queue.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it has not ended badly), ALREADY_EXISTS (request_id).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -207,13 +222,15 @@ class SchedulerServiceServicer:
 
     def UpdateTask(self, request, context):
         """Change a queued task, or a quarantined one, which is requeued by it.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it is not waiting), ALREADY_EXISTS (request_id).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RunTick(self, request, context):
-        """One tick now. FAILED_PRECONDITION `not_leader` on a replica that does not lead.
+        """One tick now. Only the leader takes one.
+        Errors: FAILED_PRECONDITION (not_leader).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -221,6 +238,7 @@ class SchedulerServiceServicer:
 
     def ExplainDispatch(self, request, context):
         """The whole check chain without side effects; for a named task, why it is not running yet.
+        Errors: INVALID_ARGUMENT, NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -228,6 +246,7 @@ class SchedulerServiceServicer:
 
     def GetDispatchStats(self, request, context):
         """The rolling window and the attempts in it.
+        Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -235,6 +254,7 @@ class SchedulerServiceServicer:
 
     def ListDispatchEvents(self, request, context):
         """The decisions behind the window, newest first.
+        Errors: INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -242,13 +262,15 @@ class SchedulerServiceServicer:
 
     def ListBreakers(self, request, context):
         """All breakers.
+        Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetBreaker(self, request, context):
-        """One breaker. NOT_FOUND for an unknown key; reading never creates one.
+        """One breaker. Reading never creates one.
+        Errors: INVALID_ARGUMENT, NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -256,6 +278,7 @@ class SchedulerServiceServicer:
 
     def ResetBreaker(self, request, context):
         """Force a breaker CLOSED.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS (request_id).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -263,6 +286,7 @@ class SchedulerServiceServicer:
 
     def TripBreaker(self, request, context):
         """Force a breaker OPEN.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS (request_id).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -270,6 +294,7 @@ class SchedulerServiceServicer:
 
     def SetDrain(self, request, context):
         """Drain on or off, by source. Drained while any source says so.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -277,6 +302,7 @@ class SchedulerServiceServicer:
 
     def SetBillingPause(self, request, context):
         """Pause all backends or one until a time. It only extends.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -284,6 +310,7 @@ class SchedulerServiceServicer:
 
     def ClearBillingPause(self, request, context):
         """End a billing pause by hand.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -291,6 +318,7 @@ class SchedulerServiceServicer:
 
     def SetBudgetCap(self, request, context):
         """A ceiling on local slots below the physical one; unset lifts it.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -298,6 +326,7 @@ class SchedulerServiceServicer:
 
     def GetSlots(self, request, context):
         """The pools' budgets and use, per executor and in all.
+        Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -305,6 +334,7 @@ class SchedulerServiceServicer:
 
     def GetStatus(self, request, context):
         """All of it in one answer.
+        Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -312,6 +342,7 @@ class SchedulerServiceServicer:
 
     def WatchEvents(self, request, context):
         """The events after a given id, in order, without gap or double.
+        Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED (too many streams).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -445,6 +476,10 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class SchedulerService:
     """Owns the queue, the tick, the check chain, the statistics and the breakers.
+
+    Errors are google.rpc.Status with ErrorInfo (domain `dispatch.cecelia`), and BadRequest or RetryInfo where they apply. Besides
+    those named with each rpc: INVALID_ARGUMENT for bytes that do not decode, RESOURCE_EXHAUSTED for a message over 4 MiB,
+    UNAVAILABLE while the database does not answer, INTERNAL with an opaque id for what nobody foresaw.
     """
 
     @staticmethod

@@ -27,113 +27,220 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SchedulerServiceStub:
-    """Owns the queue, the tick, the check chain, the statistics and the breakers."""
+    """Owns the queue, the tick, the check chain, the statistics and the breakers.
+
+    Errors are google.rpc.Status with ErrorInfo (domain `dispatch.cecelia`), and BadRequest or RetryInfo where they apply. Besides
+    those named with each rpc: INVALID_ARGUMENT for bytes that do not decode, RESOURCE_EXHAUSTED for a message over 4 MiB,
+    UNAVAILABLE while the database does not answer, INTERNAL with an opaque id for what nobody foresaw.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SchedulerServiceAsyncStub: ...
     SubmitTask: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.SubmitTaskRequest, _scheduler_service_pb2.SubmitTaskResponse]
-    """Store one task."""
+    """Store one task.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (task_id or request_id taken), RESOURCE_EXHAUSTED (queue full).
+    """
     SubmitTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.SubmitTasksRequest, _scheduler_service_pb2.SubmitTasksResponse]
-    """Store a batch of tasks, all or none: at most 1,000."""
+    """Store a batch of tasks, all or none: at most 1,000.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (task_id or request_id taken), RESOURCE_EXHAUSTED (queue full).
+    """
     GetTask: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetTaskRequest, _scheduler_service_pb2.GetTaskResponse]
-    """One task. NOT_FOUND for an unknown one."""
+    """One task.
+    Errors: INVALID_ARGUMENT, NOT_FOUND.
+    """
     ListTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListTasksRequest, _scheduler_service_pb2.ListTasksResponse]
-    """A page of tasks, newest first, without description and payload."""
+    """A page of tasks, newest first, without description and payload.
+    Errors: INVALID_ARGUMENT.
+    """
     WatchTask: _grpc.UnaryStreamMultiCallable[_scheduler_service_pb2.WatchTaskRequest, _scheduler_service_pb2.WatchTaskResponse]
-    """A task now and at each change until it ends."""
+    """A task now and at each change until it ends.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many streams).
+    """
     CancelTask: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.CancelTaskRequest, _scheduler_service_pb2.CancelTaskResponse]
-    """Stop a task wherever it is. For a live run the status is unchanged here; CANCELLED follows when its process tree is gone."""
+    """Stop a task wherever it is. For a live run the status is unchanged here; CANCELLED follows when its process tree is gone.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it has ended), ALREADY_EXISTS (request_id).
+    """
     RequeueTask: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.RequeueTaskRequest, _scheduler_service_pb2.RequeueTaskResponse]
-    """Put a failed, cancelled or quarantined task back into the queue."""
+    """Put a failed, cancelled or quarantined task back into the queue.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it has not ended badly), ALREADY_EXISTS (request_id).
+    """
     UpdateTask: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.UpdateTaskRequest, _scheduler_service_pb2.UpdateTaskResponse]
-    """Change a queued task, or a quarantined one, which is requeued by it."""
+    """Change a queued task, or a quarantined one, which is requeued by it.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it is not waiting), ALREADY_EXISTS (request_id).
+    """
     RunTick: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.RunTickRequest, _scheduler_service_pb2.RunTickResponse]
-    """One tick now. FAILED_PRECONDITION `not_leader` on a replica that does not lead."""
+    """One tick now. Only the leader takes one.
+    Errors: FAILED_PRECONDITION (not_leader).
+    """
     ExplainDispatch: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.ExplainDispatchRequest, _scheduler_service_pb2.ExplainDispatchResponse]
-    """The whole check chain without side effects; for a named task, why it is not running yet."""
+    """The whole check chain without side effects; for a named task, why it is not running yet.
+    Errors: INVALID_ARGUMENT, NOT_FOUND.
+    """
     GetDispatchStats: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetDispatchStatsRequest, _scheduler_service_pb2.GetDispatchStatsResponse]
-    """The rolling window and the attempts in it."""
+    """The rolling window and the attempts in it.
+    Errors: none of its own.
+    """
     ListDispatchEvents: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListDispatchEventsRequest, _scheduler_service_pb2.ListDispatchEventsResponse]
-    """The decisions behind the window, newest first."""
+    """The decisions behind the window, newest first.
+    Errors: INVALID_ARGUMENT.
+    """
     ListBreakers: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListBreakersRequest, _scheduler_service_pb2.ListBreakersResponse]
-    """All breakers."""
+    """All breakers.
+    Errors: none of its own.
+    """
     GetBreaker: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetBreakerRequest, _scheduler_service_pb2.GetBreakerResponse]
-    """One breaker. NOT_FOUND for an unknown key; reading never creates one."""
+    """One breaker. Reading never creates one.
+    Errors: INVALID_ARGUMENT, NOT_FOUND.
+    """
     ResetBreaker: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.ResetBreakerRequest, _scheduler_service_pb2.ResetBreakerResponse]
-    """Force a breaker CLOSED."""
+    """Force a breaker CLOSED.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS (request_id).
+    """
     TripBreaker: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.TripBreakerRequest, _scheduler_service_pb2.TripBreakerResponse]
-    """Force a breaker OPEN."""
+    """Force a breaker OPEN.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS (request_id).
+    """
     SetDrain: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.SetDrainRequest, _scheduler_service_pb2.SetDrainResponse]
-    """Drain on or off, by source. Drained while any source says so."""
+    """Drain on or off, by source. Drained while any source says so.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+    """
     SetBillingPause: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.SetBillingPauseRequest, _scheduler_service_pb2.SetBillingPauseResponse]
-    """Pause all backends or one until a time. It only extends."""
+    """Pause all backends or one until a time. It only extends.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+    """
     ClearBillingPause: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.ClearBillingPauseRequest, _scheduler_service_pb2.ClearBillingPauseResponse]
-    """End a billing pause by hand."""
+    """End a billing pause by hand.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+    """
     SetBudgetCap: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.SetBudgetCapRequest, _scheduler_service_pb2.SetBudgetCapResponse]
-    """A ceiling on local slots below the physical one; unset lifts it."""
+    """A ceiling on local slots below the physical one; unset lifts it.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+    """
     GetSlots: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetSlotsRequest, _scheduler_service_pb2.GetSlotsResponse]
-    """The pools' budgets and use, per executor and in all."""
+    """The pools' budgets and use, per executor and in all.
+    Errors: none of its own.
+    """
     GetStatus: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetStatusRequest, _scheduler_service_pb2.GetStatusResponse]
-    """All of it in one answer."""
+    """All of it in one answer.
+    Errors: none of its own.
+    """
     WatchEvents: _grpc.UnaryStreamMultiCallable[_scheduler_service_pb2.WatchEventsRequest, _scheduler_service_pb2.WatchEventsResponse]
-    """The events after a given id, in order, without gap or double."""
+    """The events after a given id, in order, without gap or double.
+    Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED (too many streams).
+    """
 
 @_typing.type_check_only
 class SchedulerServiceAsyncStub(SchedulerServiceStub):
-    """Owns the queue, the tick, the check chain, the statistics and the breakers."""
+    """Owns the queue, the tick, the check chain, the statistics and the breakers.
+
+    Errors are google.rpc.Status with ErrorInfo (domain `dispatch.cecelia`), and BadRequest or RetryInfo where they apply. Besides
+    those named with each rpc: INVALID_ARGUMENT for bytes that do not decode, RESOURCE_EXHAUSTED for a message over 4 MiB,
+    UNAVAILABLE while the database does not answer, INTERNAL with an opaque id for what nobody foresaw.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitTask: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.SubmitTaskRequest, _scheduler_service_pb2.SubmitTaskResponse]  # type: ignore[assignment]
-    """Store one task."""
+    """Store one task.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (task_id or request_id taken), RESOURCE_EXHAUSTED (queue full).
+    """
     SubmitTasks: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.SubmitTasksRequest, _scheduler_service_pb2.SubmitTasksResponse]  # type: ignore[assignment]
-    """Store a batch of tasks, all or none: at most 1,000."""
+    """Store a batch of tasks, all or none: at most 1,000.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (task_id or request_id taken), RESOURCE_EXHAUSTED (queue full).
+    """
     GetTask: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetTaskRequest, _scheduler_service_pb2.GetTaskResponse]  # type: ignore[assignment]
-    """One task. NOT_FOUND for an unknown one."""
+    """One task.
+    Errors: INVALID_ARGUMENT, NOT_FOUND.
+    """
     ListTasks: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListTasksRequest, _scheduler_service_pb2.ListTasksResponse]  # type: ignore[assignment]
-    """A page of tasks, newest first, without description and payload."""
+    """A page of tasks, newest first, without description and payload.
+    Errors: INVALID_ARGUMENT.
+    """
     WatchTask: _aio.UnaryStreamMultiCallable[_scheduler_service_pb2.WatchTaskRequest, _scheduler_service_pb2.WatchTaskResponse]  # type: ignore[assignment]
-    """A task now and at each change until it ends."""
+    """A task now and at each change until it ends.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many streams).
+    """
     CancelTask: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.CancelTaskRequest, _scheduler_service_pb2.CancelTaskResponse]  # type: ignore[assignment]
-    """Stop a task wherever it is. For a live run the status is unchanged here; CANCELLED follows when its process tree is gone."""
+    """Stop a task wherever it is. For a live run the status is unchanged here; CANCELLED follows when its process tree is gone.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it has ended), ALREADY_EXISTS (request_id).
+    """
     RequeueTask: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.RequeueTaskRequest, _scheduler_service_pb2.RequeueTaskResponse]  # type: ignore[assignment]
-    """Put a failed, cancelled or quarantined task back into the queue."""
+    """Put a failed, cancelled or quarantined task back into the queue.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it has not ended badly), ALREADY_EXISTS (request_id).
+    """
     UpdateTask: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.UpdateTaskRequest, _scheduler_service_pb2.UpdateTaskResponse]  # type: ignore[assignment]
-    """Change a queued task, or a quarantined one, which is requeued by it."""
+    """Change a queued task, or a quarantined one, which is requeued by it.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it is not waiting), ALREADY_EXISTS (request_id).
+    """
     RunTick: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.RunTickRequest, _scheduler_service_pb2.RunTickResponse]  # type: ignore[assignment]
-    """One tick now. FAILED_PRECONDITION `not_leader` on a replica that does not lead."""
+    """One tick now. Only the leader takes one.
+    Errors: FAILED_PRECONDITION (not_leader).
+    """
     ExplainDispatch: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ExplainDispatchRequest, _scheduler_service_pb2.ExplainDispatchResponse]  # type: ignore[assignment]
-    """The whole check chain without side effects; for a named task, why it is not running yet."""
+    """The whole check chain without side effects; for a named task, why it is not running yet.
+    Errors: INVALID_ARGUMENT, NOT_FOUND.
+    """
     GetDispatchStats: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetDispatchStatsRequest, _scheduler_service_pb2.GetDispatchStatsResponse]  # type: ignore[assignment]
-    """The rolling window and the attempts in it."""
+    """The rolling window and the attempts in it.
+    Errors: none of its own.
+    """
     ListDispatchEvents: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListDispatchEventsRequest, _scheduler_service_pb2.ListDispatchEventsResponse]  # type: ignore[assignment]
-    """The decisions behind the window, newest first."""
+    """The decisions behind the window, newest first.
+    Errors: INVALID_ARGUMENT.
+    """
     ListBreakers: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListBreakersRequest, _scheduler_service_pb2.ListBreakersResponse]  # type: ignore[assignment]
-    """All breakers."""
+    """All breakers.
+    Errors: none of its own.
+    """
     GetBreaker: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetBreakerRequest, _scheduler_service_pb2.GetBreakerResponse]  # type: ignore[assignment]
-    """One breaker. NOT_FOUND for an unknown key; reading never creates one."""
+    """One breaker. Reading never creates one.
+    Errors: INVALID_ARGUMENT, NOT_FOUND.
+    """
     ResetBreaker: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ResetBreakerRequest, _scheduler_service_pb2.ResetBreakerResponse]  # type: ignore[assignment]
-    """Force a breaker CLOSED."""
+    """Force a breaker CLOSED.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS (request_id).
+    """
     TripBreaker: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.TripBreakerRequest, _scheduler_service_pb2.TripBreakerResponse]  # type: ignore[assignment]
-    """Force a breaker OPEN."""
+    """Force a breaker OPEN.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS (request_id).
+    """
     SetDrain: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.SetDrainRequest, _scheduler_service_pb2.SetDrainResponse]  # type: ignore[assignment]
-    """Drain on or off, by source. Drained while any source says so."""
+    """Drain on or off, by source. Drained while any source says so.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+    """
     SetBillingPause: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.SetBillingPauseRequest, _scheduler_service_pb2.SetBillingPauseResponse]  # type: ignore[assignment]
-    """Pause all backends or one until a time. It only extends."""
+    """Pause all backends or one until a time. It only extends.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+    """
     ClearBillingPause: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ClearBillingPauseRequest, _scheduler_service_pb2.ClearBillingPauseResponse]  # type: ignore[assignment]
-    """End a billing pause by hand."""
+    """End a billing pause by hand.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+    """
     SetBudgetCap: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.SetBudgetCapRequest, _scheduler_service_pb2.SetBudgetCapResponse]  # type: ignore[assignment]
-    """A ceiling on local slots below the physical one; unset lifts it."""
+    """A ceiling on local slots below the physical one; unset lifts it.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+    """
     GetSlots: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetSlotsRequest, _scheduler_service_pb2.GetSlotsResponse]  # type: ignore[assignment]
-    """The pools' budgets and use, per executor and in all."""
+    """The pools' budgets and use, per executor and in all.
+    Errors: none of its own.
+    """
     GetStatus: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetStatusRequest, _scheduler_service_pb2.GetStatusResponse]  # type: ignore[assignment]
-    """All of it in one answer."""
+    """All of it in one answer.
+    Errors: none of its own.
+    """
     WatchEvents: _aio.UnaryStreamMultiCallable[_scheduler_service_pb2.WatchEventsRequest, _scheduler_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
-    """The events after a given id, in order, without gap or double."""
+    """The events after a given id, in order, without gap or double.
+    Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED (too many streams).
+    """
 
 class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Owns the queue, the tick, the check chain, the statistics and the breakers."""
+    """Owns the queue, the tick, the check chain, the statistics and the breakers.
+
+    Errors are google.rpc.Status with ErrorInfo (domain `dispatch.cecelia`), and BadRequest or RetryInfo where they apply. Besides
+    those named with each rpc: INVALID_ARGUMENT for bytes that do not decode, RESOURCE_EXHAUSTED for a message over 4 MiB,
+    UNAVAILABLE while the database does not answer, INTERNAL with an opaque id for what nobody foresaw.
+    """
 
     @_abc_1.abstractmethod
     def SubmitTask(
@@ -141,7 +248,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.SubmitTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.SubmitTaskResponse, _abc.Awaitable[_scheduler_service_pb2.SubmitTaskResponse]]:
-        """Store one task."""
+        """Store one task.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (task_id or request_id taken), RESOURCE_EXHAUSTED (queue full).
+        """
 
     @_abc_1.abstractmethod
     def SubmitTasks(
@@ -149,7 +258,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.SubmitTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.SubmitTasksResponse, _abc.Awaitable[_scheduler_service_pb2.SubmitTasksResponse]]:
-        """Store a batch of tasks, all or none: at most 1,000."""
+        """Store a batch of tasks, all or none: at most 1,000.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (task_id or request_id taken), RESOURCE_EXHAUSTED (queue full).
+        """
 
     @_abc_1.abstractmethod
     def GetTask(
@@ -157,7 +268,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.GetTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.GetTaskResponse, _abc.Awaitable[_scheduler_service_pb2.GetTaskResponse]]:
-        """One task. NOT_FOUND for an unknown one."""
+        """One task.
+        Errors: INVALID_ARGUMENT, NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ListTasks(
@@ -165,7 +278,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.ListTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.ListTasksResponse, _abc.Awaitable[_scheduler_service_pb2.ListTasksResponse]]:
-        """A page of tasks, newest first, without description and payload."""
+        """A page of tasks, newest first, without description and payload.
+        Errors: INVALID_ARGUMENT.
+        """
 
     @_abc_1.abstractmethod
     def WatchTask(
@@ -173,7 +288,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.WatchTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_scheduler_service_pb2.WatchTaskResponse], _abc.AsyncIterator[_scheduler_service_pb2.WatchTaskResponse]]:
-        """A task now and at each change until it ends."""
+        """A task now and at each change until it ends.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many streams).
+        """
 
     @_abc_1.abstractmethod
     def CancelTask(
@@ -181,7 +298,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.CancelTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.CancelTaskResponse, _abc.Awaitable[_scheduler_service_pb2.CancelTaskResponse]]:
-        """Stop a task wherever it is. For a live run the status is unchanged here; CANCELLED follows when its process tree is gone."""
+        """Stop a task wherever it is. For a live run the status is unchanged here; CANCELLED follows when its process tree is gone.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it has ended), ALREADY_EXISTS (request_id).
+        """
 
     @_abc_1.abstractmethod
     def RequeueTask(
@@ -189,7 +308,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.RequeueTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.RequeueTaskResponse, _abc.Awaitable[_scheduler_service_pb2.RequeueTaskResponse]]:
-        """Put a failed, cancelled or quarantined task back into the queue."""
+        """Put a failed, cancelled or quarantined task back into the queue.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it has not ended badly), ALREADY_EXISTS (request_id).
+        """
 
     @_abc_1.abstractmethod
     def UpdateTask(
@@ -197,7 +318,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.UpdateTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.UpdateTaskResponse, _abc.Awaitable[_scheduler_service_pb2.UpdateTaskResponse]]:
-        """Change a queued task, or a quarantined one, which is requeued by it."""
+        """Change a queued task, or a quarantined one, which is requeued by it.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it is not waiting), ALREADY_EXISTS (request_id).
+        """
 
     @_abc_1.abstractmethod
     def RunTick(
@@ -205,7 +328,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.RunTickRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.RunTickResponse, _abc.Awaitable[_scheduler_service_pb2.RunTickResponse]]:
-        """One tick now. FAILED_PRECONDITION `not_leader` on a replica that does not lead."""
+        """One tick now. Only the leader takes one.
+        Errors: FAILED_PRECONDITION (not_leader).
+        """
 
     @_abc_1.abstractmethod
     def ExplainDispatch(
@@ -213,7 +338,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.ExplainDispatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.ExplainDispatchResponse, _abc.Awaitable[_scheduler_service_pb2.ExplainDispatchResponse]]:
-        """The whole check chain without side effects; for a named task, why it is not running yet."""
+        """The whole check chain without side effects; for a named task, why it is not running yet.
+        Errors: INVALID_ARGUMENT, NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def GetDispatchStats(
@@ -221,7 +348,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.GetDispatchStatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.GetDispatchStatsResponse, _abc.Awaitable[_scheduler_service_pb2.GetDispatchStatsResponse]]:
-        """The rolling window and the attempts in it."""
+        """The rolling window and the attempts in it.
+        Errors: none of its own.
+        """
 
     @_abc_1.abstractmethod
     def ListDispatchEvents(
@@ -229,7 +358,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.ListDispatchEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.ListDispatchEventsResponse, _abc.Awaitable[_scheduler_service_pb2.ListDispatchEventsResponse]]:
-        """The decisions behind the window, newest first."""
+        """The decisions behind the window, newest first.
+        Errors: INVALID_ARGUMENT.
+        """
 
     @_abc_1.abstractmethod
     def ListBreakers(
@@ -237,7 +368,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.ListBreakersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.ListBreakersResponse, _abc.Awaitable[_scheduler_service_pb2.ListBreakersResponse]]:
-        """All breakers."""
+        """All breakers.
+        Errors: none of its own.
+        """
 
     @_abc_1.abstractmethod
     def GetBreaker(
@@ -245,7 +378,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.GetBreakerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.GetBreakerResponse, _abc.Awaitable[_scheduler_service_pb2.GetBreakerResponse]]:
-        """One breaker. NOT_FOUND for an unknown key; reading never creates one."""
+        """One breaker. Reading never creates one.
+        Errors: INVALID_ARGUMENT, NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ResetBreaker(
@@ -253,7 +388,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.ResetBreakerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.ResetBreakerResponse, _abc.Awaitable[_scheduler_service_pb2.ResetBreakerResponse]]:
-        """Force a breaker CLOSED."""
+        """Force a breaker CLOSED.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS (request_id).
+        """
 
     @_abc_1.abstractmethod
     def TripBreaker(
@@ -261,7 +398,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.TripBreakerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.TripBreakerResponse, _abc.Awaitable[_scheduler_service_pb2.TripBreakerResponse]]:
-        """Force a breaker OPEN."""
+        """Force a breaker OPEN.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS (request_id).
+        """
 
     @_abc_1.abstractmethod
     def SetDrain(
@@ -269,7 +408,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.SetDrainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.SetDrainResponse, _abc.Awaitable[_scheduler_service_pb2.SetDrainResponse]]:
-        """Drain on or off, by source. Drained while any source says so."""
+        """Drain on or off, by source. Drained while any source says so.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+        """
 
     @_abc_1.abstractmethod
     def SetBillingPause(
@@ -277,7 +418,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.SetBillingPauseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.SetBillingPauseResponse, _abc.Awaitable[_scheduler_service_pb2.SetBillingPauseResponse]]:
-        """Pause all backends or one until a time. It only extends."""
+        """Pause all backends or one until a time. It only extends.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+        """
 
     @_abc_1.abstractmethod
     def ClearBillingPause(
@@ -285,7 +428,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.ClearBillingPauseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.ClearBillingPauseResponse, _abc.Awaitable[_scheduler_service_pb2.ClearBillingPauseResponse]]:
-        """End a billing pause by hand."""
+        """End a billing pause by hand.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+        """
 
     @_abc_1.abstractmethod
     def SetBudgetCap(
@@ -293,7 +438,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.SetBudgetCapRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.SetBudgetCapResponse, _abc.Awaitable[_scheduler_service_pb2.SetBudgetCapResponse]]:
-        """A ceiling on local slots below the physical one; unset lifts it."""
+        """A ceiling on local slots below the physical one; unset lifts it.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+        """
 
     @_abc_1.abstractmethod
     def GetSlots(
@@ -301,7 +448,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.GetSlotsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.GetSlotsResponse, _abc.Awaitable[_scheduler_service_pb2.GetSlotsResponse]]:
-        """The pools' budgets and use, per executor and in all."""
+        """The pools' budgets and use, per executor and in all.
+        Errors: none of its own.
+        """
 
     @_abc_1.abstractmethod
     def GetStatus(
@@ -309,7 +458,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.GetStatusResponse, _abc.Awaitable[_scheduler_service_pb2.GetStatusResponse]]:
-        """All of it in one answer."""
+        """All of it in one answer.
+        Errors: none of its own.
+        """
 
     @_abc_1.abstractmethod
     def WatchEvents(
@@ -317,6 +468,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.WatchEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_scheduler_service_pb2.WatchEventsResponse], _abc.AsyncIterator[_scheduler_service_pb2.WatchEventsResponse]]:
-        """The events after a given id, in order, without gap or double."""
+        """The events after a given id, in order, without gap or double.
+        Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED (too many streams).
+        """
 
 def add_SchedulerServiceServicer_to_server(servicer: SchedulerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
