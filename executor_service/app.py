@@ -256,7 +256,10 @@ class ExecutorApp:
     async def _keep_house(self) -> None:
         retention = timedelta(milliseconds=self._settings.run_retention_ms)
         while True:
-            await self.manager.forget(self._clock.now() - retention)
+            try:
+                await self.manager.forget(self._clock.now() - retention)
+            except JournalError as error:
+                _log.warning("housekeeping_put_off", error=str(error))
             await asyncio.sleep(FORGET_EVERY_S)
 
     async def _look_at_resources(self) -> None:
@@ -278,8 +281,8 @@ class ExecutorApp:
         return 0 if asked else 1
 
     async def stop(self) -> None:
-        """Drains; runs go on under their guards, unless they are to end with the executor."""
-        drain = self._settings.drain if self._settings.executor_end_runs_on_stop else timedelta(0)
+        """Drains; local runs go on under their guards, unless they are to end with the executor."""
+        drain = self._settings.drain
         exit_at_the_latest(drain.total_seconds() + 60)
         await self._grpc.set_serving(False)
         await self.manager.stop(end_runs=self._settings.executor_end_runs_on_stop, drain=drain)

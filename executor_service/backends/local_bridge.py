@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import re
 import shutil
 import signal
+import stat
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +18,15 @@ from typing import Any
 
 import structlog
 
-from executor_service.core.run import RESULT_MAX_BYTES, EndReport, RunOutcome, RunSpec, StartReport, StartVerdict
+from executor_service.core.run import (
+    RESULT_MAX_BYTES,
+    TASK_AT_FAULT,
+    EndReport,
+    RunOutcome,
+    RunSpec,
+    StartReport,
+    StartVerdict,
+)
 from executor_service.errors import BackendError
 from executor_service.host import guard
 from executor_service.host.processes import ProcessIdentity, SpawnedGuard, end_leftovers
@@ -32,6 +42,9 @@ LOG_MAX_BYTES = 16 * 1024 * 1024
 OUTCOME_MAX_BYTES = 64 * 1024
 OUTCOME_CLASSES = frozenset({"billing_cap", "rate_limit", "auth", "network", "resource", "task"})
 EXECUTOR_FAILED = "executor_failed"
+LOOK_S = 0.05
+RETRY_S = 1.0
+GONE_S = 60.0
 _KEY = re.compile(r"\W")
 
 
@@ -110,53 +123,79 @@ class LocalBridge:
             reporter.started(StartReport(StartVerdict.NEUTRAL, "resource", detail))
             return EndReport(RunOutcome.LOST, error=detail, error_class="resource")
         async for _ in spawned.phases():
-            if self._phase(run_dir).get("phase") in ("started", "ended"):
-                reporter.started(StartReport(StartVerdict.SUCCESS))
+            self._report_start(run_dir, reporter)
         return await self._ended(spec, run_dir, reporter)
+
+    def _report_start(self, run_dir: Path, reporter: Reporter) -> None:
+        if self._phase(run_dir).get("phase") in ("started", "ended"):
+            reporter.started(StartReport(StartVerdict.SUCCESS))
 
     async def reattach(self, spec: RunSpec, run_dir: Path, reporter: Reporter) -> EndReport:
         """Finds the guard again, or what it left behind; a run that was never begun is given up for good."""
-        given_up = {"pid": 0, "start_ticks": 0, "pid_namespace": "", "given_up": True}
-        if guard.claim(str(run_dir), given_up):
+        if await self._given_up(run_dir):
             return EndReport(RunOutcome.LOST, error="the executor stopped before the run was begun")
         identity = self._guard(run_dir)
-        if identity is not None:
-            while identity.alive:
-                if self._phase(run_dir).get("phase") == "started":
-                    reporter.started(StartReport(StartVerdict.SUCCESS))
+        while identity is not None and identity.alive:
+            self._report_start(run_dir, reporter)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_S):
                     await identity.wait_gone()
-                else:
-                    await asyncio.sleep(0.05)
         return await self._ended(spec, run_dir, reporter)
+
+    async def _given_up(self, run_dir: Path) -> bool:
+        """Whether no guard had claimed the run, so that none ever will. A full disk must not pass for an answer."""
+        given_up = {"pid": 0, "start_ticks": 0, "pid_namespace": "", "given_up": True}
+        while True:
+            try:
+                return guard.claim(str(run_dir), given_up)
+            except OSError as error:
+                _log.warning("run_not_taken_up_yet", run_dir=run_dir.name, error=error.strerror)
+                await asyncio.sleep(RETRY_S)
 
     def _guard(self, run_dir: Path) -> ProcessIdentity | None:
         try:
-            claim = json.loads((run_dir / "claim").read_text(encoding="utf-8"))
+            claim = json.loads(_read(run_dir / "claim"))
             return ProcessIdentity(int(claim["pid"]), int(claim["start_ticks"]), str(claim["pid_namespace"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return None
 
     def _phase(self, run_dir: Path) -> dict[str, Any]:
         try:
-            state: dict[str, Any] = json.loads((run_dir / "state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            state = json.loads(_read(run_dir / "state.json"))
+        except ValueError:
             return {}
-        return state
+        return state if isinstance(state, dict) else {}
 
     async def _ended(self, spec: RunSpec, run_dir: Path, reporter: Reporter) -> EndReport:
         state = self._phase(run_dir)
         if state.get("phase") == "failed":
             detail = f"{self._command} is there and cannot be started: {state.get('error')}"
+            if state.get("errno") == errno.E2BIG:
+                detail = "the task's environment is too large for a command (payload.skill_env)"
+                reporter.started(StartReport(StartVerdict.NEUTRAL, TASK_AT_FAULT, detail))
+                return EndReport(RunOutcome.FAILED_FOR_GOOD, error=detail, error_class="task")
             reporter.started(StartReport(StartVerdict.FAILURE, EXECUTOR_FAILED, detail))
             return EndReport(RunOutcome.NOT_STARTED, error=detail)
-        if state.get("phase") == "started":
-            reporter.started(StartReport(StartVerdict.SUCCESS))
+        if state.get("phase") == "cancelled":
+            return EndReport(RunOutcome.CANCELLED, error=_text(run_dir / "cancel") or "cancelled")
+        self._report_start(run_dir, reporter)
         if state.get("phase") != "ended":
-            gone = await end_leftovers(spec.run_id)
+            gone = await end_leftovers(spec.run_id, GONE_S)
             _log.warning("guard_died", run_id=spec.run_id, nothing_left=gone)
-            return EndReport(RunOutcome.LOST, error="the run's guard process died")
-        reporter.started(StartReport(StartVerdict.SUCCESS))
+            left = "" if gone else "; some of its processes could not be ended"
+            return EndReport(RunOutcome.LOST, error=f"the run's guard process died{left}")
         return self._end_report(run_dir, state)
+
+    async def make_sure_gone(self, spec: RunSpec, run_dir: Path) -> None:
+        """Ends the guard and everything below it."""
+        identity = self._guard(run_dir)
+        if identity is not None:
+            identity.signal(signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2 * self._grace_s):
+                    await identity.wait_gone()
+            identity.signal(signal.SIGKILL)
+        await end_leftovers(spec.run_id, GONE_S)
 
     def _end_report(self, run_dir: Path, state: Mapping[str, Any]) -> EndReport:
         exit_code, number = state.get("exit_code"), state.get("signal")
@@ -173,6 +212,8 @@ class LocalBridge:
         own_words = str(said.get("error", ""))
         if ended_by == "timeout":
             return _with(base, RunOutcome.TIMED_OUT, "ended at its time-out")
+        if ended_by == "cancel" and not (run_dir / "cancel").exists():
+            return _with(base, RunOutcome.LOST, "its guard was told to end, and not by the executor")
         if ended_by == "cancel":
             return _with(base, RunOutcome.CANCELLED, _text(run_dir / "cancel") or "cancelled")
         if ended_by == "lease":
@@ -185,37 +226,42 @@ class LocalBridge:
 
     def _said(self, run_dir: Path) -> dict[str, Any]:
         """What the command left in CECELIA_OUTCOME_FILE; nothing when it is not as agreed."""
-        path = run_dir / "outcome.json"
+        raw = _read(run_dir / "outcome.json", OUTCOME_MAX_BYTES + 1)
         try:
-            if path.is_symlink() or path.stat().st_size > OUTCOME_MAX_BYTES:
-                return {}
-            data = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-        except (OSError, ValueError, RecursionError):
+            data = json.loads(raw.decode("utf-8", "replace")) if len(raw) <= OUTCOME_MAX_BYTES else None
+        except (ValueError, RecursionError):
             return {}
-        if not isinstance(data, dict) or data.get("class") not in OUTCOME_CLASSES:
+        if not isinstance(data, dict) or str(data.get("class")) not in OUTCOME_CLASSES:
             return {}
         said: dict[str, Any] = {"class": data["class"]}
         if isinstance(data.get("error"), str):
             said["error"] = _clean(data["error"])[:2000]
         if isinstance(data.get("retry_time"), str):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, OverflowError):
                 moment = datetime.fromisoformat(data["retry_time"])
                 said["retry_time"] = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
         return said
 
     async def cancel(self, spec: RunSpec, run_dir: Path, reason: str) -> None:
         """Tells the guard to end the run."""
-        guard.write_file(str(run_dir), "cancel", _clean(reason)[:500].encode("utf-8", "replace"))
+        try:
+            guard.write_file(str(run_dir), "cancel", _clean(reason)[:500].encode("utf-8", "replace"))
+        except OSError as error:
+            # It is ended all the same; without the word it counts as lost.
+            _log.warning("cancel_not_written", run_id=spec.run_id, error=error.strerror)
         identity = self._guard(run_dir)
         if identity is not None:
             identity.signal(signal.SIGTERM)
 
     def renew(self, spec: RunSpec, run_dir: Path, lease_from: int) -> None:
-        """Rewrites the lease; the guard looks at it when it is due."""
+        """Rewrites the lease; the guard looks at it when it is due. Raises BackendError: the one before still holds."""
         ttl = int(spec.lease_ttl.total_seconds() * 1e9)
         temporary = run_dir / f".lease.{os.getpid()}"
-        temporary.write_text(f"{ttl} {lease_from}", encoding="ascii")
-        temporary.rename(run_dir / "lease")
+        try:
+            temporary.write_text(f"{ttl} {lease_from}", encoding="ascii")
+            temporary.rename(run_dir / "lease")
+        except OSError as error:
+            raise BackendError(f"the lease cannot be written: {error.strerror}") from error
 
     async def close(self) -> None:
         """Nothing to let go of: guards go on by themselves."""
@@ -236,22 +282,30 @@ def _clean(text: str) -> str:
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
-def _text(path: Path) -> str:
+def _read(path: Path, most: int = RESULT_MAX_BYTES, *, from_end: bool = False) -> bytes:
+    """Bytes of a regular file; none of anything else: the command may put a link, a device or a pipe in its place."""
     try:
-        with path.open("rb") as file:
-            return _clean(file.read(RESULT_MAX_BYTES).decode("utf-8", "replace"))
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return ""
+        return b""
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            return b""
+        return os.pread(handle, most, max(0, found.st_size - most) if from_end else 0)
+    finally:
+        os.close(handle)
+
+
+def _text(path: Path) -> str:
+    # Once more after the cleaning: a byte that is no text becomes three.
+    text = _clean(_read(path).decode("utf-8", "replace"))
+    return text.encode()[-RESULT_MAX_BYTES:].decode("utf-8", "ignore")
 
 
 def _last_line(path: Path) -> str:
     """The last line of the output, shortened: most commands say there why they failed."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 4096))
-            lines = file.read().decode("utf-8", "replace").strip().splitlines()
-    except OSError:
-        return ""
+    lines = _read(path, 4096, from_end=True).decode("utf-8", "replace").strip().splitlines()
     return _clean(lines[-1].strip())[:300] if lines else ""
 
 

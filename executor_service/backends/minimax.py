@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from executor_service.core.run import RESULT_MAX_BYTES, EndReport, RunOutcome, RunSpec, StartReport, StartVerdict
+from executor_service.core.run import EndReport, RunOutcome, RunSpec, StartReport, StartVerdict
 from executor_service.runs.ports import Reporter
 from executor_service.settings import ExecutorSettings
 
@@ -24,7 +24,6 @@ CONNECT_S = 10.0
 BODY_MAX_BYTES = 1024 * 1024
 WORDS_MAX = 500
 EXECUTOR_FAILED = "executor_failed"
-RETRY_AFTER_MAX = timedelta(days=31)
 QUOTA_WORDS = ("quota", "billing", "insufficient balance", "spending cap", "credit")
 
 
@@ -64,10 +63,9 @@ def _retry_time(header: str | None, now: datetime) -> datetime | None:
         return None
     try:
         moment = now + timedelta(seconds=int(header)) if header.strip().isdecimal() else parsedate_to_datetime(header)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return min(moment.astimezone(UTC), now + RETRY_AFTER_MAX)
 
 
 def _json_object(content_type: str, body: bytes) -> dict[str, Any]:
@@ -83,47 +81,46 @@ def _json_object(content_type: str, body: bytes) -> dict[str, Any]:
 
 
 def judge(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Reply:
-    """The verdict of a whole answer: the contract's table."""
+    """The verdict of a whole answer: the contract's table.
+
+    The service reports every error as a 500 with a JSON body (reference.md 2.8), so what the body says of quota and billing
+    counts before the status: such an answer is nobody's failure.
+    """
     if 300 <= status < 400:
         return _failure(f"HTTP {status}: a redirect, which is not followed")
-    if status >= 500:
-        return _failure(f"HTTP {status}")
+    unreadable = ""
+    data: dict[str, Any] = {}
     try:
         data = _json_object(headers.get("content-type", ""), body)
     except Unreadable as error:
-        if 200 <= status < 300:
-            return _failure(f"HTTP {status}, unreadable: {error}")
-        data = {}
-    error_text = str(data.get("error") or f"HTTP {status}")
+        unreadable = str(error)
+    error_text = str(data.get("error") or "no error given")
+    words = f"HTTP {status}: {error_text}" if data else f"HTTP {status}"
     if status in (401, 403):
-        return _neutral("auth", f"HTTP {status}: {error_text}", RunOutcome.NOT_STARTED)
-    quota = any(word in error_text.lower() for word in QUOTA_WORDS)
-    if status in (402, 429):
+        return _neutral("auth", words, RunOutcome.NOT_STARTED)
+    quota = data.get("success") is not True and any(word in error_text.lower() for word in QUOTA_WORDS)
+    if status in (402, 429) or quota:
         reason = "billing_cap" if quota or status == 402 else "rate_limit"
-        retry_time = _retry_time(headers.get("retry-after"), now)
-        return _neutral(reason, f"HTTP {status}: {error_text}", RunOutcome.NOT_STARTED, retry_time)
-    if status >= 400:
-        words = _words(f"HTTP {status}: {error_text}")
-        return Reply(StartReport(StartVerdict.SUCCESS), EndReport(RunOutcome.FAILED_FOR_GOOD, error=words))
-    if status < 200:
-        return _failure(f"HTTP {status}")
+        return _neutral(reason, words, RunOutcome.NOT_STARTED, _retry_time(headers.get("retry-after"), now))
+    if 400 <= status < 500:
+        end = EndReport(RunOutcome.FAILED_FOR_GOOD, error=_words(words))
+        return Reply(StartReport(StartVerdict.SUCCESS), end)
+    if not 200 <= status < 300:
+        return _failure(words)
+    if unreadable:
+        return _failure(f"HTTP {status}, unreadable: {unreadable}")
     return _success(data)
 
 
 def _success(data: Mapping[str, Any]) -> Reply:
     if data.get("success") is not True:
         return _failure(f"success is not true: {data.get('error') or 'no error given'}")
-    result = data.get("result")
+    result = data.get("result", "")
     text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
-    raw = text.replace("\x00", "\ufffd").encode("utf-8", "replace")[-RESULT_MAX_BYTES:]
     usage = data.get("usage")
     return Reply(
         StartReport(StartVerdict.SUCCESS),
-        EndReport(
-            RunOutcome.COMPLETED,
-            result=raw.decode("utf-8", "ignore"),
-            usage=usage if isinstance(usage, dict) and len(json.dumps(usage)) <= 4096 else {},
-        ),
+        EndReport(RunOutcome.COMPLETED, result=text, usage=usage if isinstance(usage, dict) else {}),
     )
 
 
@@ -144,7 +141,8 @@ class MiniMax:
             follow_redirects=False,
             trust_env=False,
             timeout=httpx.Timeout(total_s, connect=min(CONNECT_S, total_s)),
-            limits=httpx.Limits(max_connections=max_runs, max_keepalive_connections=max_runs),
+            # A kept connection may be closed just as it is used again, which would look like a failure of the service.
+            limits=httpx.Limits(max_connections=max_runs, max_keepalive_connections=0),
             headers={"accept": "application/json", "accept-encoding": "identity"},
         )
 
@@ -212,6 +210,9 @@ class MiniMax:
         reply = _neutral("lost", "the executor stopped while the call was under way", RunOutcome.LOST)
         reporter.started(reply.start)
         return reply.end
+
+    async def make_sure_gone(self, spec: RunSpec, run_dir: Path) -> None:
+        """Nothing: a call ends with `execute`."""
 
     async def cancel(self, spec: RunSpec, run_dir: Path, reason: str) -> None:
         """Breaks the call off."""

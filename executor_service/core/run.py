@@ -9,6 +9,39 @@ from enum import StrEnum
 from typing import Any
 
 RESULT_MAX_BYTES = 64 * 1024
+WORDS_MAX_CHARS = 2_000
+USAGE_MAX_FIGURES = 32
+USAGE_MAX_CHARS = 100
+RETRY_TIME_MAX = timedelta(days=31)
+LARGEST_WHOLE = 2**53
+TASK_AT_FAULT = "task"
+"""The reason of a neutral verdict when the task itself cannot be started: nothing is wrong with the backend."""
+
+
+def clean_text(text: str, most: int) -> str:
+    """Text as it can be sent and stored: no NUL, no half of a surrogate pair, shortened."""
+    return text[:most].replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+def _clean_result(text: str) -> str:
+    raw = text.replace("\x00", "\ufffd").encode("utf-8", "replace")
+    return raw[-RESULT_MAX_BYTES:].decode("utf-8", "ignore")
+
+
+def _is_figure(value: Any) -> bool:
+    if isinstance(value, bool | str):
+        return True
+    # Not a number is not smaller than anything.
+    return isinstance(value, int | float) and abs(value) <= LARGEST_WHOLE
+
+
+def _figures(usage: Mapping[Any, Any]) -> dict[str, float | int | str | bool]:
+    """Usage as plain figures: what is nested, endless or larger than a float holds exactly is left out."""
+    plain = [(key, value) for key, value in usage.items() if _is_figure(value)][:USAGE_MAX_FIGURES]
+    return {
+        clean_text(str(key), USAGE_MAX_CHARS): clean_text(value, USAGE_MAX_CHARS) if isinstance(value, str) else value
+        for key, value in plain
+    }
 
 
 class RunState(StrEnum):
@@ -69,6 +102,10 @@ class StartReport:
     reason: str = ""
     detail: str = ""
 
+    def tidied(self) -> StartReport:
+        """As it can be sent and stored, whatever a backend made of it."""
+        return replace(self, reason=clean_text(self.reason, 100), detail=clean_text(self.detail, WORDS_MAX_CHARS))
+
 
 @dataclass(frozen=True, slots=True)
 class EndReport:
@@ -82,6 +119,18 @@ class EndReport:
     error_class: str = ""
     retry_time: datetime | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
+
+    def tidied(self, now: datetime) -> EndReport:
+        """As it can be sent and stored, whatever a backend made of it; a retry time counts only in the next 31 days."""
+        retry = self.retry_time
+        return replace(
+            self,
+            result=_clean_result(self.result),
+            error=clean_text(self.error, WORDS_MAX_CHARS),
+            error_class=clean_text(self.error_class, 100),
+            retry_time=None if retry is None or retry <= now else min(retry, now + RETRY_TIME_MAX),
+            usage=_figures(self.usage),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ whole tree (TERM, grace, KILL), and writes how it all ended. Files of RUN_DIR:
     lease       "<ttl> <from>" in nanoseconds of CLOCK_BOOTTIME; ttl 0: none (rewritten by the executor)
     claim       who may begin this run: this guard, or an executor that has given it up; the first wins
     cancel      why it is cancelled (written by the executor before SIGTERM)
-    state.json  phase "started", then "ended"; or "failed" when the command could not be started
+    state.json  phase "started", then "ended"; or "failed": the command could not be started; or "cancelled": it was not to be
     output.log  standard output and error; result: the last 64 KiB of standard output
+    reserve     room on the disk for what is written at the end: a full disk must not lose a finished run
 """
 
 import ctypes
@@ -30,6 +31,10 @@ TERM_SHARE = 0.8
 KILL_SHARE = 0.9
 SWEEP_S = 0.05
 AFTER_EXIT_GRACE_S = 2.0
+# What is still there so long after KILL is not ours to end (another user's), or hangs in the kernel.
+KILLED_PATIENCE_S = 5.0
+RESERVE_BYTES = 256 * 1024
+RETRY_S = 1.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -51,14 +56,20 @@ def start_ticks(pid: int) -> int:
 def write_file(directory: str, name: str, data: bytes) -> None:
     """Writes a file so that it is there whole, or not at all, whatever happens."""
     temporary = os.path.join(directory, f".{name}.{os.getpid()}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    _write_whole(temporary, data)
+    os.rename(temporary, os.path.join(directory, name))
+    sync_directory(directory)
+
+
+def _write_whole(path: str, data: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(handle, data)
+        while data:
+            # A nearly full disk takes a part and says so only with the next one.
+            data = data[os.write(handle, data) :]
         os.fsync(handle)
     finally:
         os.close(handle)
-    os.rename(temporary, os.path.join(directory, name))
-    sync_directory(directory)
 
 
 def sync_directory(directory: str) -> None:
@@ -72,19 +83,19 @@ def sync_directory(directory: str) -> None:
 
 def claim(directory: str, who: dict[str, object]) -> bool:
     """Makes RUN_DIR/claim unless it is there; the first one to do so may begin the run, or give it up."""
+    path = os.path.join(directory, "claim")
+    if os.path.exists(path):
+        # Also on a full disk it must be seen that somebody was first.
+        return False
     temporary = os.path.join(directory, f".claim.{os.getpid()}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(handle, json.dumps(who).encode())
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    try:
-        os.link(temporary, os.path.join(directory, "claim"))
+        _write_whole(temporary, json.dumps(who).encode())
+        os.link(temporary, path)
     except FileExistsError:
         return False
     finally:
-        os.unlink(temporary)
+        if os.path.exists(temporary):
+            os.unlink(temporary)
     sync_directory(directory)
     return True
 
@@ -118,12 +129,16 @@ def signal_all(pids: list[int], number: int) -> None:
         if pid > 1:
             try:
                 os.kill(pid, number)
-            except ProcessLookupError:
-                continue
+            except (ProcessLookupError, PermissionError):
+                continue  # gone, or another user's: a command may start setuid programs
 
 
 class StartFailed(Exception):
-    """The command is there and could not be started."""
+    """The command is there and could not be started; the errno says why."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"{os.strerror(number)} (errno {number})")
+        self.number = number
 
 
 def start_command(spec: dict[str, object]) -> tuple[int, int, int]:
@@ -148,7 +163,7 @@ def start_command(spec: dict[str, object]) -> tuple[int, int, int]:
         os.waitpid(pid, 0)
         os.close(out_read)
         os.close(err_read)
-        raise StartFailed(f"{os.strerror(int(told))} (errno {int(told)})")
+        raise StartFailed(int(told))
     return pid, out_read, err_read
 
 
@@ -206,26 +221,34 @@ class Guard:
         self.pid = 0
         self.pipes: set[int] = set()
         self.cancelled = False
-
-    def run(self) -> None:
-        """Begins the run and sees it through to its end."""
+        self.left: list[int] = []
+        self.lease: tuple[int, int] | None = None
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.wake_read = wake_read
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._on_term)
         for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
             signal.signal(ignored, signal.SIG_IGN)
+
+    def run(self) -> None:
+        """Begins the run and sees it through to its end."""
+        self._reserve()
+        # Whoever cancelled before our claim could be seen had nobody to signal.
+        if self.cancelled or os.path.exists(os.path.join(self.directory, "cancel")):
+            self._write_state({"phase": "cancelled"}, last=True)
+            return
         try:
             self.pid, out, err = start_command(self.spec)
         except StartFailed as error:
-            self._write_state({"phase": "failed", "error": str(error)})
+            self._write_state({"phase": "failed", "error": str(error), "errno": error.number}, last=True)
             return
         self._write_state({"phase": "started", "pid": self.pid, "start_ticks": start_ticks(self.pid)})
         for pipe in (out, err):
             os.set_blocking(pipe, False)
             self.pipes.add(pipe)
             self.selector.register(pipe, selectors.EVENT_READ, "out" if pipe == out else "err")
-        self.selector.register(wake_read, selectors.EVENT_READ, "wake")
+        self.selector.register(self.wake_read, selectors.EVENT_READ, "wake")
         self._watch()
         self._end_tree(self._grace() if self.ended_by != "exit" else AFTER_EXIT_GRACE_S)
         self._drain()
@@ -261,8 +284,12 @@ class Guard:
         try:
             with open(os.path.join(self.directory, "lease"), encoding="ascii") as file:
                 ttl, since = (int(word) for word in file.read().split())
+            self.lease = ttl, since
         except (OSError, ValueError):
-            return None
+            # What was read before still holds: an unreadable lease is no endless one.
+            if self.lease is None:
+                return None
+            ttl, since = self.lease
         return since + int(ttl * share) if ttl else None
 
     def _pump(self, seconds: float) -> None:
@@ -300,15 +327,20 @@ class Guard:
     def _end_tree(self, grace: float) -> None:
         """TERM to everything below, KILL to what is left after the grace, or when the lease says so earlier."""
         kill_at = boot_ns() + int(grace * 1e9)
-        lease_kill = self._lease_at(KILL_SHARE) if self.ended_by == "lease" else None
+        # Whatever ends it: when the lease is over, somebody else may start the task.
+        lease_kill = self._lease_at(KILL_SHARE)
         if lease_kill is not None:
             kill_at = min(kill_at, lease_kill)
+        give_up_at = max(kill_at, boot_ns()) + int(KILLED_PATIENCE_S * 1e9)
         told: set[int] = set()
         while True:
             self._reap()
             alive = descendants(os.getpid())
             if not alive:
                 self._reap()
+                return
+            if boot_ns() >= give_up_at:
+                self.left = alive
                 return
             if boot_ns() >= kill_at:
                 signal_all(alive, signal.SIGKILL)
@@ -326,7 +358,12 @@ class Guard:
     def _finish(self) -> None:
         status = self.status
         code = os.waitstatus_to_exitcode(status) if status is not None else None
-        write_file(self.directory, "result", bytes(self.result))
+        self._release()
+        try:
+            write_file(self.directory, "result", bytes(self.result))
+        except OSError:
+            # How it ended matters more than what it said; room for that is made at the log's cost.
+            self._empty_log()
         self._write_state(
             {
                 "phase": "ended",
@@ -334,11 +371,47 @@ class Guard:
                 "exit_code": code if code is not None and code >= 0 else None,
                 "signal": -code if code is not None and code < 0 else None,
                 "log_dropped": self.log.dropped,
-            }
+                "left": self.left,
+            },
+            last=True,
         )
 
-    def _write_state(self, state: dict[str, object]) -> None:
-        write_file(self.directory, "state.json", json.dumps({**state, "boot_ns": boot_ns()}).encode())
+    def _reserve(self) -> None:
+        try:
+            handle = os.open(os.path.join(self.directory, "reserve"), os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.posix_fallocate(handle, 0, RESERVE_BYTES)
+            finally:
+                os.close(handle)
+        except OSError:
+            return  # Without it the end may have to wait for room.
+
+    def _release(self) -> None:
+        try:
+            os.unlink(os.path.join(self.directory, "reserve"))
+        except OSError:
+            return
+
+    def _empty_log(self) -> None:
+        try:
+            os.truncate(os.path.join(self.directory, "output.log"), 0)
+        except OSError:
+            return
+
+    def _write_state(self, state: dict[str, object], *, last: bool = False) -> None:
+        """Writes the state; the last one is tried until there is room, or the lease is over and nobody waits for it."""
+        data = json.dumps({**state, "boot_ns": boot_ns()}).encode()
+        if last:
+            self._release()
+        while True:
+            try:
+                write_file(self.directory, "state.json", data)
+                break
+            except OSError:
+                over = self._lease_at(1.0)
+                if not last or (over is not None and boot_ns() >= over):
+                    return
+                time.sleep(RETRY_S)
         try:
             os.write(1, b".")
         except OSError:
@@ -356,10 +429,12 @@ def main() -> int:
         os.setsid()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    # Before the claim tells anybody our number: from then on we may be signalled.
+    guard = Guard(directory)
     me = {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid()), "pid_namespace": os.readlink("/proc/self/ns/pid")}
     if not claim(directory, me):
         return 3
-    Guard(directory).run()
+    guard.run()
     return 0
 
 

@@ -43,8 +43,8 @@ class ProcessIdentity:
             if not self.alive:
                 return False
             signal.pidfd_send_signal(handle, number)
-        except ProcessLookupError:
-            return False
+        except (ProcessLookupError, PermissionError):
+            return False  # gone, or another user's
         finally:
             os.close(handle)
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -66,6 +67,8 @@ class ResourceSampler:
         self._sessions = Sessions(0, 0)
         self._rounds = 0
         self.first_sample = asyncio.Event()
+        # Its own: name look-ups that hang fill the event loop's, and a stale sample stops everything.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="resources")
 
     def report(self) -> ResourceReport:
         """What the machine can take now; `no_sample` when there is no fresh one."""
@@ -74,9 +77,10 @@ class ResourceSampler:
     async def run(self) -> None:
         """Measures until cancelled."""
         failing = False
+        loop = asyncio.get_running_loop()
         while True:
             try:
-                sample = await asyncio.to_thread(self.measure, self._clock.now())
+                sample = await loop.run_in_executor(self._thread, self.measure, self._clock.now())
             except (OSError, psutil.Error, ValueError) as error:
                 if not failing:
                     _log.warning("resources_not_measured", error=f"{type(error).__name__}: {error}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from cecelia.executor.v1 import executor_service_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct
 
 from executor_service.core.admission import CPU_THRESHOLD_PCT, SWAP_MAX_PCT, ResourceReport, half_up
 from executor_service.core.run import RunOutcome, RunRecord, RunSpec, RunState, StartVerdict
@@ -15,6 +18,9 @@ from service_runtime.proto_values import object_of, span_of, struct, timestamp
 
 TITLE_MAX_CHARS = 500
 DESCRIPTION_MAX_BYTES = 256 * 1024
+PAYLOAD_MAX_BYTES = 512 * 1024  # a Struct's own size; as JSON, which the scheduler bounds at 256 KiB, it is smaller
+PAYLOAD_MAX_DEPTH = 16
+BRIEF_CHARS = 80
 NAME_MAX_CHARS = 128
 RUNS_MAX = 500
 BATCH_MAX_BYTES = 2 * 1024 * 1024
@@ -66,6 +72,15 @@ class Checker(FieldChecker):
             self.wrong(field, f"is {message.seconds} s; must be 0 to {int(most.total_seconds())} s")
         return span or timedelta(0)
 
+    def payload(self, field: str, message: Struct) -> dict[str, Any]:
+        """A JSON object within its bounds."""
+        found = object_of(message)
+        if message.ByteSize() > PAYLOAD_MAX_BYTES:
+            self.wrong(field, f"has {message.ByteSize()} bytes; at most {PAYLOAD_MAX_BYTES} are allowed")
+        elif problem := _json_problem(found):
+            self.wrong(field, problem)
+        return found
+
     def spec(self, run: pb.RunRequest, prefix: str, cluster_id: str) -> RunSpec:
         """One run as asked for."""
         timeout = TIMEOUT_DEFAULT
@@ -73,6 +88,7 @@ class Checker(FieldChecker):
             timeout = self.span(f"{prefix}.timeout", run.timeout, TIMEOUT_MAX)
             if not timeout:
                 self.wrong(f"{prefix}.timeout", "is 0; must be more than 0")
+        self.text(f"{prefix}.description", run.description, DESCRIPTION_MAX_BYTES)
         if len(run.description.encode("utf-8", "replace")) > DESCRIPTION_MAX_BYTES:
             self.wrong(f"{prefix}.description", f"is longer than {DESCRIPTION_MAX_BYTES} bytes")
         if run.fence < 0:
@@ -85,7 +101,7 @@ class Checker(FieldChecker):
             description=run.description,
             task_type=self.text(f"{prefix}.task_type", run.task_type, NAME_MAX_CHARS),
             backend=self.text(f"{prefix}.backend", run.backend, NAME_MAX_CHARS, required=True),
-            payload=object_of(run.payload),
+            payload=self.payload(f"{prefix}.payload", run.payload),
             timeout=timeout,
             lease_ttl=self.span(f"{prefix}.lease_ttl", run.lease_ttl, LEASE_MAX),
             skill=self.text(f"{prefix}.skill", run.skill, NAME_MAX_CHARS),
@@ -94,6 +110,19 @@ class Checker(FieldChecker):
             provider=self.text(f"{prefix}.provider", run.provider, NAME_MAX_CHARS),
             cluster_id=cluster_id,
         )
+
+
+def _json_problem(payload: dict[str, Any]) -> str:
+    """Why JSON cannot hold it, or that it is too deep; '' when all is well."""
+    level: list[Any] = [payload]
+    for _ in range(PAYLOAD_MAX_DEPTH):
+        inner = [value for one in level for value in (one.values() if isinstance(one, dict) else one)]
+        if any(isinstance(value, float) and not math.isfinite(value) for value in inner):
+            return "holds a number that JSON cannot hold"
+        level = [value for value in inner if isinstance(value, dict | list)]
+        if not level:
+            return ""
+    return f"is more than {PAYLOAD_MAX_DEPTH} deep"
 
 
 def resources_message(report: ResourceReport, running: int) -> pb.CheckResourcesResponse:
@@ -133,7 +162,7 @@ def resources_message(report: ResourceReport, running: int) -> pb.CheckResources
 
 
 def run_message(record: RunRecord, *, brief: bool = False) -> pb.Run:
-    """A run; `brief` leaves out its result."""
+    """A run; `brief` leaves out its result and usage and shortens words, so that ten thousand fit into an answer."""
     message = pb.Run(
         run_id=record.spec.run_id,
         task_id=record.spec.task_id,
@@ -148,7 +177,7 @@ def run_message(record: RunRecord, *, brief: bool = False) -> pb.Run:
     if record.start is not None:
         message.start_verdict = _VERDICTS[record.start.verdict]
         message.start_reason = record.start.reason
-        message.start_detail = record.start.detail
+        message.start_detail = record.start.detail[:BRIEF_CHARS] if brief else record.start.detail
     end = record.end
     if end is not None:
         message.MergeFrom(
@@ -157,10 +186,11 @@ def run_message(record: RunRecord, *, brief: bool = False) -> pb.Run:
                 exit_code=end.exit_code,
                 signal=end.signal,
                 result="" if brief else end.result,
-                error=end.error,
+                error=end.error[:BRIEF_CHARS] if brief else end.error,
                 error_class=end.error_class,
                 retry_time=timestamp(end.retry_time),
             )
         )
-        message.usage.CopyFrom(struct(end.usage))
+        if not brief:
+            message.usage.CopyFrom(struct(end.usage))
     return message

@@ -21,7 +21,7 @@ from executor_service.rpc.conversions import (
     resources_message,
     run_message,
 )
-from service_runtime.errors import InvalidArgument, NotFound, ResourceExhausted
+from service_runtime.errors import NotFound, ResourceExhausted
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -109,12 +109,10 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
         return pb.CheckAvailabilityResponse(backends=self._backends(), draining=self._executor.draining)
 
     async def DispatchTasks(self, request: pb.DispatchTasksRequest, context: Context) -> pb.DispatchTasksResponse:
-        if request.ByteSize() > BATCH_MAX_BYTES:
-            raise InvalidArgument(
-                f"the batch has {request.ByteSize()} bytes; at most {BATCH_MAX_BYTES} are allowed",
-                reason="INVALID_ARGUMENT",
-            )
         check = Checker()
+        if request.ByteSize() > BATCH_MAX_BYTES:
+            check.wrong("runs", f"have {request.ByteSize()} bytes; at most {BATCH_MAX_BYTES} are allowed")
+            check.done()
         if not 1 <= len(request.runs) <= RUNS_MAX:
             check.wrong("runs", f"has {len(request.runs)} runs; must have 1 to {RUNS_MAX}")
             check.done()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from executor_service.core.admission import NO_SAMPLE
-from executor_service.core.run import RunRecord, RunSpec
+from executor_service.core.run import RunSpec
 from executor_service.runs.ports import Backend, Resources
+from executor_service.runs.table import RunTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +37,14 @@ class Door:
 
     def __init__(
         self,
-        records: Mapping[str, RunRecord],
+        runs: RunTable,
         refused: AbstractSet[str],
         backends: Mapping[str, Backend],
         resources: Resources,
         boot_id: str,
         now_stamp: Callable[[], int],
     ) -> None:
-        self._records = records
+        self._runs = runs
         self._refused = refused
         self._backends = backends
         self._resources = resources
@@ -53,14 +54,12 @@ class Door:
 
     def running(self, backend: str | None = None) -> int:
         """Live runs of a backend, or of all local ones."""
-        return sum(
-            1
-            for record in self._records.values()
-            if record.live and (record.spec.backend == backend if backend is not None else self._is_local(record.spec.backend))
-        )
+        if backend is not None:
+            return self._runs.live_on(backend)
+        return self._local(self._runs)
 
-    def _is_local(self, backend: str) -> bool:
-        return backend in self._backends and self._backends[backend].local
+    def _local(self, runs: RunTable) -> int:
+        return sum(runs.live_on(name) for name, one in self._backends.items() if one.local)
 
     def availability(self, backend: Backend) -> tuple[str, str]:
         """Why a backend could take no run now, as code and words; two empty texts when it could."""
@@ -69,30 +68,32 @@ class Door:
             return "config_error", wrong
         if self.draining:
             return "draining", "the executor takes no new runs"
-        return self._room(backend, 0)
+        return self._room(backend, RunTable())
 
-    def _room(self, backend: Backend, pending: int) -> tuple[str, str]:
+    def _room(self, backend: Backend, pending: RunTable) -> tuple[str, str]:
         if backend.local:
             report = self._resources.report()
-            used = self.running() + pending
+            used = self.running() + self._local(pending)
             if report.reason == NO_SAMPLE:
                 return NO_SAMPLE, "there is no fresh resource sample"
             if used >= report.effective_slots:
                 why = report.reason or f"{used} of {report.effective_slots} slots are taken"
                 return "server_overloaded", why
             return "", ""
-        used = self.running(backend.name) + pending
+        used = self.running(backend.name) + pending.live_on(backend.name)
         if backend.max_runs and used >= backend.max_runs:
             return "server_overloaded", f"{used} of {backend.max_runs} runs are under way"
         return "", ""
 
-    def decide(self, spec: RunSpec, caller: CallerIdentity, pending: Sequence[RunRecord]) -> Answer:
+    def decide(self, spec: RunSpec, caller: CallerIdentity, pending: RunTable) -> Answer:
+        """The answer to one run; `pending` are those of the same batch that were let in before it."""
+
         def rejected(reason: str, detail: str) -> Answer:
             return Answer(spec.run_id, False, reason, detail)
 
         if spec.run_id in self._refused:
             return rejected("refused", "the run was cancelled before it was seen")
-        known = self._records.get(spec.run_id)
+        known = self._runs.get(spec.run_id)
         if known is not None:
             if replace(known.spec, lease_ttl=spec.lease_ttl) != spec:
                 return rejected("config_error", "another run has this run_id")
@@ -108,14 +109,10 @@ class Door:
         wrong = backend.check_configuration()
         if wrong:
             return rejected("config_error", wrong)
-        live = (r for r in (*self._records.values(), *pending) if r.live and r.spec.task_id == spec.task_id)
-        other = next(live, None)
+        other = self._runs.live_of_task(spec.task_id) or pending.live_of_task(spec.task_id)
         if other is not None:
-            return rejected("already_running", f"run {other.spec.run_id} of this task is under way here")
-        same = sum(1 for r in pending if self._is_local(r.spec.backend) == backend.local)
-        if not backend.local:
-            same = sum(1 for r in pending if r.spec.backend == backend.name)
-        reason, detail = self._room(backend, same)
+            return rejected("already_running", f"run {other} of this task is under way here")
+        reason, detail = self._room(backend, pending)
         return rejected(reason, detail) if reason else Answer(spec.run_id, True)
 
     def _stale(self, spec: RunSpec, caller: CallerIdentity) -> str:

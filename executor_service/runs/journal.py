@@ -80,17 +80,15 @@ class Journal:
         with self._errors():
             self._write(self.run_dir(record.spec.run_id) / "run.json", _record_json(record))
 
-    @contextlib.contextmanager
-    def new_run(self, run_id: str) -> Iterator[Path]:
-        """A fresh folder for a run; taken away again when what is done with it fails."""
+    def new_run(self, run_id: str) -> Path:
+        """A fresh folder for a run that is not known: what lies in its place was never accepted, or cannot be read any more."""
         folder = self.run_dir(run_id)
         with self._errors():
+            if folder.exists():
+                _log.warning("journal_left_over_removed", folder=str(folder))
+                shutil.rmtree(folder)
             folder.mkdir(mode=0o700)
-        try:
-            yield folder
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        return folder
 
     def sync(self) -> None:
         """Makes new folders durable: once a batch."""
@@ -123,7 +121,7 @@ class Journal:
 
     def acknowledge(self, run_id: str) -> None:
         """Its final is stored elsewhere. Losing this mark only means that the final is sent once more."""
-        with contextlib.suppress(FileNotFoundError):
+        with self._errors(), contextlib.suppress(FileNotFoundError):
             (self.run_dir(run_id) / "acknowledged").touch(mode=0o600)
 
     # --- refusals and terms
@@ -143,9 +141,11 @@ class Journal:
         old = []
         with self._errors():
             for entry in self._refused.iterdir():
-                if entry.stat().st_mtime < before.timestamp():
-                    entry.unlink(missing_ok=True)
-                    old.append(entry.name)
+                # A name with a dot is a refusal in the making, which is renamed under our eyes.
+                with contextlib.suppress(FileNotFoundError):
+                    if not entry.name.startswith(".") and entry.stat().st_mtime < before.timestamp():
+                        entry.unlink()
+                        old.append(entry.name)
         return old
 
     def terms(self) -> dict[str, int]:

@@ -7,9 +7,13 @@ acknowledged, over a restart too. Nothing is queued here: what cannot begin at o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
 
 import structlog
 
@@ -19,11 +23,15 @@ from executor_service.runs.door import Answer, CallerIdentity, Door
 from executor_service.runs.journal import Journal
 from executor_service.runs.output import OUTPUT_FILE, read_output
 from executor_service.runs.ports import Backend, Resources
+from executor_service.runs.table import RunTable
 from executor_service.runs.watching import Watchers
 from service_runtime.clock import Clock
 
 _log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
+DISK_THREADS = 4
+UNCUT_S = 5.0
 KNOWN_MAX = 10_000
 STOPPING = "the executor stops"
 
@@ -54,12 +62,15 @@ class RunManager:
         self.now_stamp = now_stamp
         self._on_end = on_end
         self.watchers = Watchers()
-        self._records: dict[str, RunRecord] = {}
+        self._runs = RunTable()
+        self._rejected: dict[str, Answer] = {}
         self._acknowledged: dict[str, None] = {}
         self._refused: set[str] = set()
-        self.door = Door(self._records, self._refused, backends, resources, boot_id, now_stamp)
+        self.door = Door(self._runs, self._refused, backends, resources, boot_id, now_stamp)
         self._terms: dict[str, int] = {}
         self._work: dict[str, asyncio.Task[None]] = {}
+        self._uncut: set[asyncio.Task[Any]] = set()
+        self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="journal")
         self._stopping: set[str] = set()
         self._one_at_a_time = asyncio.Lock()
 
@@ -70,7 +81,7 @@ class RunManager:
         self._terms = self._journal.terms()
         self._refused |= self._journal.refused()
         for record, acknowledged in self._journal.load():
-            self._records[record.spec.run_id] = record
+            self._runs.put(record)
             if acknowledged:
                 self._acknowledged[record.spec.run_id] = None
             if record.live:
@@ -80,7 +91,7 @@ class RunManager:
 
     def record(self, run_id: str) -> RunRecord | None:
         """One run; a refused one has no record."""
-        return self._records.get(run_id)
+        return self._runs.get(run_id)
 
     def is_refused(self, run_id: str) -> bool:
         """Whether a run is refused for good."""
@@ -88,14 +99,14 @@ class RunManager:
 
     def records(self, *, live_only: bool = False) -> list[RunRecord]:
         """Every known run, newest first, at most 10,000."""
-        chosen = (record for record in self._records.values() if record.live or not live_only)
+        chosen = self._runs.live if live_only else self._runs
         return sorted(chosen, key=lambda record: record.accept_time, reverse=True)[:KNOWN_MAX]
 
     def output(self, run_id: str, offset: int, *, follow: bool) -> AsyncGenerator[tuple[int, bytes], None]:
         """The output of a known run from a byte on: pieces with the offset of their first byte."""
 
         def live() -> bool:
-            record = self._records.get(run_id)
+            record = self._runs.get(run_id)
             return record is not None and record.live
 
         return read_output(self._journal.run_dir(run_id) / OUTPUT_FILE, offset, live, follow=follow)
@@ -104,56 +115,97 @@ class RunManager:
         """Every running and unacknowledged run of a cluster ('': of all)."""
         return [
             record
-            for run_id, record in self._records.items()
-            if run_id not in self._acknowledged and cluster_id in ("", record.spec.cluster_id)
+            for record in self._runs
+            if record.spec.run_id not in self._acknowledged and cluster_id in ("", record.spec.cluster_id)
         ]
 
     # --- dispatch
 
     async def dispatch(self, specs: Sequence[RunSpec], caller: CallerIdentity) -> list[Answer]:
-        """Accepts or rejects each run, in the order given. Accepted means durable in the journal. Raises JournalError."""
+        """Accepts or rejects each run, in the order given. Accepted means durable in the journal. Raises JournalError.
+
+        The same run_id gets the same answer: a delivery that was on its way for long must not be let in after it was refused.
+        """
+        return await self._to_its_end(self._dispatch(specs, caller))
+
+    async def _dispatch(self, specs: Sequence[RunSpec], caller: CallerIdentity) -> list[Answer]:
         async with self._one_at_a_time:
             try:
                 await self._note_term(caller)
             except StaleTerm as error:
                 return [Answer(spec.run_id, False, "stale_term", str(error)) for spec in specs]
             answers: dict[str, Answer] = {}
-            accepted: list[RunRecord] = []
+            let_in = RunTable()
             for spec in specs:
                 if spec.run_id in answers:
                     continue
-                answer = answers[spec.run_id] = self.door.decide(spec, caller, accepted)
-                if answer.accepted and spec.run_id not in self._records:
-                    accepted.append(RunRecord(spec, RunState.ACCEPTED, self._clock.now()))
-            if accepted:
-                for run_id, detail in (await asyncio.to_thread(self._write_down, accepted)).items():
-                    answers[run_id] = Answer(run_id, False, "config_error", detail)
-                    accepted = [record for record in accepted if record.spec.run_id != run_id]
+                answer = answers[spec.run_id] = self._rejected.get(spec.run_id) or self.door.decide(spec, caller, let_in)
+                if answer.accepted and spec.run_id not in self._runs:
+                    let_in.put(RunRecord(spec, RunState.ACCEPTED, self._clock.now()))
+            failed = await self._in_thread(self._write_down, let_in.live) if let_in.live else {}
+            for run_id, detail in failed.items():
+                answers[run_id] = Answer(run_id, False, "config_error", detail)
             lease_from = caller.stamp or self.now_stamp()
-            for record in accepted:
-                self._records[record.spec.run_id] = record
-                self.watchers.publish(record)
-                self._begin(record, lease_from)
+            for record in let_in.live:
+                if record.spec.run_id not in failed:
+                    self._runs.put(record)
+                    self.watchers.publish(record)
+                    self._begin(record, lease_from)
+            self._remember_rejections(answers.values())
             first = {spec.run_id: spec for spec in reversed(specs)}
             other = Answer("", False, "config_error", "another run of this batch has this run_id")
             return [answers[spec.run_id] if first[spec.run_id] == spec else replace(other, run_id=spec.run_id) for spec in specs]
 
+    def _remember_rejections(self, answers: Iterable[Answer]) -> None:
+        for answer in answers:
+            if not answer.accepted and answer.run_id not in self._runs:
+                self._rejected[answer.run_id] = answer
+        while len(self._rejected) > KNOWN_MAX:
+            del self._rejected[next(iter(self._rejected))]
+
     def _write_down(self, records: Iterable[RunRecord]) -> dict[str, str]:
-        """Journals runs; what a backend cannot prepare is returned with the reason, and leaves nothing behind."""
-        failed = {}
-        for record in records:
-            spec = record.spec
-            try:
-                with self._journal.new_run(spec.run_id) as folder:
-                    self.backends[spec.backend].prepare(spec, folder)
+        """Journals runs, all or (JournalError) none; what a backend cannot prepare is returned with the reason."""
+        failed: dict[str, str] = {}
+        made: list[str] = []
+        try:
+            for record in records:
+                spec = record.spec
+                made.append(spec.run_id)
+                try:
+                    self.backends[spec.backend].prepare(spec, self._journal.new_run(spec.run_id))
                     self._journal.add(record)
-            except BackendError as error:
-                failed[spec.run_id] = str(error)
-        self._journal.sync()
+                except BackendError as error:
+                    failed[spec.run_id] = str(error)
+                    self._journal.remove([made.pop()])
+                except OSError as error:
+                    raise JournalError(f"run {spec.run_id} cannot be prepared: {error.strerror}") from error
+            self._journal.sync()
+        except BaseException:
+            self._journal.remove(made)
+            raise
         return failed
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Carries work out whole, also when its caller goes away: half a journal entry must not be left behind."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._uncut.add(task)
+        task.add_done_callback(self._uncut.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_look_at_its_error)
+            raise
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Work on the disk, in threads of our own: name look-ups that hang fill the event loop's."""
+        return await asyncio.get_running_loop().run_in_executor(self._disk, partial(work, *arguments))
 
     async def note_term(self, caller: CallerIdentity) -> None:
         """Remembers the highest term of a cluster. Raises StaleTerm for a lower one, JournalError."""
+        if caller.cluster_id and caller.term != self._terms.get(caller.cluster_id):
+            await self._to_its_end(self._note_new_term(caller))
+
+    async def _note_new_term(self, caller: CallerIdentity) -> None:
         async with self._one_at_a_time:
             await self._note_term(caller)
 
@@ -165,7 +217,7 @@ class RunManager:
             raise StaleTerm(f"term {caller.term} is over; the leader's term is {highest}")
         if caller.term > highest:
             terms = {**self._terms, caller.cluster_id: caller.term}
-            await asyncio.to_thread(self._journal.save_terms, terms)
+            await self._in_thread(self._journal.save_terms, terms)
             self._terms = terms
 
     # --- a run's life
@@ -190,44 +242,61 @@ class RunManager:
                 end = await backend.execute(spec, folder, lease_from, reporter)
         except Exception as error:  # noqa: BLE001 - a backend is a plug-in; whatever it raises, its run must end
             _log.error("backend_failed", backend=spec.backend, run_id=spec.run_id, exc_info=error)
+            await self._let_nothing_live(record)
             end = EndReport(RunOutcome.LOST, error=f"the backend {spec.backend} broke off")
         if spec.run_id in self._stopping and end.outcome is RunOutcome.CANCELLED:
             end = replace(end, outcome=RunOutcome.LOST, error=STOPPING)
         await self._finish(spec.run_id, end)
 
+    async def _let_nothing_live(self, record: RunRecord) -> None:
+        """Before a run is called lost: whoever is told so may start its task elsewhere at once."""
+        backend = self.backends.get(record.spec.backend)
+        if backend is None:
+            return
+        try:
+            await backend.make_sure_gone(record.spec, self._journal.run_dir(record.spec.run_id))
+        except Exception as error:  # noqa: BLE001 - the same plug-in that has just failed
+            _log.error("run_not_ended", backend=record.spec.backend, run_id=record.spec.run_id, exc_info=error)
+
     def started(self, run_id: str, report: StartReport) -> None:
         """A start verdict is known. Not journalled: after a restart the backend finds it again, or it counts as lost."""
-        record = self._records.get(run_id)
+        record = self._runs.get(run_id)
         if record is None or record.start is not None:
             return
-        record = record.started(report, self._clock.now())
-        self._records[run_id] = record
+        record = record.started(report.tidied(), self._clock.now())
+        self._runs.put(record)
         self.watchers.publish(record)
 
     async def _finish(self, run_id: str, end: EndReport) -> None:
-        record = self._records[run_id].ended(end, self._clock.now())
+        known = self._runs.get(run_id)
+        if known is None:
+            return
+        now = self._clock.now()
+        record = known.ended(end.tidied(now), now)
         try:
-            await asyncio.to_thread(self._journal.save, record)
+            await self._in_thread(self._journal.save, record)
         except JournalError as error:
             # It is still reported from memory; only a restart before the acknowledgement would look again.
             _log.error("final_not_journalled", run_id=run_id, error=str(error))
-        self._records[run_id] = record
+        self._runs.put(record)
         self.watchers.publish(record)
         self._on_end(record)
 
     async def cancel(self, run_id: str, reason: str, caller: CallerIdentity) -> RunRecord | None:
         """Asks for a run's end; None when it was never seen, which refuses it for good. Raises StaleTerm, JournalError."""
+        record = await self._to_its_end(self._known_or_refused(run_id, caller))
+        if record is not None and record.live:
+            await self._cancel(record, reason)
+        return self._runs.get(run_id)
+
+    async def _known_or_refused(self, run_id: str, caller: CallerIdentity) -> RunRecord | None:
         async with self._one_at_a_time:
             await self._note_term(caller)
-            record = self._records.get(run_id)
-            if record is None:
-                if run_id not in self._refused:
-                    await asyncio.to_thread(self._journal.refuse, run_id)
-                    self._refused.add(run_id)
-                return None
-        if record.live:
-            await self._cancel(record, reason)
-        return self._records[run_id]
+            record = self._runs.get(run_id)
+            if record is None and run_id not in self._refused:
+                await self._in_thread(self._journal.refuse, run_id)
+                self._refused.add(run_id)
+            return record
 
     async def _cancel(self, record: RunRecord, reason: str) -> None:
         backend = self.backends.get(record.spec.backend)
@@ -241,35 +310,42 @@ class RunManager:
         await self.note_term(caller)
         same_boot = caller.boot_id in ("", self.boot_id)
         lease_from = caller.stamp or self.now_stamp()
-        renewed, unknown = [], []
+        renewed, unknown, ending = [], [], frozenset(end_runs)
         for run_id in run_ids:
-            record = self._records.get(run_id)
+            record = self._runs.get(run_id)
             if record is None:
                 unknown.append(run_id)
-            elif record.live and same_boot and run_id not in end_runs:
-                spec = replace(record.spec, lease_ttl=lease_ttl or record.spec.lease_ttl)
-                backend = self.backends.get(spec.backend)
-                if backend is not None:
-                    backend.renew(spec, self._journal.run_dir(run_id), lease_from)
-                    renewed.append(run_id)
-        named = {*run_ids, *end_runs}
+            elif record.live and same_boot and run_id not in ending and self._renew(record, lease_ttl, lease_from):
+                renewed.append(run_id)
         for run_id in end_runs:
-            record = self._records.get(run_id)
+            record = self._runs.get(run_id)
             if record is not None and record.live:
                 await self._cancel(record, "ended by the scheduler")
+        named = {*run_ids, *end_runs}
         unnamed = [
-            r.spec.run_id
-            for r in self._records.values()
-            if r.live and r.spec.cluster_id == caller.cluster_id and r.spec.run_id not in named
+            r.spec.run_id for r in self._runs.live if r.spec.cluster_id == caller.cluster_id and r.spec.run_id not in named
         ]
         return renewed, unknown, unnamed
+
+    def _renew(self, record: RunRecord, lease_ttl: timedelta, lease_from: int) -> bool:
+        spec = replace(record.spec, lease_ttl=lease_ttl or record.spec.lease_ttl)
+        backend = self.backends.get(spec.backend)
+        if backend is None:
+            return False
+        try:
+            backend.renew(spec, self._journal.run_dir(spec.run_id), lease_from)
+        except BackendError as error:
+            # The others' leases must not suffer for it.
+            _log.warning("lease_not_renewed", run_id=spec.run_id, error=str(error))
+            return False
+        return True
 
     async def acknowledge(self, run_ids: Sequence[str], caller: CallerIdentity) -> int:
         """Marks finals as stored elsewhere; returns how many were known and ended. Raises StaleTerm, JournalError."""
         await self.note_term(caller)
         done = 0
         for run_id in run_ids:
-            record = self._records.get(run_id)
+            record = self._runs.get(run_id)
             if record is not None and not record.live:
                 done += 1
                 if run_id not in self._acknowledged:
@@ -281,20 +357,19 @@ class RunManager:
 
     async def forget(self, before: datetime) -> int:
         """Forgets acknowledged runs that ended before a time, and the oldest beyond 10,000; returns how many."""
-        old = [
-            run_id
-            for run_id in self._acknowledged
-            if (end_time := self._records[run_id].end_time) is not None and end_time < before
-        ]
-        beyond = len(self._acknowledged) - len(old) - KNOWN_MAX
-        if beyond > 0:
-            old += [run_id for run_id in self._acknowledged if run_id not in set(old)][:beyond]
+        old = {run_id for run_id in self._acknowledged if self._ended_before(run_id, before)}
+        beyond = max(0, len(self._acknowledged) - len(old) - KNOWN_MAX)
+        old.update(list(islice((run_id for run_id in self._acknowledged if run_id not in old), beyond)))
         for run_id in old:
             del self._acknowledged[run_id]
-            del self._records[run_id]
-        await asyncio.to_thread(self._journal.remove, old)
-        self._refused.difference_update(await asyncio.to_thread(self._journal.forget_refusals, before))
+            self._runs.remove(run_id)
+        await self._in_thread(self._journal.remove, list(old))
+        self._refused.difference_update(await self._in_thread(self._journal.forget_refusals, before))
         return len(old)
+
+    def _ended_before(self, run_id: str, before: datetime) -> bool:
+        record = self._runs.get(run_id)
+        return record is not None and record.end_time is not None and record.end_time < before
 
     def drain(self) -> None:
         """Takes no new runs from now on."""
@@ -302,24 +377,35 @@ class RunManager:
         self.watchers.publish_snapshot()
 
     async def stop(self, *, end_runs: bool, drain: timedelta, kill_s: float = 15.0, deliver_s: float = 3.0) -> None:
-        """Stops taking runs. With `end_runs`, waits, ends the rest as lost, and lets watchers take the finals."""
+        """Stops taking runs and waits for those that end with us: the remote ones, which have no guard, or with `end_runs` all.
+
+        With `end_runs` it then ends the rest as lost, and lets watchers take the finals.
+        """
         self.drain()
+        waited_for = [record for record in self._runs.live if end_runs or not self._outlives_us(record)]
+        await self._wait(waited_for, drain.total_seconds())
         if end_runs:
-            await self._wait(drain.total_seconds())
             for record in self.records(live_only=True):
                 self._stopping.add(record.spec.run_id)
                 await self._cancel(record, STOPPING)
-            await self._wait(kill_s)
+            await self._wait(self._runs.live, kill_s)
             await self._wait_delivered(deliver_s)
+        if self._uncut:
+            await asyncio.wait(list(self._uncut), timeout=UNCUT_S)
         for work in list(self._work.values()):
             work.cancel()
         if self._work:
             await asyncio.wait(list(self._work.values()), timeout=2.0)
         for backend in self.backends.values():
             await backend.close()
+        self._disk.shutdown(wait=False, cancel_futures=True)
 
-    async def _wait(self, seconds: float) -> None:
-        work = list(self._work.values())
+    def _outlives_us(self, record: RunRecord) -> bool:
+        backend = self.backends.get(record.spec.backend)
+        return backend is not None and backend.local
+
+    async def _wait(self, records: Iterable[RunRecord], seconds: float) -> None:
+        work = [self._work[record.spec.run_id] for record in records if record.spec.run_id in self._work]
         if work and seconds > 0:
             await asyncio.wait(work, timeout=seconds)
 
@@ -328,6 +414,11 @@ class RunManager:
         until = loop.time() + seconds
         while self.watchers.any and self.open_records("") and loop.time() < until:
             await asyncio.sleep(0.02)
+
+
+def _look_at_its_error(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.warning("call_failed_after_its_caller_had_gone", error=f"{type(error).__name__}: {error}")
 
 
 class _Reporter:

@@ -30,7 +30,7 @@ class Backend(Protocol):
         ...
 
     def prepare(self, spec: RunSpec, run_dir: Path) -> None:
-        """Writes what the run needs into its folder, before it is accepted."""
+        """Writes what the run needs into its folder, before it is accepted. Raises BackendError and OSError."""
         ...
 
     async def execute(self, spec: RunSpec, run_dir: Path, lease_from: int, reporter: Reporter) -> EndReport:
@@ -44,12 +44,16 @@ class Backend(Protocol):
         """The end of a run that an earlier process of this executor began."""
         ...
 
+    async def make_sure_gone(self, spec: RunSpec, run_dir: Path) -> None:
+        """Ends whatever there is of a run that `execute` or `reattach` lost hold of."""
+        ...
+
     async def cancel(self, spec: RunSpec, run_dir: Path, reason: str) -> None:
         """Asks for the run's end; `execute` or `reattach` then returns."""
         ...
 
     def renew(self, spec: RunSpec, run_dir: Path, lease_from: int) -> None:
-        """The lease counts from this stamp now."""
+        """The lease counts from this stamp now. Raises BackendError when that cannot be noted."""
         ...
 
     async def close(self) -> None:

@@ -7,8 +7,9 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -18,6 +19,7 @@ import pytest
 from executor_service.backends.local_bridge import LocalBridge
 from executor_service.core.run import EndReport, RunOutcome, RunSpec, StartReport, StartVerdict
 from executor_service.errors import BackendError
+from executor_service.host import guard
 from executor_service.host.processes import processes_of_run
 
 DEADLINE_S = 30.0
@@ -247,13 +249,153 @@ async def test_the_outcome_file_says_quota_and_until_when(bench: Bench) -> None:
     assert end.retry_time.hour == 14
 
 
-@pytest.mark.parametrize("text", ["not json", '{"class": "nonsense"}', "[1]", '{"class": "task", "retry_time": "soon"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not json",
+        '{"class": "nonsense"}',
+        '{"class": []}',
+        '{"class": {"a": 1}}',
+        "[1]",
+        '{"class": "task", "retry_time": "soon"}',
+        '{"class": "task", "retry_time": "0001-01-01T00:00:00+05:00"}',
+        '{"class": "task", "retry_time": "9999-12-31T23:59:59-05:00"}',
+        '{"class": "task", "retry_time": 7, "error": ["x"]}',
+    ],
+)
 async def test_an_outcome_file_that_is_not_as_agreed_does_no_harm(bench: Bench, text: str) -> None:
     end = await bench.run(f"printf '%s' '{text}' > \"$CECELIA_OUTCOME_FILE\"; exit 1")
     assert (end.outcome, end.retry_time) == (RunOutcome.FAILED, None)
 
 
+@pytest.mark.parametrize("trick", ["mkfifo", "ln -s /dev/zero", "mkdir"])
+async def test_what_is_no_file_in_place_of_the_outcome_file_stops_nothing(bench: Bench, trick: str) -> None:
+    end = await bench.run(f'{trick} "$CECELIA_OUTCOME_FILE"; echo done')
+    assert (end.outcome, end.result) == (RunOutcome.COMPLETED, "done\n")
+
+
+async def test_the_result_of_binary_output_stays_within_its_bound(bench: Bench) -> None:
+    end = await bench.run("head -c 200000 /dev/zero | tr '\\000' '\\377'")
+    assert len(end.result.encode()) <= 64 * 1024
+
+
+async def test_a_cancel_that_comes_before_the_guard_can_be_seen_is_heard(bench: Bench) -> None:
+    bridge, spec = bench.bridge("touch ../ran"), bench.spec()
+    bench.prepare(bridge, spec)
+    await bridge.cancel(spec, bench.run_dir, "never mind")
+    async with asyncio.timeout(DEADLINE_S):
+        end = await bridge.execute(spec, bench.run_dir, _boot(), bench.reports)
+    assert (end.outcome, end.error) == (RunOutcome.CANCELLED, "never mind")
+    assert not (bench.run_dir / "ran").exists()
+    assert bench.reports.seen == [], "it was never started"
+
+
+async def test_cancels_at_any_moment_of_the_start_are_heard(bench: Bench) -> None:
+    for i in range(12):
+        one = Bench(bench.folder / str(i))
+        one.folder.mkdir()
+        bridge, spec = one.bridge("sleep 600"), one.spec()
+        one.prepare(bridge, spec)
+        work = asyncio.ensure_future(bridge.execute(spec, one.run_dir, _boot(), one.reports))
+        async with asyncio.timeout(DEADLINE_S):
+            await asyncio.sleep(i * 0.006)  # the moment is what is tried here
+            await bridge.cancel(spec, one.run_dir, "enough")
+            assert (await work).outcome is RunOutcome.CANCELLED, f"after {i * 6} ms"
+        one.assert_nothing_left()
+
+
+async def test_a_guard_that_somebody_else_ends_has_lost_its_run(bench: Bench) -> None:
+    bridge, spec = bench.bridge("sleep 600"), bench.spec()
+    bench.prepare(bridge, spec)
+    work = asyncio.ensure_future(bridge.execute(spec, bench.run_dir, _boot(), bench.reports))
+    async with asyncio.timeout(DEADLINE_S):
+        await bench.reports.first.wait()
+        os.kill(json.loads((bench.run_dir / "claim").read_text())["pid"], signal.SIGTERM)
+        end = await work
+    assert end.outcome is RunOutcome.LOST, "nobody cancelled it"
+    bench.assert_nothing_left()
+
+
+async def test_the_lease_bounds_the_grace_of_a_time_out(bench: Bench) -> None:
+    bridge = bench.bridge("trap '' TERM; while :; do sleep 0.05; done")
+    patient = LocalBridge(str(bench.folder / "command"), (), bench.environ, grace_s=60)
+    spec = bench.spec(timeout=timedelta(seconds=0.2), lease_ttl=timedelta(seconds=2))
+    bench.prepare(bridge, spec)
+    (bench.run_dir / "work").rmdir()
+    patient.prepare(spec, bench.run_dir)
+    async with asyncio.timeout(DEADLINE_S):
+        end = await patient.execute(spec, bench.run_dir, _boot(), bench.reports)
+    assert end.outcome is RunOutcome.TIMED_OUT
+    bench.assert_nothing_left()
+
+
+async def test_an_environment_that_no_command_can_take_is_the_tasks_fault(bench: Bench) -> None:
+    end = await bench.run("true", payload={"skill_env": {"LARGE": "x" * 200_000}})
+    assert end.outcome is RunOutcome.FAILED_FOR_GOOD
+    assert [(r.verdict, r.reason) for r in bench.reports.seen] == [(StartVerdict.NEUTRAL, "task")]
+
+
+async def test_what_a_backend_lost_hold_of_can_be_ended_for_sure(bench: Bench) -> None:
+    bridge, spec = bench.bridge("trap '' TERM; ( setsid sleep 600 & ); sleep 600"), bench.spec()
+    bench.prepare(bridge, spec)
+    work = asyncio.ensure_future(bridge.execute(spec, bench.run_dir, _boot(), bench.reports))
+    await bench.reports.first.wait()
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+    async with asyncio.timeout(DEADLINE_S):
+        await bridge.make_sure_gone(spec, bench.run_dir)
+    bench.assert_nothing_left()
+
+
+def test_processes_of_other_users_stop_no_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+
+    def kill(pid: int, number: int) -> None:
+        if pid == 20:
+            raise PermissionError
+        told.append((pid, number))
+
+    monkeypatch.setattr(os, "kill", kill)
+    guard.signal_all([10, 20, 30, 1, 0], signal.SIGTERM)
+    assert told == [(10, signal.SIGTERM), (30, signal.SIGTERM)]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk], check=False).returncode:
+        pytest.skip("cannot mount a small file system here (it takes root)")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+async def test_a_full_disk_loses_no_finished_run(small_disk: Path) -> None:
+    bench = Bench(small_disk)
+    end = await bench.run("yes | head -c 20000000; echo the end")
+    assert (end.outcome, end.exit_code) == (RunOutcome.COMPLETED, 0)
+    assert end.result.endswith("the end\n")
+
+
+async def test_a_full_disk_at_a_restart_does_not_pass_a_living_run_for_lost(small_disk: Path) -> None:
+    bench = Bench(small_disk)
+    bridge, spec = bench.bridge("sleep 1; echo found"), bench.spec()
+    bench.prepare(bridge, spec)
+    work = asyncio.ensure_future(bridge.execute(spec, bench.run_dir, _boot(), bench.reports))
+    await bench.reports.first.wait()
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+    with contextlib.suppress(OSError):
+        (small_disk / "filler").write_bytes(b"x" * 8_000_000)
+    async with asyncio.timeout(DEADLINE_S):
+        end = await bridge.reattach(spec, bench.run_dir, Reports())
+    assert (end.outcome, end.result) == (RunOutcome.COMPLETED, "found\n")
+
+
 async def test_no_zombie_is_left(bench: Bench) -> None:
     await bench.run("true")
-    guard = json.loads((bench.run_dir / "claim").read_text())["pid"]
-    await _until(lambda: not os.path.exists(f"/proc/{guard}"))
+    pid = json.loads((bench.run_dir / "claim").read_text())["pid"]
+    await _until(lambda: not os.path.exists(f"/proc/{pid}"))

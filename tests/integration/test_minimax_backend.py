@@ -124,6 +124,9 @@ async def test_a_refused_connection_is_its_failure() -> None:
         (429, "slow down", "rate_limit"),
         (429, "quota exceeded", "billing_cap"),
         (402, "pay", "billing_cap"),
+        (500, "insufficient balance", "billing_cap"),
+        (200, "quota exceeded", "billing_cap"),
+        (400, "spending cap reached", "billing_cap"),
     ],
 )
 async def test_quota_and_credentials_are_nobodys_failure(server: MisbehavingServer, status: int, error: str, reason: str) -> None:
@@ -134,6 +137,22 @@ async def test_quota_and_credentials_are_nobodys_failure(server: MisbehavingServ
     if reason != "auth":
         assert end.retry_time is not None
         assert before + timedelta(seconds=59) < end.retry_time < before + timedelta(seconds=80)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Thu, 01 Jan 1960 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 -0100", "9" * 40, "soon", "-5", "Thu, 32 Foo 2026 00:00:00 GMT"],
+)
+async def test_a_retry_after_that_makes_no_sense_stops_nothing(server: MisbehavingServer, header: str) -> None:
+    server.behaviour = plain({"success": False, "error": "slow down"}, 429, Retry_After=header)
+    start, end = await call(server.url)
+    assert (start.verdict, start.reason, end.outcome) == (StartVerdict.NEUTRAL, "rate_limit", RunOutcome.NOT_STARTED)
+
+
+async def test_an_answer_without_a_result_has_an_empty_one(server: MisbehavingServer) -> None:
+    server.behaviour = plain({"success": True})
+    _start, end = await call(server.url)
+    assert (end.outcome, end.result) == (RunOutcome.COMPLETED, "")
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -33,6 +34,9 @@ class Told:
         self.name, self.local, self.max_runs = name, local, max_runs
         self.wrong = ""
         self.unprepared = ""
+        self.broken_disk = False
+        self.unrenewable = ""
+        self.gone: list[str] = []
         self.executed: list[str] = []
         self.reattached: list[str] = []
         self.cancelled: list[str] = []
@@ -45,6 +49,8 @@ class Told:
     def prepare(self, spec: RunSpec, run_dir: Path) -> None:
         if self.unprepared:
             raise BackendError(self.unprepared)
+        if self.broken_disk:
+            raise OSError(errno.ENOSPC, "no space left")
         (run_dir / "prepared").touch()
 
     def _end_of(self, run_id: str) -> asyncio.Future[EndReport]:
@@ -66,11 +72,16 @@ class Told:
         self.reattached.append(spec.run_id)
         return await self._end_of(spec.run_id)
 
+    async def make_sure_gone(self, spec: RunSpec, run_dir: Path) -> None:
+        self.gone.append(spec.run_id)
+
     async def cancel(self, spec: RunSpec, run_dir: Path, reason: str) -> None:
         self.cancelled.append(spec.run_id)
         self.end(spec.run_id, EndReport(RunOutcome.CANCELLED, error=reason))
 
     def renew(self, spec: RunSpec, run_dir: Path, lease_from: int) -> None:
+        if spec.run_id == self.unrenewable:
+            raise BackendError("as told")
         self.renewed.append((spec.run_id, lease_from))
 
     async def close(self) -> None:
@@ -265,7 +276,82 @@ async def test_a_backend_that_raises_ends_its_run_and_nothing_else(bench: Bench)
     assert end is not None
     assert end.outcome is RunOutcome.LOST
     assert "anything" not in end.error
+    assert bench.local.gone == [broken.run_id], "nothing of it may live on when it is called lost"
     assert bench.record(fine).live
+
+
+async def test_a_caller_that_goes_away_leaves_no_half_of_a_journal_entry(bench: Bench) -> None:
+    spec = bench.spec()
+    for moment in range(20):
+        one = replace(spec, run_id=str(uuid4()), task_id=str(uuid4()))
+        asking = asyncio.ensure_future(bench.dispatch(one))
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        asking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asking
+        (accepted, _), *_ = await bench.dispatch(one)
+        bench.local.end(one.run_id, EndReport(RunOutcome.COMPLETED))
+        assert accepted, "sent again, it gets an answer, whatever became of the first sending"
+        await bench.until(lambda: not bench.record(one).live)  # noqa: B023 - awaited within this round
+    assert len(bench.local.executed) == len(set(bench.local.executed)) == 20
+
+
+async def test_a_full_disk_refuses_a_batch_whole_and_poisons_nothing(bench: Bench) -> None:
+    specs = [bench.spec(), bench.spec()]
+    bench.local.broken_disk = True
+    with pytest.raises(JournalError, match="no space left"):
+        await bench.dispatch(*specs)
+    assert list((bench.folder / "runs").iterdir()) == []
+    bench.local.broken_disk = False
+    assert await bench.dispatch(*specs) == [(True, "")] * 2
+
+
+async def test_a_folder_that_was_left_over_does_not_stand_in_the_way(bench: Bench) -> None:
+    spec = bench.spec()
+    (bench.folder / "runs" / spec.run_id).mkdir()
+    (bench.folder / "runs" / spec.run_id / "run.json").write_text("{")
+    assert await bench.dispatch(spec) == [(True, "")]
+
+
+async def test_a_rejected_run_stays_rejected(bench: Bench) -> None:
+    bench.machine.slots = 0
+    late = bench.spec()
+    assert await bench.dispatch(late) == [(False, "server_overloaded")]
+    bench.machine.slots = 3
+    assert await bench.dispatch(late) == [(False, "server_overloaded")], "its task may be running elsewhere by now"
+    assert await bench.dispatch(replace(late, run_id=str(uuid4()))) == [(True, "")]
+
+
+async def test_forgetting_refusals_does_not_stumble_over_one_in_the_making(bench: Bench) -> None:
+    refused = bench.folder / "refused"
+    (refused / ".in-the-making.new").write_text("{}")
+    await bench.manager.cancel(str(uuid4()), "", bench.caller())
+    assert await bench.manager.forget(bench.clock.now() + timedelta(days=36_500)) == 0
+    assert [path.name for path in refused.iterdir()] == [".in-the-making.new"]
+
+
+async def test_a_stop_waits_for_remote_calls_which_nobody_else_carries_on(bench: Bench) -> None:
+    call = bench.spec(backend="hk-minimax")
+    await bench.dispatch(call)
+    await bench.until(lambda: bench.remote.executed != [])
+    stopping = asyncio.ensure_future(bench.manager.stop(end_runs=False, drain=timedelta(seconds=30)))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    bench.remote.end(call.run_id, EndReport(RunOutcome.COMPLETED, result="paid for"))
+    await stopping
+    end = bench.record(call).end
+    assert end is not None
+    assert end.outcome is RunOutcome.COMPLETED
+
+
+async def test_one_lease_that_cannot_be_written_hurts_no_other(bench: Bench) -> None:
+    first, second, ended = bench.spec(), bench.spec(), bench.spec()
+    await bench.dispatch(first, second, ended)
+    bench.local.unrenewable = first.run_id
+    renewed, _, _ = await bench.manager.renew([first.run_id, second.run_id], [ended.run_id], LEASE, bench.caller())
+    assert renewed == [second.run_id]
+    assert bench.local.cancelled == [ended.run_id]
 
 
 async def test_leases_are_renewed_from_the_callers_stamp_and_strays_are_named(bench: Bench) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from executor_service.core.run import EndReport, RunOutcome, RunRecord, RunSpec, RunState, StartReport, StartVerdict
+from executor_service.rpc.conversions import run_message
+from executor_service.runs.table import RunTable
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SPEC = RunSpec("r", "t", 1, "title", "", "dev", "b", {}, timedelta(hours=1), timedelta(0))
@@ -28,3 +32,46 @@ def test_only_the_first_end_counts_and_it_always_has_a_verdict() -> None:
     assert ended.start == StartReport(StartVerdict.NEUTRAL, "lost", "gone")
     assert ended.ended(EndReport(RunOutcome.COMPLETED), NOW) is ended
     assert ended.started(StartReport(StartVerdict.SUCCESS), NOW) is ended
+
+
+@pytest.mark.parametrize(
+    ("said", "counts"),
+    [
+        (datetime(1, 1, 1, tzinfo=UTC), None),
+        (NOW, None),
+        (NOW + timedelta(hours=1), NOW + timedelta(hours=1)),
+        (datetime(9999, 12, 31, tzinfo=UTC), NOW + timedelta(days=31)),
+    ],
+)
+def test_a_retry_time_counts_only_in_the_near_future(said: datetime, counts: datetime | None) -> None:
+    assert EndReport(RunOutcome.FAILED, retry_time=said).tidied(NOW).retry_time == counts
+
+
+def test_whatever_a_backend_says_can_be_sent() -> None:
+    usage = {
+        "tokens": 7, "share": 0.5, "cached": True, "model": "m\ud83d", "\ud83d": 1, 5: 6,
+        "endless": float("inf"), "nothing": float("nan"), "huge": 10**400, "nested": {"a": {"b": 1}}, "list": [1], "none": None,
+    }  # fmt: skip
+    end = EndReport(
+        RunOutcome.COMPLETED, result="a\0\ud83d" + "ü" * 40_000, error="\0" * 5000, error_class="x" * 500, usage=usage
+    )
+    tidy = end.tidied(NOW)
+    assert tidy.usage == {"tokens": 7, "share": 0.5, "cached": True, "model": "m?", "?": 1, "5": 6}
+    assert len(tidy.result.encode()) <= 64 * 1024
+    start = StartReport(StartVerdict.NEUTRAL, "r\ud83d", "d\0" * 5000).tidied()
+    message = run_message(ACCEPTED.started(start, NOW).ended(tidy, NOW))
+    assert message.usage.fields["tokens"].number_value == 7
+    assert len(message.SerializeToString()) < 128 * 1024
+    assert run_message(ACCEPTED.ended(tidy, NOW), brief=True).ByteSize() < 700
+
+
+def test_the_table_knows_which_runs_live_of_which_task_and_on_which_backend() -> None:
+    table = RunTable()
+    table.put(ACCEPTED)
+    table.put(ACCEPTED.started(StartReport(StartVerdict.SUCCESS), NOW))
+    assert ([r.state for r in table.live], table.live_of_task("t"), table.live_on("b")) == ([RunState.RUNNING], "r", 1)
+    table.put(ACCEPTED.ended(EndReport(RunOutcome.COMPLETED), NOW))
+    assert (table.live, table.live_of_task("t"), table.live_on("b")) == ([], None, 0)
+    assert "r" in table
+    table.remove("r")
+    assert list(table) == []
