@@ -136,6 +136,7 @@ class SchedulerApp:
             tick_enabled=settings.tick_enabled,
             maintenance=Maintenance(
                 database,
+                self._clock,
                 timedelta(milliseconds=settings.task_retention_ms),
                 timedelta(milliseconds=settings.event_retention_ms),
             ),

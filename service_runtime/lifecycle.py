@@ -19,6 +19,7 @@ from service_runtime.settings import SettingsError
 _log = structlog.get_logger(__name__)
 
 CLEANUP_DEADLINE_S = 15.0
+KEPT_PAUSE_MAX_S = 30.0
 
 
 class StartupError(Exception):
@@ -117,6 +118,27 @@ class Background:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=CLEANUP_DEADLINE_S)
+
+
+async def kept_going(
+    name: str, begin: Callable[[], Coroutine[Any, Any, None]], *, unless: type[BaseException], first_pause_s: float = 0.5
+) -> None:
+    """Work that is begun anew, with growing pauses, when it breaks off for a reason that nobody foresaw.
+
+    One thing that breaks must not take everything beside it along. Errors of the class `unless` are let through.
+    """
+    pause = first_pause_s
+    while True:
+        try:
+            await begin()
+        except* unless:
+            raise
+        except* Exception as errors:  # noqa: BLE001 - logged with its traceback; the work is begun anew
+            _log.error("work_begun_anew", work=name, pause_s=pause, exc_info=errors)
+        else:
+            return
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, KEPT_PAUSE_MAX_S)
 
 
 async def until_signal(background: Background) -> bool:

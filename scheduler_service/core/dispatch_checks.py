@@ -101,13 +101,14 @@ class Verdict:
 class Permit:
     """How a backend that no gate holds may start: at most `limit` tasks (None: no limit of a gate).
 
-    `spends_trickle`: the one start takes the low-rate permit. `probe_only`: only as the probe of a breaker; it sets the
-    time of the last trickle too.
+    `low_rate`: its one start sets the time of the last trickle. `prefers_probe`: as the probe of a breaker if one can be placed,
+    which needs no trickle permit. `trickle`: otherwise the permit that is due.
     """
 
     limit: int | None = None
-    spends_trickle: bool = False
-    probe_only: bool = False
+    low_rate: bool = False
+    prefers_probe: bool = False
+    trickle: bool = False
 
 
 Check = Callable[[GateFacts], Iterator[Verdict]]
@@ -323,13 +324,11 @@ def permits(facts: GateFacts, verdicts: Sequence[Verdict]) -> dict[str, Permit]:
         low = settings.rate_guard is GuardMode.ENFORCE and low_rate(
             backend.attempts, settings.rate_threshold, settings.min_sample
         )
-        probe_only = bool(backend.breakers) and Admission.ALLOW not in _admissions(backend, facts)
         if not low:
-            found[backend.backend] = Permit(probe_only=probe_only)
-        elif _probe_due(backend, facts):
-            found[backend.backend] = Permit(limit=1, probe_only=True)
+            found[backend.backend] = Permit()
         else:
-            found[backend.backend] = Permit(limit=1, spends_trickle=True)
+            probe, trickle = _probe_due(backend, facts), _trickle_due(backend, facts)
+            found[backend.backend] = Permit(limit=1, low_rate=True, prefers_probe=probe, trickle=trickle)
     return found
 
 

@@ -155,6 +155,13 @@ def _depends_on(spec: TaskSpec) -> Iterator[Violation]:
 
 
 def _payload(payload: Mapping[str, Any]) -> Iterator[Violation]:
+    override = payload.get("skill_override")
+    if isinstance(override, str) and len(override) > NAME_MAX_CHARS:
+        yield Violation("payload.skill_override", f"has {len(override)} characters; at most {NAME_MAX_CHARS}")
+    yield from _json_object(payload)
+
+
+def _json_object(payload: Mapping[str, Any]) -> Iterator[Violation]:
     """Walks with a stack of its own: a deep payload must not exhaust the interpreter's."""
     broken = False
     pending: list[tuple[str, int, Any]] = [("payload", 1, payload)]

@@ -118,7 +118,7 @@ class Task:
     start_time: datetime | None
     end_time: datetime | None
     next_attempt_time: datetime | None
-    backoff_count: int = 0  # returns to the queue with a back-off since the last successful start
+    backoff_count: int = 0  # returns to the queue with a back-off since the last end that the task was to blame for
 
 
 class TaskChanges(TypedDict, total=False):
@@ -143,6 +143,11 @@ def rank_time(create_time: datetime, priority: Priority) -> datetime:
 def due_time(create_time: datetime, not_before_time: datetime | None, next_attempt_time: datetime | None) -> datetime:
     """From when on a queued task may be claimed."""
     return max(time for time in (create_time, not_before_time, next_attempt_time) if time is not None)
+
+
+def is_due(task: Task, now: datetime) -> bool:
+    """Whether nothing of the task's own times is in the way. Its creation is none of them: a clock may go back."""
+    return all(time is None or time <= now for time in (task.not_before_time, task.next_attempt_time))
 
 
 def waiting_hold(task: Task, now: datetime) -> HoldReason:
@@ -186,13 +191,15 @@ def claim(task: Task, run_id: UUID, executor_id: str, now: datetime) -> Task:
 
 
 def start(task: Task, now: datetime) -> Task:
-    """Record a successful start verdict; what failed before it is forgotten, but not `start_failures`."""
+    """Record a successful start verdict; the failed one before it is forgotten, but not `start_failures`.
+
+    The back-off is not: a run that starts and is lost, again and again, must come less and less often.
+    """
     return replace(
         task,
         status=_target(task, Move.START),
         start_time=now,
         last_start_failure_time=None,
-        backoff_count=0,
         update_time=now,
     )
 

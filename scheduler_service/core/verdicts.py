@@ -17,6 +17,9 @@ from scheduler_service.core.task import Task, cancel, complete, fail, quarantine
 TIMED_OUT = "timed_out"
 """The reason of a neutral verdict when the task's own time-out came first."""
 
+TASK_AT_FAULT = "task"
+"""The reason of a neutral verdict when the task itself cannot be started: no other try and no other backend mends it."""
+
 UNBLAMED_ERROR_CLASSES: frozenset[str] = frozenset({"billing_cap", "rate_limit"})
 """Error classes of a failed run that only waiting can mend; they cost the task no try."""
 
@@ -90,6 +93,8 @@ def settle_start(
     if verdict is StartVerdict.SUCCESS:
         return start(task, now)
     error = detail or reason
+    if verdict is StartVerdict.NEUTRAL and reason == TASK_AT_FAULT:
+        return fail(replace(task, tries=task.tries + 1), error, None, "", now)
     if verdict is StartVerdict.NEUTRAL and reason == TIMED_OUT:
         return _blame(replace(task, error=error), retry_time, now, fraction, settings)
     if verdict is StartVerdict.FAILURE:
@@ -119,7 +124,7 @@ def settle_end(task: Task, outcome: RunOutcome, now: datetime, fraction: float, 
 
 
 def _blame(task: Task, retry_time: datetime | None, now: datetime, fraction: float, settings: RetrySettings) -> Task:
-    task = replace(task, tries=task.tries + 1)
+    task = replace(task, tries=task.tries + 1, backoff_count=0)
     if task.cancel_requested:
         return cancel(task, now, task.error)
     if task.tries >= task.max_tries:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -90,7 +90,17 @@ class GrpcExecutorClient:
         try:
             yield
         except grpc.aio.AioRpcError as error:
-            raise ExecutorUnreachable(f"{self._target}: {error.code().name}: {error.details()}") from error
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: grpc.aio.AioRpcError) -> ExecutorUnreachable:
+        return ExecutorUnreachable(f"{self._target}: {error.code().name}: {error.details()}")
+
+    @contextlib.contextmanager
+    def _readable_answer(self) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            raise ExecutorUnreachable(f"{self._target}: its answer is unreadable: {error}") from error
 
     async def watch(self, identity: LeaderIdentity) -> AsyncIterator[WatchMessage]:
         request = pb.WatchRunsRequest(cluster_id=str(identity.cluster_id), term=identity.term)
@@ -126,13 +136,28 @@ class GrpcExecutorClient:
                 boot_id=stamp.boot_id,
                 stamp=stamp.stamp,
             )
-            with self._answers():
-                response = await self._stub.DispatchTasks(request, timeout=DISPATCH_DEADLINE_S)
-            try:
-                answers += [DispatchAnswer(UUID(r.run_id), r.accepted, r.reason, _text(r.detail)) for r in response.results]
-            except ValueError as error:
-                raise ExecutorUnreachable(f"{self._target}: its answer is unreadable: {error}") from error
+            answers += await self._dispatch_batch(request)
         return answers
+
+    async def _dispatch_batch(self, request: pb.DispatchTasksRequest) -> list[DispatchAnswer]:
+        """One call. A batch that is refused as a whole is sent run by run: one bad run must not hold up the others."""
+        try:
+            response = await self._stub.DispatchTasks(request, timeout=DISPATCH_DEADLINE_S)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
+                raise self._unreachable(error) from error
+            if len(request.runs) == 1:
+                return [DispatchAnswer(UUID(request.runs[0].run_id), False, "config_error", _text(error.details() or ""))]
+            found = []
+            for run in request.runs:
+                alone = pb.DispatchTasksRequest()
+                alone.CopyFrom(request)
+                del alone.runs[:]
+                alone.runs.append(run)
+                found += await self._dispatch_batch(alone)
+            return found
+        with self._readable_answer():
+            return [DispatchAnswer(UUID(r.run_id), r.accepted, r.reason, _text(r.detail)) for r in response.results]
 
     async def acknowledge(self, identity: LeaderIdentity, run_ids: Sequence[UUID]) -> None:
         for start in range(0, len(run_ids), ACKNOWLEDGE_MAX):
@@ -163,7 +188,10 @@ class GrpcExecutorClient:
         )
         with self._answers():
             response = await self._stub.RenewLeases(request, timeout=CALL_DEADLINE_S)
-        return RenewAnswer(tuple(UUID(run_id) for run_id in response.unknown), tuple(UUID(run_id) for run_id in response.unnamed))
+        with self._readable_answer():
+            return RenewAnswer(
+                tuple(UUID(run_id) for run_id in response.unknown), tuple(UUID(run_id) for run_id in response.unnamed)
+            )
 
     async def cancel_run(self, identity: LeaderIdentity, run_id: UUID, reason: str) -> CancelAnswer:
         request = pb.CancelRunRequest(run_id=str(run_id), reason=reason, cluster_id=str(identity.cluster_id), term=identity.term)
@@ -219,21 +247,30 @@ def _watch_message(message: pb.WatchRunsResponse) -> WatchMessage | None:
 def _executor_report(snapshot: pb.ExecutorSnapshot) -> ExecutorReport:
     resources = snapshot.resources
     return ExecutorReport(
-        executor_id=snapshot.executor_id,
-        boot_id=snapshot.boot_id,
+        executor_id=_text(snapshot.executor_id),
+        boot_id=_text(snapshot.boot_id),
         stamp=snapshot.stamp,
         draining=snapshot.draining,
-        version=snapshot.version,
+        version=_text(snapshot.version),
         resources_ok=resources.ok,
-        resources_reason=resources.reason,
+        resources_reason=_text(resources.reason),
         max_seats=resources.max_seats,
         physical_capacity=resources.physical_capacity,
         effective_slots=resources.effective_slots,
-        max_pressure=resources.max_pressure,
+        # Not a number is no pressure that leaves room.
+        max_pressure=resources.max_pressure if math.isfinite(resources.max_pressure) else 1.0,
         headed_sessions=resources.headed_sessions,
         backends=tuple(
             BackendReport(
-                b.backend, b.local, b.configured, b.available, b.reason, b.detail, b.max_runs, b.running, b.ends_by_callback
+                _text(b.backend),
+                b.local,
+                b.configured,
+                b.available,
+                _text(b.reason),
+                _text(b.detail),
+                b.max_runs,
+                b.running,
+                b.ends_by_callback,
             )
             for b in snapshot.backends
         ),
@@ -257,9 +294,17 @@ def _run_report(run: pb.Run) -> RunReport | None:
         result=_text(run.result),
         error=_text(run.error),
         error_class=_text(run.error_class),
-        retry_time=moment_of(run.retry_time) if run.HasField("retry_time") else None,
+        retry_time=_retry_time(run),
         usage=_figures(object_of(run.usage)),
     )
+
+
+def _retry_time(run: pb.Run) -> datetime | None:
+    """When another try makes sense; None for a time that makes none: the end of a run must not be lost for it."""
+    try:
+        return moment_of(run.retry_time) if run.HasField("retry_time") else None
+    except ValueError:
+        return None
 
 
 def _text(text: str) -> str:

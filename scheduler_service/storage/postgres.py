@@ -54,6 +54,10 @@ def service_conninfo(database_url: str) -> str:
     return make_conninfo("", **{**_CONNECTION_DEFAULTS, **given, "options": f"{_OPTIONS} {own_options}".strip()})
 
 
+class _ReadOnly(Exception):
+    """The server takes no writes any more."""
+
+
 class PostgresDatabase:
     """A pool of connections that carries out transaction scripts.
 
@@ -102,7 +106,13 @@ class PostgresDatabase:
                 if attempt == _TRIES - 1:
                     raise StorageUnavailable(f"another transaction was in the way {_TRIES} times: {error.sqlstate}") from error
                 await asyncio.sleep(random.uniform(0, _FIRST_PAUSE_S * 2**attempt))
-            except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed, TimeoutError) as error:
+            except errors.CheckViolation as error:
+                if attempt or error.diag.constraint_name is not None:
+                    raise
+                # A decision on a day without a partition: the clock has jumped further than maintenance looks ahead.
+                _log.warning("partitions_missing", error=error.diag.message_primary)
+                await self._once(lambda tx: tx.ensure_partitions(), read_only=False)
+            except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed, TimeoutError, _ReadOnly) as error:
                 raise StorageUnavailable(f"the database does not answer: {type(error).__name__}") from error
         raise AssertionError("unreachable")
 
@@ -117,11 +127,16 @@ class PostgresDatabase:
 
     async def _once(self, work: Callable[[Transaction], Awaitable[T]], read_only: bool) -> T:
         async with asyncio.timeout(self._deadline_s), self._semaphore, self._pool.connection() as connection:
-            async with connection.transaction():
-                transaction = PostgresTransaction(connection, self._queries, await self._now(connection))
-                result = await work(transaction)
-                if not read_only:
-                    await transaction.flush()
+            try:
+                async with connection.transaction():
+                    transaction = PostgresTransaction(connection, self._queries, await self._now(connection))
+                    result = await work(transaction)
+                    if not read_only:
+                        await transaction.flush()
+            except errors.ReadOnlySqlTransaction as error:
+                # The primary was demoted under an open connection: a new one asks for one that may write.
+                await connection.close()
+                raise _ReadOnly from error
         if transaction.emitted and self._on_events is not None:
             self._on_events()
         return result

@@ -298,12 +298,14 @@ class PostgresTransaction:
         deleted += await self._do("purge_events", before=events_before, limit=limit)
         deleted += await self._do("purge_requests", before=self._now - _REQUEST_RETENTION)
         deleted += await self._do("purge_counts", before=self._now - _COUNTER_RETENTION)
-        deleted += await self._do("purge_breakers", before=self._now - _EXECUTOR_RETENTION)
-        deleted += await self._do("purge_executors", before=self._now - _EXECUTOR_RETENTION)
         for row in await self._all("old_partitions", before=events_before):
             await self._connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(row["name"])))
             deleted += 1
         return deleted
+
+    async def purge_executors(self) -> int:
+        before = self._now - _EXECUTOR_RETENTION
+        return await self._do("purge_breakers", before=before) + await self._do("purge_executors", before=before)
 
 
 def aware_utc(moment: datetime) -> datetime:

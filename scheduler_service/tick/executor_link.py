@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from uuid import UUID
 
 import structlog
@@ -22,15 +23,16 @@ from scheduler_service.core.run import (
     CancelAnswer,
     ExecutorReport,
     LeaderIdentity,
-    ReplayEnd,
     Run,
     RunReport,
     RunState,
     Stamp,
+    WatchMessage,
 )
+from scheduler_service.core.task import Task
 from scheduler_service.errors import ExecutorUnreachable, StorageUnavailable
 from scheduler_service.tick.ports import ExecutorClient, Observer
-from scheduler_service.transactions.leases import cancelled_runs, extend_leases
+from scheduler_service.transactions.leases import cancelled_runs, extend_leases, order_is_stale
 from scheduler_service.transactions.ports import Database, Event, ExecutorRow, Transaction
 from scheduler_service.transactions.recording import record_answers, record_lost, record_reports
 from scheduler_service.transactions.ticking import order_of
@@ -56,8 +58,10 @@ class ExecutorLink:
         observer: Observer,
         wake: Callable[[], None],
         holder: UUID,
+        others: Callable[[], Iterable[ExecutorLink]] = tuple,
     ) -> None:
         self.client = client
+        self._others = others
         self._holder = holder
         self.report: ExecutorReport | None = None
         self.first_report = asyncio.Event()
@@ -69,8 +73,9 @@ class ExecutorLink:
         self._wake = wake
         self._heard_at = -LIVE_FOR_S
         self._was_live = False
-        self._inbox: asyncio.Queue[RunReport | ReplayEnd] = asyncio.Queue(maxsize=4 * BATCH)
-        self._replayed: set[UUID] = set()
+        self._inbox: asyncio.Queue[RunReport | _Replayed] = asyncio.Queue(maxsize=4 * BATCH)
+        self._disowned: set[UUID] = set()
+        self._opening = _Opening(None)
         self._to_end = asyncio.Event()
 
     @property
@@ -126,27 +131,49 @@ class ExecutorLink:
                 async with asyncio.timeout(None) as silence:
                     loop = asyncio.get_running_loop()
                     silence.reschedule(loop.time() + SILENCE_S)
-                    self._replayed = set()
+                    self._opening = _Opening(await self._begun_there() if self.report is not None else None)
                     async for message in self.client.watch(identity):
                         silence.reschedule(None)
-                        await self._hear(message)
+                        await self._hear(message, self._opening)
                         silence.reschedule(loop.time() + SILENCE_S)
                         pause = 0.1
             except (ExecutorUnreachable, TimeoutError) as error:
                 _log.debug("executor_stream_lost", target=self.client.target, error=str(error))
             except StorageUnavailable as error:
                 _log.warning("executor_snapshot_not_stored", target=self.client.target, error=str(error))
+            except DuplicateExecutor as error:
+                _log.error("executor_id_taken", target=self.client.target, error=str(error))
+                pause = RECONNECT_MAX_S
             await asyncio.sleep(random.uniform(pause / 2, pause))
             pause = min(2 * pause, RECONNECT_MAX_S)
 
-    async def _hear(self, message: ExecutorReport | RunReport | ReplayEnd) -> None:
-        self._heard_at = self._clock.monotonic()
+    async def _hear(self, message: WatchMessage, opening: _Opening) -> None:
         if isinstance(message, ExecutorReport):
+            self._only_one(message)
+            if opening.begun is None:
+                # Before this link can be dispatched to: what is begun from now on need not be in the replay.
+                opening.begun = await self._begun_there(message.executor_id)
             await self._note(message)
-            return
-        if isinstance(message, RunReport):
-            self._replayed.add(message.run_id)
-        await self._inbox.put(message)
+        elif isinstance(message, RunReport):
+            opening.named.add(message.run_id)
+            await self._inbox.put(message)
+        else:
+            await self._inbox.put(_Replayed(opening, frozenset((opening.begun or set()) - opening.named)))
+        self._heard_at = self._clock.monotonic()
+
+    def _only_one(self, report: ExecutorReport) -> None:
+        """Two executors under one name would each disown the other's runs. Raises DuplicateExecutor."""
+        for other in self._others():
+            if other is not self and other.live and other.report is not None and other.report.executor_id == report.executor_id:
+                raise DuplicateExecutor(
+                    f"{other.target} is executor {report.executor_id} already: give each an EXECUTOR_ID of its own"
+                )
+
+    async def _begun_there(self, executor_id: str | None = None) -> set[UUID]:
+        """The runs that the executor has accepted, as far as we know."""
+        name = executor_id or (self.report.executor_id if self.report is not None else "")
+        runs = await self._database.run(lambda tx: tx.live_runs(name), read_only=True)
+        return {run.run_id for run in runs if run.state is not RunState.DISPATCHING}
 
     async def _note(self, report: ExecutorReport) -> None:
         came_up = not self._was_live or self.report is None or self.report.executor_id != report.executor_id
@@ -188,16 +215,19 @@ class ExecutorLink:
                 batch.append(self._inbox.get_nowait())
             await self._until_stored(identity, batch)
 
-    async def _until_stored(self, identity: LeaderIdentity, batch: Sequence[RunReport | ReplayEnd]) -> None:
+    async def _until_stored(self, identity: LeaderIdentity, batch: Sequence[RunReport | _Replayed]) -> None:
         """Stores a batch however long the database is away: nothing behind it may overtake it."""
         pause = 0.1
         reports = [message for message in batch if isinstance(message, RunReport)]
+        replays = [message for message in batch if isinstance(message, _Replayed)]
         while True:
             try:
                 if reports:
                     await self._store(identity, reports)
-                if len(reports) < len(batch):
-                    await self._compare(identity)
+                if replays:
+                    # The newest opening knows best; what an older one missed, it has named or missed too.
+                    await self._compare(identity, replays[-1].unnamed)
+                    replays[-1].opening.caught_up = True
             except (StorageUnavailable, ExecutorUnreachable) as error:
                 _log.warning("executor_reports_not_stored", target=self.client.target, error=str(error))
                 await asyncio.sleep(random.uniform(pause / 2, pause))
@@ -216,14 +246,13 @@ class ExecutorLink:
         for start in range(0, len(recorded.settled), BATCH):
             await self.client.acknowledge(identity, recorded.settled[start : start + BATCH])
 
-    async def _compare(self, identity: LeaderIdentity) -> None:
+    async def _compare(self, identity: LeaderIdentity, unnamed: frozenset[UUID]) -> None:
         """After a replay: what we hold for begun there and the executor did not name, it may have lost."""
         if self.report is None:
             return
         executor_id = self.report.executor_id
-        replayed = frozenset(self._replayed)
         runs = await self._database.run(lambda tx: tx.live_runs(executor_id), read_only=True)
-        missing = [r.run_id for r in runs if r.state is not RunState.DISPATCHING and r.run_id not in replayed]
+        missing = [r.run_id for r in runs if r.state is not RunState.DISPATCHING and r.run_id in unnamed]
         await self.end_runs(identity, missing, "not among the executor's runs after a replay")
         await self._resend(identity, [run for run in runs if run.state is RunState.DISPATCHING])
 
@@ -234,39 +263,58 @@ class ExecutorLink:
         if not self.live or self.report is None:
             return
         executor_id = self.report.executor_id
-        runs = await self._database.run(lambda tx: tx.live_runs(executor_id), read_only=True)
-        await self._resend(identity, [run for run in runs if run.state is RunState.DISPATCHING])
         cancelled = await self._database.run(lambda tx: cancelled_runs(tx, executor_id), read_only=True)
         await self.end_runs(identity, cancelled, "its task was cancelled")
+        if not self._opening.caught_up:
+            # What looks unanswered may be in the replay.
+            return
+        runs = await self._database.run(lambda tx: tx.live_runs(executor_id), read_only=True)
+        await self._resend(identity, [run for run in runs if run.state is RunState.DISPATCHING])
 
     async def _resend(self, identity: LeaderIdentity, runs: Sequence[Run]) -> None:
-        """Sends unanswered orders again under the same run_id: an unanswered dispatch is unknown, not failed."""
+        """Sends unanswered orders again under the same run_id: an unanswered dispatch is unknown, not failed.
+
+        One that nobody wants any more, or that has been unanswered for too long, is called off instead.
+        """
         stamp = self.stamp
-        if stamp is None:
-            return
         due = [run for run in runs if run.run_id not in self.in_flight]
-        if not due:
+        if stamp is None or not due:
             return
-        tasks = await self._database.run(lambda tx: tx.tasks([run.task_id for run in due]), read_only=True)
-        ours = [run for run in due if run.task_id in tasks and tasks[run.task_id].run_id == run.run_id]
-        gone = [run.run_id for run in due if run not in ours]
-        orders = [order_of(tasks[run.task_id], run.executor_id) for run in ours]
+
+        async def read(tx: Transaction) -> tuple[datetime, dict[UUID, Task]]:
+            return tx.now, await tx.tasks([run.task_id for run in due])
+
+        now, tasks = await self._database.run(read, read_only=True)
+        wanted = [run for run in due if _is_wanted(run, tasks.get(run.task_id)) and not order_is_stale(run, now, self._rules)]
+        gone = [run.run_id for run in due if run not in wanted]
+        orders = [order_of(tasks[run.task_id], run.executor_id) for run in wanted]
         if orders:
             answers = await self.client.dispatch(identity, orders, stamp, self._rules.lease_ttl)
             recorded = await self._database.run(lambda tx: record_answers(tx, answers, self._rules, random.random))
             self._observer.recorded(recorded)
-        await self.end_runs(identity, gone, "its task is gone")
+        await self.end_runs(identity, gone, "no answer came, or nobody waits for it any more")
         self._wake()
 
     async def end_runs(self, identity: LeaderIdentity, run_ids: Sequence[UUID], why: str) -> None:
-        """Ends runs there. One that was never seen is refused for good from now on, and so it is certainly lost."""
+        """Ends runs there. One that was never seen is refused for good from now on, and so it is certainly lost.
+
+        One that had been accepted and is not known any more may still live somewhere: only the end of its lease is sure.
+        """
         refused = []
         for run_id in run_ids:
             answer = await self.client.cancel_run(identity, run_id, why)
             if answer is CancelAnswer.REFUSED:
                 refused.append(run_id)
-        if refused:
-            recorded = await self._database.run(lambda tx: record_lost(tx, refused, why, self._rules, random.random))
+        if not refused:
+            return
+        runs = await self._database.run(lambda tx: tx.runs(refused), read_only=True)
+        never_seen = [id_ for id_ in refused if id_ in runs and runs[id_].state is RunState.DISPATCHING]
+        disowned = {id_ for id_ in refused if id_ in runs and runs[id_].state in (RunState.ACCEPTED, RunState.RUNNING)}
+        if fresh := disowned - self._disowned:
+            _log.error("executor_disowns_runs", target=self.client.target, runs=len(fresh), waiting_for="their leases to run out")
+        self._disowned |= disowned
+        if never_seen:
+            recorded = await self._database.run(lambda tx: record_lost(tx, never_seen, why, self._rules, random.random))
             self._observer.recorded(recorded)
             self._wake()
 
@@ -276,12 +324,43 @@ class ExecutorLink:
         if not self.live or self.report is None or stamp is None:
             return
         executor_id = self.report.executor_id
-        renewal = await self._database.run(lambda tx: extend_leases(tx, self._holder, identity.term, executor_id, self._rules))
+        disowned = frozenset(self._disowned)
+        renewal = await self._database.run(
+            lambda tx: extend_leases(tx, self._holder, identity.term, executor_id, self._rules, disowned)
+        )
         answer = await self.client.renew(identity, renewal.run_ids, renewal.end_runs, stamp, self._rules.lease_ttl)
         runs = await self._database.run(lambda tx: tx.runs([*answer.unknown, *answer.unnamed]), read_only=True)
         lost = [id_ for id_ in answer.unknown if id_ in runs and runs[id_].state in (RunState.ACCEPTED, RunState.RUNNING)]
         strays = [id_ for id_ in answer.unnamed if id_ not in runs or runs[id_].state is RunState.ENDED]
         await self.end_runs(identity, [*lost, *strays], "not a live run of the scheduler")
+
+
+class DuplicateExecutor(Exception):
+    """Another link has a live executor of this name."""
+
+
+class _Opening:
+    """One opening of the stream: the runs begun there before it, and those that its replay has named.
+
+    `caught_up`: the whole replay is stored.
+    """
+
+    def __init__(self, begun: set[UUID] | None) -> None:
+        self.begun = begun
+        self.named: set[UUID] = set()
+        self.caught_up = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Replayed:
+    """The end of an opening's replay, with the runs that it should have named and did not."""
+
+    opening: _Opening
+    unnamed: frozenset[UUID]
+
+
+def _is_wanted(run: Run, task: Task | None) -> bool:
+    return task is not None and task.run_id == run.run_id and not task.cancel_requested
 
 
 def _gist(report: ExecutorReport) -> tuple[object, ...]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -23,6 +25,7 @@ from scheduler_service.transactions.leading import acquire_or_renew, resign
 from scheduler_service.transactions.ports import Database, Leadership, Transaction
 from scheduler_service.transactions.ticking import Decision
 from service_runtime.clock import Clock
+from service_runtime.lifecycle import kept_going
 
 _log = structlog.get_logger(__name__)
 
@@ -145,7 +148,9 @@ class Leader:
             _log.warning("leadership_not_begun", error=str(error))
             return
         self.links = [
-            ExecutorLink(client, self._database, self._rules, self._clock, self._observer, self.wake, self._holder)
+            ExecutorLink(
+                client, self._database, self._rules, self._clock, self._observer, self.wake, self._holder, lambda: self.links
+            )
             for client in self._clients
         ]
         self._loop = TickLoop(
@@ -162,11 +167,14 @@ class Leader:
         _log.info("leading", term=identity.term)
         try:
             async with asyncio.TaskGroup() as group:
-                work = [group.create_task(link.run(identity)) for link in self.links]
-                work.append(group.create_task(Reaper(self._database, self._rules, self._clock, self._observer, self.wake).run()))
-                work.append(group.create_task(self._maintenance.run()))
-                if self._tick_enabled:
-                    work.append(group.create_task(self._loop.run()))
+                reaper = Reaper(self._database, self._rules, self._clock, self._observer, self.wake)
+                kept: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = [
+                    ("reaper", reaper.run),
+                    ("maintenance", self._maintenance.run),
+                    ("tick", self._loop.run if self._tick_enabled else self._loop.keep_overrides),
+                    *((f"executor {link.target}", partial(link.run, identity)) for link in self.links),
+                ]
+                work = [group.create_task(kept_going(name, begin, unless=NotLeader)) for name, begin in kept]
                 await self._hold(leadership.term)
                 for task in work:
                     task.cancel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -14,12 +14,20 @@ import structlog
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.reasons import Reason, from_executor
 from scheduler_service.core.run import DispatchAnswer, ExecutorReport, LeaderIdentity, RunOrder
-from scheduler_service.errors import ExecutorUnreachable, StorageUnavailable
+from scheduler_service.errors import ExecutorUnreachable, NotLeader, StorageUnavailable
 from scheduler_service.tick.executor_link import ExecutorLink
 from scheduler_service.tick.ports import Observer
 from scheduler_service.transactions.ports import Database
 from scheduler_service.transactions.recording import record_answers
-from scheduler_service.transactions.ticking import Decision, TickKind, TickMemory, TickRequest, TickResult, take_tick
+from scheduler_service.transactions.ticking import (
+    Decision,
+    TickKind,
+    TickMemory,
+    TickRequest,
+    TickResult,
+    end_overrides,
+    take_tick,
+)
 from service_runtime.clock import Clock
 
 _log = structlog.get_logger(__name__)
@@ -29,6 +37,10 @@ FIRST_REPORT_S = 3.0
 FIRST_TICK_S = 1.0
 RAMP_STEP_S = 1.0
 WOKEN_GAP_S = 0.02
+
+
+Taken = tuple[TickResult, Mapping[str, ExecutorLink]]
+"""What a tick decided, and the executors that it decided for."""
 
 
 class TickLoop:
@@ -74,19 +86,35 @@ class TickLoop:
                 kind = TickKind.CLOCK if now >= next_clock else TickKind.WOKEN
                 if kind is TickKind.CLOCK:
                     next_clock = now + self._interval_s
-                result = await self._tick_or_log(kind)
-                if result is not None:
-                    sending.create_task(self._send_all(result.orders))
-                await self._rest(next_clock, more=result is not None and result.more)
+                taken = await self._tick_or_log(kind)
+                if taken is not None:
+                    sending.create_task(self._send_all(*taken))
+                    if taken[0].hurry:
+                        self.wake()
+                await self._rest(next_clock, more=taken is not None and taken[0].more)
 
-    async def _tick_or_log(self, kind: TickKind) -> TickResult | None:
+    async def keep_overrides(self) -> None:
+        """In place of `run` where nothing is to be dispatched by the clock: drains and pauses end all the same."""
+        while True:
+            try:
+                await self._database.run(lambda tx: end_overrides(tx, self._holder, self._identity.term))
+            except StorageUnavailable as error:
+                _log.info("overrides_not_looked_at", error=str(error))
+            await asyncio.sleep(self._interval_s)
+
+    async def _tick_or_log(self, kind: TickKind) -> Taken | None:
         self._news.clear()
         try:
             return await self._tick(kind)
         except (StorageUnavailable, TimeoutError) as error:
             self.last_error = f"{type(error).__name__}: {error}"
             _log.warning("tick_failed", kind=kind.value, error=self.last_error)
-            return None
+        except NotLeader:
+            raise
+        except Exception as error:  # noqa: BLE001 - one bad row must not stop every other task; health and status show it
+            self.last_error = f"{type(error).__name__}: {error}"
+            _log.error("tick_broke", kind=kind.value, exc_info=error)
+        return None
 
     async def _rest(self, next_clock: float, *, more: bool) -> None:
         wait = next_clock - self._clock.monotonic()
@@ -105,8 +133,8 @@ class TickLoop:
         Raises NotLeader, StorageUnavailable.
         """
         await self._first_reports(FIRST_REPORT_S)
-        result = await self._tick(TickKind.RUN)
-        return [*result.decisions, *await self._send_all(result.orders)]
+        result, links = await self._tick(TickKind.RUN)
+        return [*result.decisions, *await self._send_all(result, links)]
 
     async def _first_reports(self, seconds: float) -> None:
         """Returns when every executor has been heard, or after this time."""
@@ -114,36 +142,38 @@ class TickLoop:
             async with asyncio.timeout(seconds):
                 await asyncio.gather(*(link.first_report.wait() for link in self._links))
 
-    async def _tick(self, kind: TickKind) -> TickResult:
+    async def _tick(self, kind: TickKind) -> Taken:
         async with self._one_at_a_time:
             started = self._clock.monotonic()
-            request = TickRequest(self._holder, self._identity.term, kind, self._able(), self._memory, self._rules, uuid4)
+            links = self._able()
+            reports = tuple(report for report, _ in links.values())
+            request = TickRequest(self._holder, self._identity.term, kind, reports, self._memory, self._rules, uuid4)
             async with asyncio.timeout(TICK_DEADLINE_S):
                 result = await self._database.run(lambda tx: take_tick(tx, request))
             self._memory = result.memory
             for order in result.orders:
-                self._link(order.executor_id).in_flight.add(order.run_id)
+                links[order.executor_id][1].in_flight.add(order.run_id)
             self.last_error = ""
             self.succeeded = True
             self._observer.breakers_moved(result.probed)
             self._observer.ticked(self._clock.monotonic() - started, result.verdicts, result.decisions)
-            return result
+            return result, {name: link for name, (_, link) in links.items()}
 
-    def _able(self) -> tuple[ExecutorReport, ...]:
-        """Executors that could take something: heard within 10 s and not draining; the newest of each id."""
-        reports = {link.report.executor_id: link.report for link in self._links if link.live and link.report is not None}
-        return tuple(report for report in reports.values() if not report.draining)
-
-    def _link(self, executor_id: str) -> ExecutorLink:
-        return next(link for link in self._links if link.report is not None and link.report.executor_id == executor_id)
+    def _able(self) -> dict[str, tuple[ExecutorReport, ExecutorLink]]:
+        """Executors that could take something, by id: heard within 10 s and not draining."""
+        return {
+            link.report.executor_id: (link.report, link)
+            for link in self._links
+            if link.live and link.report is not None and not link.report.draining
+        }
 
     # --- sending
 
-    async def _send_all(self, orders: Sequence[RunOrder]) -> list[Decision]:
+    async def _send_all(self, result: TickResult, links: Mapping[str, ExecutorLink]) -> list[Decision]:
         by_executor: dict[str, list[RunOrder]] = {}
-        for order in orders:
+        for order in result.orders:
             by_executor.setdefault(order.executor_id, []).append(order)
-        sent = await asyncio.gather(*(self._send(self._link(name), mine) for name, mine in by_executor.items()))
+        sent = await asyncio.gather(*(self._send(links[name], mine) for name, mine in by_executor.items()))
         return [decision for decisions in sent for decision in decisions]
 
     async def _send(self, link: ExecutorLink, orders: Sequence[RunOrder]) -> list[Decision]:

@@ -61,7 +61,7 @@ class Reaper:
             before = self._seen.get(run.run_id)
             seen[run.run_id] = before if before is not None and before[0] == run.renew_seq else (run.renew_seq, now)
         self._seen = seen
-        expired = await self._database.run(expired_runs, read_only=True)
+        expired = await self._database.run(lambda tx: expired_runs(tx, self._rules), read_only=True)
         lease = self._rules.lease_ttl.total_seconds()
         lost = [run.run_id for run in expired if run.run_id in seen and now - seen[run.run_id][1] >= lease]
         if lost:

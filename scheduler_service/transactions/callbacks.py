@@ -31,7 +31,7 @@ async def record_callback(
     its end itself. What is refused changes nothing.
     """
     run = (await tx.runs([callback.run_id])).get(callback.run_id)
-    if run is None:
+    if run is None or run.task_id not in await tx.tasks([run.task_id]):
         raise NotFound(f"no run has the id {callback.run_id}", reason="RUN_NOT_FOUND")
     if run.task_id != callback.task_id:
         raise FailedPrecondition(f"run {run.run_id} is not of task {callback.task_id}", reason="FOREIGN_RUN")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from datetime import datetime
 from uuid import UUID
 
 from scheduler_service.core.dispatch_rules import DispatchRules
@@ -27,10 +29,15 @@ async def require_leadership(tx: Transaction, holder: UUID, term: int) -> None:
         raise NotLeader(leader.address)
 
 
-async def extend_leases(tx: Transaction, holder: UUID, term: int, executor_id: str, rules: DispatchRules) -> Renewal:
-    """Extends the lease of every live run of an executor. The commit comes before the executor is told."""
+async def extend_leases(
+    tx: Transaction, holder: UUID, term: int, executor_id: str, rules: DispatchRules, disowned: Collection[UUID] = ()
+) -> Renewal:
+    """Extends the lease of every live run of an executor. The commit comes before the executor is told.
+
+    `disowned` runs it does not know, though it had accepted them: their leases run out, as nobody can end them any more.
+    """
     await require_leadership(tx, holder, term)
-    runs = await tx.live_runs(executor_id)
+    runs = [run for run in await tx.live_runs(executor_id) if run.run_id not in disowned]
     # Locked through their tasks, as every change of a run is.
     tasks = await tx.tasks({run.task_id for run in runs}, Lock.UPDATE)
     current = {run.run_id: run for run in (await tx.runs([run.run_id for run in runs])).values()}
@@ -39,7 +46,7 @@ async def extend_leases(tx: Transaction, holder: UUID, term: int, executor_id: s
     ending: list[UUID] = []
     for run in current.values():
         task = tasks.get(run.task_id)
-        if run.state is RunState.ENDED:
+        if run.state is RunState.ENDED or order_is_stale(run, tx.now, rules):
             continue
         if task is None or task.run_id != run.run_id or task.cancel_requested:
             ending.append(run.run_id)
@@ -49,9 +56,21 @@ async def extend_leases(tx: Transaction, holder: UUID, term: int, executor_id: s
     return Renewal(tuple(run.run_id for run in kept), tuple(ending))
 
 
-async def expired_runs(tx: Transaction) -> list[Run]:
-    """Live runs whose lease has run out by the database's clock; the caller adds its own clock's word before giving one up."""
-    return [run for run in await tx.live_runs() if run.lease_until is not None and run.lease_until <= tx.now]
+def order_is_stale(run: Run, now: datetime, rules: DispatchRules) -> bool:
+    """Whether a claim has been unanswered for a quarter of its lease: it is then called off instead of sent again.
+
+    Its lease is not extended either, so that it ends whatever the executor says.
+    """
+    return run.state is RunState.DISPATCHING and now - run.claim_time > rules.lease_ttl / 4
+
+
+async def expired_runs(tx: Transaction, rules: DispatchRules) -> list[Run]:
+    """Live runs whose lease has run out by the database's clock; the caller adds its own clock's word before giving one up.
+
+    A lease longer than any that could have been given was written before the clock went back: it says nothing.
+    """
+    longest = tx.now + lease_until_give_up(rules)
+    return [run for run in await tx.live_runs() if run.lease_until is not None and not tx.now < run.lease_until <= longest]
 
 
 async def cancelled_runs(tx: Transaction, executor_id: str) -> list[UUID]:

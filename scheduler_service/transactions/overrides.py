@@ -13,7 +13,16 @@ from datetime import datetime, timedelta
 from scheduler_service.core.breaker import Breaker, BreakerSettings, describe_bare, reset, trip
 from scheduler_service.core.routing import Backend, BackendKind
 from scheduler_service.transactions.consequences import emit_breaker_events
-from scheduler_service.transactions.ports import AuditEntry, BillingPause, BudgetCap, Drain, Event, Lock, Transaction
+from scheduler_service.transactions.ports import (
+    AuditEntry,
+    BillingPause,
+    BudgetCap,
+    Drain,
+    Event,
+    LiveCount,
+    Lock,
+    Transaction,
+)
 from service_runtime.errors import NotFound
 
 
@@ -77,6 +86,18 @@ async def end_drains(tx: Transaction, drains: Sequence[Drain], actor: str, reaso
         seconds = (tx.now - drain.since_time).total_seconds()
         payload = {"source": drain.source, "reason": reason, "actor": actor, "seconds": seconds}
         tx.emit(Event("drain_ended", tx.now, "drain", payload))
+
+
+async def end_what_is_over(
+    tx: Transaction, drains: Sequence[Drain], pauses: Sequence[BillingPause], live: Sequence[LiveCount]
+) -> list[Drain]:
+    """Ends drains that wait for idleness when nothing runs, and pauses whose time has come; returns the drains that it ended."""
+    idle = not any(count.n for count in live)
+    ended = [drain for drain in drains if drain.until_idle and idle]
+    await end_drains(tx, ended, "scheduler", "nothing runs any more")
+    over = [pause for pause in pauses if pause.until_time <= tx.now]
+    await end_billing_pauses(tx, over, "scheduler", "its time has come")
+    return ended
 
 
 async def set_billing_pause(tx: Transaction, backend: str, until_time: datetime, caller: Caller) -> BillingPause:

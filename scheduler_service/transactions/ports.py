@@ -334,6 +334,10 @@ class Transaction(Protocol):
         """Deletes what its retention is over, at most `limit` rows a kind; tasks still depended on stay. Returns rows deleted."""
         ...
 
+    async def purge_executors(self) -> int:
+        """Forgets executors that were not heard for 24 h, with their breakers. Returns rows deleted."""
+        ...
+
 
 class Database(Protocol):
     """Carries out transaction scripts."""

@@ -87,6 +87,7 @@ class _Batch:
         self._changed_states: set[str] = set()
         self._changed_tasks: set[UUID] = set()
         self._changed_runs: set[UUID] = set()
+        self._without_executor: set[str] = set()
         self._last: LastDispatch | None = None
         self._result = Recorded()
 
@@ -94,7 +95,12 @@ class _Batch:
     async def load(cls, tx: Transaction, run_ids: Sequence[UUID], rules: DispatchRules, fraction: Callable[[], float]) -> _Batch:
         """Locks breakers, then tasks; a run is guarded by its task's lock and read again under it."""
         known = await tx.runs(run_ids)
-        breakers = await tx.breakers(sorted({run.breaker_key for run in known.values()}), Lock.UPDATE)
+        keys = sorted({run.breaker_key for run in known.values()})
+        breakers = await tx.breakers(keys, Lock.UPDATE)
+        if len(breakers) < len(keys):
+            # The row of an executor that was away for long: its outcomes count all the same.
+            await tx.add_breakers(keys)
+            breakers = await tx.breakers(keys, Lock.UPDATE)
         states = await tx.backend_states(Lock.UPDATE)
         tasks = await tx.tasks({run.task_id for run in known.values()}, Lock.UPDATE)
         return cls(tx, rules, fraction, breakers, states, tasks, await tx.runs(run_ids))
@@ -110,7 +116,7 @@ class _Batch:
             return
         task = self._current_task(run)
         if task is None:
-            self._set_run(run.ended(report.outcome or OutcomeClass.LOST, self._tx.now, error="its task has moved on"))
+            self._without_task(run, report)
             return
         if report.verdict is None and report.outcome is None:
             self._set_run(run.accepted(self._tx.now))
@@ -118,6 +124,14 @@ class _Batch:
         if report.verdict is not None and run.verdict is None:
             self._verdict(run, task, report)
         self._end(report)
+
+    def _without_task(self, run: Run, report: RunReport) -> None:
+        """A run whose task has gone, or has moved on: it is over, and a probe must not stay claimed for it."""
+        if run.verdict is None:
+            self._breaker(run, StartVerdict.NEUTRAL)
+            if run.task_id not in self._tasks:
+                self._record(run, False, Reason.TASK_NOT_FOUND.value, "the task is gone", attempt=False)
+        self._set_run(run.ended(report.outcome or OutcomeClass.LOST, self._tx.now, error="its task has moved on"))
 
     def answer(self, answer: DispatchAnswer) -> None:
         """Takes in one answer to an order."""
@@ -136,7 +150,11 @@ class _Batch:
         )
         if task is None:
             reason = Reason.TASK_NOT_FOUND
-        self._record(run, False, reason.value, answer.detail, attempt=reason in ATTEMPT_REASONS)
+        # Once a tick and backend, like the gate of the same name.
+        if reason is not Reason.NO_EXECUTOR or run.backend not in self._without_executor:
+            self._record(run, False, reason.value, answer.detail, attempt=reason in ATTEMPT_REASONS)
+        if reason is Reason.NO_EXECUTOR:
+            self._without_executor.add(run.backend)
         self._breaker(run, StartVerdict.FAILURE if reason in ATTEMPT_REASONS else StartVerdict.REJECTED)
         if task is not None:
             verdict = StartVerdict.FAILURE if reason in ATTEMPT_REASONS else StartVerdict.REJECTED

@@ -20,10 +20,10 @@ from scheduler_service.core.reasons import HoldReason, Reason
 from scheduler_service.core.routing import Backend, model_for, permission_mode_for, provider_for, skill_for
 from scheduler_service.core.run import ExecutorReport, Run, RunOrder
 from scheduler_service.core.task import Task, claim, quarantine
-from scheduler_service.errors import NotLeader
 from scheduler_service.transactions.consequences import conclude
 from scheduler_service.transactions.gathering import Facts, backend_report, gather, lease_until_give_up
-from scheduler_service.transactions.overrides import end_billing_pauses, end_drains
+from scheduler_service.transactions.leases import require_leadership
+from scheduler_service.transactions.overrides import end_what_is_over
 from scheduler_service.transactions.ports import BackendState, DispatchEvent, Event, Lock, Transaction
 
 CANDIDATES_PER_SLOT = 6  # the first and up to five further ones
@@ -88,7 +88,7 @@ class Decision:
 class TickResult:
     """What the tick decided: `orders` are claimed and to be sent; `more`: more could start as soon as the ramp allows.
 
-    `probed` are the breakers of which a probe was claimed.
+    `hurry`: bad candidates stood in the way of better ones. `probed` are the breakers of which a probe was claimed.
     """
 
     now: datetime
@@ -97,6 +97,7 @@ class TickResult:
     verdicts: tuple[Verdict, ...]
     memory: TickMemory
     more: bool
+    hurry: bool = False
     probed: tuple[Breaker, ...] = ()
 
 
@@ -112,12 +113,10 @@ class _Lane:
 
 async def take_tick(tx: Transaction, request: TickRequest) -> TickResult:
     """Takes one tick. Raises NotLeader when another replica leads, or this one leads under another term."""
-    leader = await tx.leadership(Lock.SHARE)
-    if leader.holder != request.holder or leader.term != request.term:
-        raise NotLeader(leader.address)
+    await require_leadership(tx, request.holder, request.term)
     queued = await tx.queued_backends()
     facts = await gather(tx, request.executors, request.rules, dict.fromkeys(queued, (1, 1)), Lock.SHARE)
-    facts = await _end_what_is_over(tx, facts)
+    facts = await _without_what_is_over(tx, facts)
     await _store_clamped(tx, facts)
     verdicts = evaluate(facts.gates)
     tick = _Tick(tx, request, facts)
@@ -131,16 +130,19 @@ async def take_tick(tx: Transaction, request: TickRequest) -> TickResult:
     await tick.save()
     holds = frozenset((v.reason, v.backend) for v in verdicts if v.holds and v.reason is not None)
     memory = TickMemory(holds, recorded, tick.ramps, low_rate)
-    return TickResult(tx.now, tuple(tick.orders), tuple(tick.decisions), tuple(verdicts), memory, tick.more, tick.probed)
+    return TickResult(
+        tx.now, tuple(tick.orders), tuple(tick.decisions), tuple(verdicts), memory, tick.more, tick.hurry, tick.probed
+    )
 
 
-async def _end_what_is_over(tx: Transaction, facts: Facts) -> Facts:
-    """Ends drains that wait for idleness when nothing runs, and billing pauses whose time has come."""
-    idle = not any(count.n for count in facts.live)
-    ended = [drain for drain in facts.drains if drain.until_idle and idle]
-    await end_drains(tx, ended, "scheduler", "nothing runs any more")
-    over = [pause for pause in facts.billing_pauses if pause.until_time <= tx.now]
-    await end_billing_pauses(tx, over, "scheduler", "its time has come")
+async def end_overrides(tx: Transaction, holder: UUID, term: int) -> None:
+    """What a tick does besides dispatching: ends drains and pauses that are over. Raises NotLeader."""
+    await require_leadership(tx, holder, term)
+    await end_what_is_over(tx, await tx.drains(), await tx.billing_pauses(), await tx.live_counts())
+
+
+async def _without_what_is_over(tx: Transaction, facts: Facts) -> Facts:
+    ended = await end_what_is_over(tx, facts.drains, facts.billing_pauses, facts.live)
     drains = tuple(drain for drain in facts.drains if drain not in ended)
     return replace(facts, drains=drains, gates=replace(facts.gates, draining=tuple(d.source for d in drains)))
 
@@ -167,13 +169,15 @@ class _Tick:
         self._started: set[str] = set()
         self._lane_holds: list[Hold] = []
         self.ramps: dict[str, Ramp] = {name: self._ramp(name) for name in request.rules.backends}
+        self._examined: dict[str, list[UUID]] = {}
         self.more = False
+        self.hurry = False
         self.orders: list[RunOrder] = []
         self.decisions: list[Decision] = []
 
     async def fill(self, backend: Backend, permit: Permit) -> None:
         """Claims what the backend's lanes, its permit and its ramp allow."""
-        lanes = self._lanes(backend, permit)
+        lanes = self._permitted(self._lanes(backend), permit)
         room = sum(lane.free for lane in lanes)
         if backend.local:
             room = min(room, self._local_left)
@@ -185,7 +189,7 @@ class _Tick:
         wanted = room if allowed is None else min(room, allowed)
         probing = [lane for lane in lanes if lane.probe]
         taken = await self._take(backend.name, min(wanted, len(probing)), unfailed_first=True) if probing else []
-        taken += await self._take(backend.name, wanted - len(taken), skip=[task.id for task in taken])
+        taken += await self._take(backend.name, wanted - len(taken))
         self._place(backend, lanes, taken)
         self.more |= len(taken) == wanted and (wanted < room or wanted == MAX_STARTS_PER_TICK)
         if taken:
@@ -193,11 +197,18 @@ class _Tick:
             self.ramps[backend.name] = ramp.spend(self.ramps[backend.name], len(taken), self._tx.now)
             if backend.local:
                 self._local_left -= len(taken)
-            if permit.spends_trickle or (permit.probe_only and permit.limit is not None):
+            if permit.low_rate:
                 before = self._facts.backend_states.get(backend.name, BackendState(backend.name))
                 self._spent[backend.name] = replace(before, last_trickle_time=self._tx.now)
 
-    def _lanes(self, backend: Backend, permit: Permit) -> list[_Lane]:
+    def _permitted(self, lanes: list[_Lane], permit: Permit) -> list[_Lane]:
+        """The lanes that a permit lets through: of a low rate a probe, if one can be placed, else the trickle."""
+        if permit.prefers_probe:
+            probing = [lane for lane in lanes if lane.probe]
+            return probing or (lanes if permit.trickle else [])
+        return lanes
+
+    def _lanes(self, backend: Backend) -> list[_Lane]:
         lanes = []
         seen: set[str] = set()
         for report in self._request.executors:
@@ -207,7 +218,7 @@ class _Tick:
             key = breaker_key(backend.name, backend.kind, report.executor_id)
             says = admit(self._facts.breakers.get(key, Breaker(key)), self._tx.now, self._rules.checks.breaker)
             free = self._free(backend, report, own.max_runs)
-            if says is Admission.BLOCK or (permit.probe_only and says is not Admission.PROBE):
+            if says is Admission.BLOCK:
                 continue
             probe = says is Admission.PROBE
             if probe and (key in seen or free == 0):
@@ -238,10 +249,10 @@ class _Tick:
             return ramp.restart(self._tx.now)
         return memory.ramps.get(backend, ramp.unlimited(self._tx.now))
 
-    async def _take(self, backend: str, wanted: int, *, skip: Sequence[UUID] = (), unfailed_first: bool = False) -> list[Task]:
+    async def _take(self, backend: str, wanted: int, *, unfailed_first: bool = False) -> list[Task]:
         """Up to `wanted` candidates that pass pre-flight; those that do not are put aside, at most five more for each slot."""
         passed: list[Task] = []
-        examined: list[UUID] = list(skip)
+        examined = self._examined.setdefault(backend, [])
         left = CANDIDATES_PER_SLOT * wanted
         unfailed = unfailed_first
         while left > 0 and len(passed) < wanted:
@@ -254,6 +265,7 @@ class _Tick:
             left -= len(batch)
             examined += [task.id for task in batch]
             passed += [task for task in batch if self._passes(task)]
+        self.hurry |= left == 0 and len(passed) < wanted
         return passed
 
     def _passes(self, task: Task) -> bool:

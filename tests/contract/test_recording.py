@@ -7,15 +7,18 @@ from uuid import uuid4
 
 import pytest
 
-from scheduler_service.core.run import RunReport, RunState
+from scheduler_service.core.breaker import BreakerState
+from scheduler_service.core.run import DispatchAnswer, RunReport, RunState
 from scheduler_service.core.task import TaskStatus
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.errors import NotLeader
 from scheduler_service.transactions.leading import acquire_or_renew, resign
 from scheduler_service.transactions.leases import expired_runs, extend_leases
-from scheduler_service.transactions.ports import EventFilter, Transaction
+from scheduler_service.transactions.ports import EventFilter, TaskFilter, Transaction
 from scheduler_service.transactions.reading import read_stats
+from scheduler_service.transactions.recording import record_answers
 from tests.contract.conftest import Cluster
+from tests.fakes.memory_database import MemoryDatabase
 
 
 async def test_acceptance_records_nothing_and_the_verdict_records_once(cluster: Cluster) -> None:
@@ -207,9 +210,9 @@ async def test_leases_are_extended_for_what_lives_and_expire_for_what_does_not(c
     assert renewal.run_ids == ((await cluster.run_of(kept.id)).run_id,)
     assert (await cluster.run_of(kept.id)).renew_seq == 1
     cluster.clock.advance(minutes=10)
-    assert await cluster.run(expired_runs) == []
+    assert await cluster.run(lambda tx: expired_runs(tx, cluster.rules)) == []
     cluster.clock.advance(minutes=1)
-    assert [run.task_id for run in await cluster.run(expired_runs)] == [kept.id]
+    assert [run.task_id for run in await cluster.run(lambda tx: expired_runs(tx, cluster.rules))] == [kept.id]
     await cluster.lost(kept.id)
     back = await cluster.task(kept.id)
     assert (back.status, back.tries) == (TaskStatus.QUEUED, 0)
@@ -237,3 +240,111 @@ async def test_a_clock_that_went_back_does_not_lock_the_lease(cluster: Cluster) 
     other = uuid4()
     taken = await cluster.run(lambda tx: acquire_or_renew(tx, other, "there", timedelta(seconds=3)))
     assert taken.holder == other
+
+
+async def test_a_lease_from_before_the_clock_went_back_is_left_to_the_other_clock(cluster: Cluster) -> None:
+    task = await cluster.add()
+    await cluster.tick()
+    await cluster.started(task.id)
+    cluster.clock.jump(days=-1)
+    assert [run.task_id for run in await cluster.run(lambda tx: expired_runs(tx, cluster.rules))] == [task.id]
+
+
+async def test_an_order_that_nobody_answers_is_not_kept_alive(cluster: Cluster) -> None:
+    task = await cluster.add()
+    await cluster.tick()
+    for minutes, kept in ((2, 1), (1, 0)):
+        cluster.clock.advance(minutes=minutes)
+        await cluster.lead()
+        renewal = await cluster.run(lambda tx: extend_leases(tx, cluster.holder, cluster.term, "host-a", cluster.rules))
+        assert len(renewal.run_ids) == kept, "a quarter of the lease, and no longer"
+    assert (await cluster.task(task.id)).status is TaskStatus.DISPATCHING
+
+
+async def test_a_run_that_its_executor_disowns_is_not_kept_alive(cluster: Cluster) -> None:
+    task = await cluster.add()
+    await cluster.tick()
+    await cluster.started(task.id)
+    run = await cluster.run_of(task.id)
+    renewal = await cluster.run(lambda tx: extend_leases(tx, cluster.holder, cluster.term, "host-a", cluster.rules, [run.run_id]))
+    assert renewal.run_ids == ()
+
+
+@pytest.mark.parametrize("end", ["lost", "quota"])
+async def test_runs_that_start_well_and_come_to_nothing_come_less_and_less_often(cluster: Cluster, end: str) -> None:
+    cluster.fraction = 0.999
+    task = await cluster.add()
+    pauses = []
+    for _ in range(6):
+        await cluster.tick()
+        await cluster.started(task.id)
+        if end == "lost":
+            await cluster.lost(task.id)
+        else:
+            await cluster.reported(task.id, outcome=OutcomeClass.FAILED, error_class="billing_cap")
+        waiting = await cluster.task(task.id)
+        assert (waiting.status, waiting.tries) == (TaskStatus.QUEUED, 0)
+        assert waiting.next_attempt_time is not None
+        pause = (waiting.next_attempt_time - cluster.clock.now()).total_seconds()
+        pauses.append(pause)
+        cluster.clock.advance(seconds=pause)
+        await cluster.lead()
+    assert pauses == pytest.approx([0.999 * 2**n for n in range(6)])
+
+
+async def test_a_task_that_cannot_be_started_anywhere_fails_at_once(cluster: Cluster) -> None:
+    task = await cluster.add()
+    await cluster.tick()
+    await cluster.reported(
+        task.id,
+        verdict=StartVerdict.NEUTRAL,
+        verdict_reason="task",
+        verdict_detail="its environment is too large",
+        outcome=OutcomeClass.FAILED_FOR_GOOD,
+    )
+    failed = await cluster.task(task.id)
+    assert (failed.status, failed.tries, failed.error) == (TaskStatus.FAILED, 1, "its environment is too large")
+    assert await cluster.decisions() == []
+
+
+async def test_a_draining_executor_is_recorded_once_for_a_whole_batch(cluster: Cluster) -> None:
+    tasks = [await cluster.add(f"Refused {i}") for i in range(4)]
+    await cluster.tick()
+    runs = [await cluster.run_of(task.id) for task in tasks]
+    answers = [DispatchAnswer(run.run_id, False, "draining", "words") for run in runs]
+    await cluster.run(lambda tx: record_answers(tx, answers, cluster.rules, lambda: 0.5))
+    assert await cluster.decisions() == [(False, "no_executor", "cecelia-run")]
+    assert {(await cluster.task(task.id)).status for task in tasks} == {TaskStatus.QUEUED}
+
+
+async def test_a_probe_whose_task_has_vanished_lets_the_next_one_go(cluster: Cluster) -> None:
+    for i in range(3):
+        await cluster.add(f"Fails to start {i}")
+    await cluster.tick()
+    for task in await cluster.run(lambda tx: tx.list_tasks(TaskFilter(), None, 10)):
+        await cluster.failed_start(task[1].id)
+    cluster.clock.advance(minutes=31)
+    await cluster.lead()
+    (probe,) = (await cluster.tick()).orders
+    if isinstance(cluster.database, MemoryDatabase):
+        del cluster.database.state.tasks[probe.task_id]
+    else:
+        await cluster.run(lambda tx: tx._connection.execute("DELETE FROM tasks WHERE id = %s", [probe.task_id]))  # type: ignore[attr-defined]  # by hand
+    recorded = await cluster.take_in(
+        RunReport(probe.run_id, probe.task_id, 1, False, StartVerdict.SUCCESS, outcome=OutcomeClass.COMPLETED)
+    )
+    assert recorded.settled == [probe.run_id]
+    breaker = (await cluster.run(lambda tx: tx.breakers()))["cecelia-run@host-a"]
+    assert (breaker.state, breaker.probe_run_id) == (BreakerState.OPEN, None), "not HALF_OPEN for ever"
+    assert (await cluster.decisions())[-1] == (False, "task_not_found", "cecelia-run")
+
+
+async def test_outcomes_count_also_where_the_breakers_row_was_forgotten(cluster: Cluster) -> None:
+    task = await cluster.add()
+    await cluster.tick()
+    if isinstance(cluster.database, MemoryDatabase):
+        del cluster.database.state.breakers["cecelia-run@host-a"]
+    else:
+        await cluster.run(lambda tx: tx._connection.execute("DELETE FROM circuit_breaker_states WHERE key LIKE '%@%'"))  # type: ignore[attr-defined]  # by hand
+    await cluster.failed_start(task.id)
+    assert (await cluster.run(lambda tx: tx.breakers()))["cecelia-run@host-a"].failures == 1

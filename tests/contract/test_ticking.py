@@ -10,6 +10,7 @@ import pytest
 
 from scheduler_service.core.breaker import BreakerState
 from scheduler_service.core.dispatch_checks import CheckSettings, GuardMode
+from scheduler_service.core.limits import TaskSpec
 from scheduler_service.core.task import Priority, TaskStatus
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.errors import NotLeader
@@ -23,7 +24,7 @@ from scheduler_service.transactions.overrides import (
 )
 from scheduler_service.transactions.reading import explain, read_stats
 from scheduler_service.transactions.ticking import TickKind, TickMemory
-from tests.contract.conftest import CALLER, Cluster, report
+from tests.contract.conftest import CALLER, DESCRIPTION, Cluster, report
 
 
 async def test_claims_go_by_rank_and_give_each_claim_a_run_and_a_fence(cluster: Cluster) -> None:
@@ -316,3 +317,62 @@ async def test_an_explanation_says_what_the_next_tick_does(cluster: Cluster) -> 
     said = await cluster.run(lambda tx: explain(tx, cluster.executors, cluster.rules, task.id))
     assert (said.would_dispatch, said.task_reason) == (False, "draining")
     assert (await cluster.tick()).orders == ()
+
+
+async def test_a_clock_that_went_back_does_not_stop_what_is_queued(cluster: Cluster) -> None:
+    task = await cluster.add()
+    cluster.clock.jump(hours=-1)
+    await cluster.lead()
+    said = await cluster.run(lambda tx: explain(tx, cluster.executors, cluster.rules, task.id))
+    assert said.would_dispatch
+    assert [order.task_id for order in (await cluster.tick()).orders] == [task.id]
+
+
+async def test_a_bad_task_is_put_aside_once_also_when_a_probe_is_sought(cluster: Cluster) -> None:
+    await _open_breaker(cluster)
+    bad = await cluster.add("x")
+    cluster.clock.advance(minutes=31)
+    await cluster.lead()
+    result = await cluster.tick()
+    assert len(result.orders) == 1
+    reasons = [reason for _, reason, _ in await cluster.decisions()]
+    assert reasons.count("pre_flight_check_failed") == 1
+    assert (await cluster.events()).count("task_quarantined") == 1
+    assert (await cluster.task(bad.id)).status is TaskStatus.QUARANTINED
+
+
+async def test_many_bad_tasks_in_front_make_the_tick_hurry_to_the_good_one(cluster: Cluster) -> None:
+    cluster.executors = (report(slots=1),)
+    await cluster.submit(*(TaskSpec(title="x", description=DESCRIPTION) for _ in range(20)))
+    good = await cluster.add(priority=Priority.P2)
+    ticks = 0
+    result = await cluster.tick()
+    while result.hurry:
+        ticks += 1
+        result = await cluster.tick(TickKind.WOKEN)
+    assert [order.task_id for order in result.orders] == [good.id]
+    assert ticks == 3, "six candidates a tick"
+
+
+async def test_a_probe_that_cannot_be_placed_does_not_shut_off_the_trickle(cluster: Cluster) -> None:
+    cluster.executors = (report("host-a", slots=0), report("host-b"))
+    await cluster.lead()
+    checks = CheckSettings(min_sample=3, breaker=replace(CheckSettings().breaker, failure_threshold=3))
+    cluster.rules = replace(cluster.rules, checks=checks)
+    cluster.executors = (report("host-a"),)
+    await _open_breaker(cluster)
+    cluster.executors = (report("host-a", slots=0), report("host-b"))
+    cluster.clock.advance(minutes=31)
+    await cluster.lead()
+    waiting = await cluster.add("Waits for a try")
+    result = await cluster.tick()
+    assert [order.executor_id for order in result.orders] == ["host-b"], waiting.id
+    assert len((await cluster.tick()).orders) == 0, "one an interval"
+
+
+async def _open_breaker(cluster: Cluster) -> None:
+    """Three failed starts on the first executor."""
+    for i in range(3):
+        await cluster.add(f"Fails to start {i}")
+    for order in (await cluster.tick()).orders:
+        await cluster.failed_start(order.task_id)

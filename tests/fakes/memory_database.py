@@ -17,7 +17,7 @@ from scheduler_service.core.breaker import Breaker, BreakerState
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.run import Run, RunState
 from scheduler_service.core.slot_budget import is_internal
-from scheduler_service.core.task import ENDED_STATUSES, LIVE_STATUSES, Priority, Task, TaskStatus
+from scheduler_service.core.task import ENDED_STATUSES, LIVE_STATUSES, Priority, Task, TaskStatus, is_due
 from scheduler_service.transactions import ports
 from scheduler_service.transactions.ports import Lock
 
@@ -134,7 +134,7 @@ class MemoryTransaction:
             t
             for t in self._waiting(backend)
             if t.blocked_by == 0
-            and t.due_time <= self._now
+            and is_due(t, self._now)
             and t.id not in skip
             and not (unfailed_only and t.last_start_failure_time is not None)
         ][:limit]
@@ -162,7 +162,7 @@ class MemoryTransaction:
         counts: dict[str, tuple[int, int]] = {}
         for task in self._waiting():
             queued, due = counts.get(task.backend, (0, 0))
-            counts[task.backend] = (queued + 1, due + (task.blocked_by == 0 and task.due_time <= self._now))
+            counts[task.backend] = (queued + 1, due + (task.blocked_by == 0 and is_due(task, self._now)))
         return counts
 
     async def has_internal_tasks(self) -> bool:
@@ -332,6 +332,14 @@ class MemoryTransaction:
             del state.tasks[id_]
         state.runs = {id_: run for id_, run in state.runs.items() if run.task_id not in old}
         return len(old)
+
+    async def purge_executors(self) -> int:
+        before = self._now - timedelta(hours=24)
+        gone = [id_ for id_, row in self.state.executors.items() if row.last_heard_time < before]
+        keys = [key for key in self.state.breakers if any(key.endswith(f"@{id_}") for id_ in gone)]
+        for key in keys:
+            del self.state.breakers[key]
+        return len(keys)
 
 
 class MemoryDatabase:

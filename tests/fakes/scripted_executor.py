@@ -24,20 +24,24 @@ from scheduler_service.errors import ExecutorUnreachable
 class ScriptedExecutor:
     """`news` is what its stream says next; `answer` decides each order; everything asked is kept."""
 
-    target = "scripted:1"
-
     def __init__(self) -> None:
-        self.news: asyncio.Queue[WatchMessage] = asyncio.Queue()
+        self.target = "scripted:1"
+        self.news: asyncio.Queue[WatchMessage | None] = asyncio.Queue()
         self.answer: Callable[[RunOrder], DispatchAnswer] = lambda order: DispatchAnswer(order.run_id, True)
         self.reachable = True
         self.ordered: list[RunOrder] = []
         self.acknowledged: list[UUID] = []
         self.cancelled: list[UUID] = []
         self.known: set[UUID] = set()
+        self.openings = 0
 
     async def watch(self, identity: LeaderIdentity) -> AsyncIterator[WatchMessage]:
+        self.openings += 1
         while True:
-            yield await self.news.get()
+            message = await self.news.get()
+            if message is None:
+                raise ExecutorUnreachable("the stream breaks off, as told")
+            yield message
 
     async def dispatch(
         self, identity: LeaderIdentity, orders: Sequence[RunOrder], stamp: Stamp, lease_ttl: timedelta
@@ -58,6 +62,10 @@ class ScriptedExecutor:
     async def cancel_run(self, identity: LeaderIdentity, run_id: UUID, reason: str) -> CancelAnswer:
         self.cancelled.append(run_id)
         return CancelAnswer.ENDING if run_id in self.known else CancelAnswer.REFUSED
+
+    def break_off(self) -> None:
+        """The stream ends; the link opens it anew."""
+        self.news.put_nowait(None)
 
     def replay(self, *reports: RunReport) -> None:
         """What a fresh stream begins with, after its snapshot."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -37,10 +38,15 @@ class Foreign(pb_grpc.ExecutorServiceServicer):
 
     async def DispatchTasks(self, request: pb.DispatchTasksRequest, context: Any) -> pb.DispatchTasksResponse:
         self.batches.append(request)
+        if any(run.title == "refuse me" for run in request.runs):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "runs[1].skill has 200 characters")
         answers = self.answers
         if answers is None:
             answers = [pb.DispatchResult(run_id=run.run_id, accepted=True) for run in request.runs]
         return pb.DispatchTasksResponse(results=answers)
+
+    async def RenewLeases(self, request: pb.RenewLeasesRequest, context: Any) -> pb.RenewLeasesResponse:
+        return pb.RenewLeasesResponse(unknown=["no uuid"])
 
 
 @pytest.fixture
@@ -116,3 +122,45 @@ async def test_nobody_there_is_unreachable() -> None:
     with pytest.raises(ExecutorUnreachable):
         await client.acknowledge(IDENTITY, [uuid4()])
     await client.close()
+
+
+async def test_a_batch_that_is_refused_as_a_whole_is_sent_run_by_run(foreign: tuple[Foreign, GrpcExecutorClient]) -> None:
+    _servicer, client = foreign
+    orders = [order(), replace(order(), title="refuse me"), order()]
+    answers = await client.dispatch(IDENTITY, orders, STAMP, timedelta(minutes=10))
+    assert [(a.run_id, a.accepted, a.reason) for a in answers] == [
+        (orders[0].run_id, True, ""),
+        (orders[1].run_id, False, "config_error"),
+        (orders[2].run_id, True, ""),
+    ]
+
+
+async def test_a_snapshot_that_cannot_be_stored_is_made_storable(foreign: tuple[Foreign, GrpcExecutorClient]) -> None:
+    servicer, client = foreign
+    snapshot = pb.ExecutorSnapshot(executor_id="h\0", version="\0", backends=[pb.BackendAvailability(backend="b\0", detail="\0")])
+    snapshot.resources.max_pressure = float("nan")
+    servicer.says = [pb.WatchRunsResponse(snapshot=snapshot)]
+    async for message in client.watch(IDENTITY):
+        assert isinstance(message, ExecutorReport)
+        assert "\0" not in repr(message).replace("\\x00", "\0")
+        assert message.max_pressure == 1.0
+        break
+
+
+async def test_a_final_with_a_senseless_retry_time_is_a_final(foreign: tuple[Foreign, GrpcExecutorClient]) -> None:
+    servicer, client = foreign
+    id_ = str(uuid4())
+    run = pb.Run(
+        run_id=id_, task_id=id_, state=pb.RUN_STATE_ENDED, outcome=pb.RUN_OUTCOME_FAILED, retry_time=Timestamp(seconds=-5)
+    )
+    servicer.says = [pb.WatchRunsResponse(run=run)]
+    async for message in client.watch(IDENTITY):
+        assert isinstance(message, RunReport)
+        assert message.retry_time is None
+        break
+
+
+async def test_a_renewal_answered_with_nonsense_is_no_answer(foreign: tuple[Foreign, GrpcExecutorClient]) -> None:
+    _servicer, client = foreign
+    with pytest.raises(ExecutorUnreachable, match="unreadable"):
+        await client.renew(IDENTITY, [], [], STAMP, timedelta(minutes=10))

@@ -6,7 +6,7 @@ import asyncio
 import random
 import re
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,7 +21,7 @@ from scheduler_service.errors import StorageUnavailable
 from scheduler_service.storage import query_files
 from scheduler_service.storage.migrate import MigrationError, migrate
 from scheduler_service.storage.postgres import PostgresDatabase
-from scheduler_service.transactions.ports import DispatchEvent, Event, Transaction
+from scheduler_service.transactions.ports import DispatchEvent, Event, ExecutorRow, Transaction
 from scheduler_service.transactions.reading import read_stats
 from scheduler_service.transactions.submitting import submit
 from tests.contract.conftest import DESCRIPTION
@@ -191,3 +191,63 @@ async def test_the_view_of_an_empty_window_has_no_rate(database_url: str) -> Non
     assert row is not None
     empty = {"total": 0, "success": 0, "failed": 0, "rate": None, "last_updated": None, "failure_reasons": {}}
     assert row[0] == {"window_1h": empty, "events": []}
+
+
+async def test_a_decision_on_a_day_without_a_partition_makes_one(database: PostgresDatabase, database_url: str) -> None:
+    far = datetime.now(UTC) + timedelta(days=90)
+    ahead = PostgresDatabase(database_url, clock=lambda: far)
+    await ahead.open()
+
+    async def record(tx: Transaction) -> None:
+        tx.record(DispatchEvent(tx.now, True, "", "", True, "cecelia-run"))
+
+    try:
+        await ahead.run(record)
+        rows = await ahead.run(lambda tx: tx.window_rows(far - timedelta(hours=1)))
+    finally:
+        await ahead.close()
+    assert sum(row.n for row in rows) == 1
+
+
+async def test_partitions_made_by_many_at_once_are_made_once(empty_database_url: str) -> None:
+    await migrate(empty_database_url)
+    databases = [PostgresDatabase(empty_database_url) for _ in range(5)]
+    for one in databases:
+        await one.open()
+    try:
+        await asyncio.gather(*(one.run(lambda tx: tx.ensure_partitions()) for one in databases))
+    finally:
+        for one in databases:
+            await one.close()
+
+
+async def test_a_demoted_primary_is_an_outage(database: PostgresDatabase, database_url: str) -> None:
+    async def write(tx: Transaction) -> None:
+        await tx.add_breakers(["any"])
+
+    await database.run(write)
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
+        await connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    with pytest.raises(StorageUnavailable):
+        await database.run(write)
+
+
+async def test_forgetting_an_executor_leaves_those_of_like_names_alone(database: PostgresDatabase) -> None:
+    long_ago = datetime.now(UTC) - timedelta(hours=30)
+    now = datetime.now(UTC)
+
+    async def prepare(tx: Transaction) -> None:
+        await tx.add_breakers(["cecelia-run@gpu_1", "cecelia-run@gpu-1", "cecelia-run@1", "hk-minimax"])
+        for name, heard in (("gpu_1", long_ago), ("gpu-1", now), ("1", now)):
+            await tx.save_executor(ExecutorRow(name, "t", "b", {}, heard))
+
+    await database.run(prepare)
+    await database.run(lambda tx: tx.purge(1, 1, 10))
+    assert len(await database.run(lambda tx: tx.breakers())) == 4, "an ordinary round forgets no executor"
+    await database.run(lambda tx: tx.purge_executors())
+    assert set(await database.run(lambda tx: tx.breakers())) == {"cecelia-run@gpu-1", "cecelia-run@1", "hk-minimax"}
+    assert [row.executor_id for row in await database.run(lambda tx: tx.executors())] == ["1", "gpu-1"]

@@ -246,8 +246,12 @@ BEGIN
     WHILE day <= last_day LOOP
         name := 'dispatch_events_' || to_char(day, 'YYYYMMDD');
         IF to_regclass(name) IS NULL THEN
-            EXECUTE format('CREATE TABLE %I PARTITION OF dispatch_events FOR VALUES FROM (%L) TO (%L)',
-                           name, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00');
+            BEGIN
+                EXECUTE format('CREATE TABLE %I PARTITION OF dispatch_events FOR VALUES FROM (%L) TO (%L)',
+                               name, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00');
+            EXCEPTION WHEN duplicate_table OR unique_violation THEN
+                NULL;  -- another replica was faster
+            END;
         END IF;
         day := day + 1;
     END LOOP;

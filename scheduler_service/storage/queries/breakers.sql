@@ -35,7 +35,7 @@ SELECT key, tripped_by FROM circuit_breaker_states WHERE tripped_by <> '' ORDER 
 -- name: purge_breakers
 -- Rows of executors that are gone for long.
 DELETE FROM circuit_breaker_states b USING executors e
-WHERE e.last_heard_time < %(before)s AND b.key LIKE '%%@' || e.executor_id;
+WHERE e.last_heard_time < %(before)s AND right(b.key, length(e.executor_id) + 1) = '@' || e.executor_id;
 
 -- name: purge_executors
 -- Executors that are gone for long and have no live run.

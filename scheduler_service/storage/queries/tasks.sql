@@ -54,7 +54,8 @@ SELECT
     executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
     update_time, start_time, end_time, next_attempt_time
 FROM tasks
-WHERE status = 'queued' AND backend = %(backend)s AND blocked_by = 0 AND due_time <= %(now)s AND id <> ALL(%(skip)s)
+WHERE status = 'queued' AND backend = %(backend)s AND blocked_by = 0 AND id <> ALL(%(skip)s)
+    AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)
     AND (NOT %(unfailed_only)s OR last_start_failure_time IS NULL)
 ORDER BY rank_time, seq
 LIMIT %(limit)s
@@ -97,7 +98,8 @@ SELECT backend FROM b WHERE backend IS NOT NULL;
 
 -- name: queue_counts
 -- Queued tasks by backend, and how many of them are due.
-SELECT backend, count(*) AS queued, count(*) FILTER (WHERE blocked_by = 0 AND due_time <= %(now)s) AS due
+SELECT backend, count(*) AS queued, count(*) FILTER (WHERE blocked_by = 0
+    AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)) AS due
 FROM tasks WHERE status = 'queued' GROUP BY backend;
 
 -- name: has_internal_tasks

@@ -77,12 +77,16 @@ class TestFailure:
             task = claim(back, RUN, "alpha", NOW)
         assert waits == [0.5, 1, 2, 4, 8, 16, 32, 64, 128, 150, 150]
 
-    def test_a_successful_start_begins_the_back_off_anew(self, dispatching: Task) -> None:
+    def test_a_successful_start_does_not_begin_the_back_off_anew(self, dispatching: Task) -> None:
         twice = claim(settle(dispatching, StartVerdict.FAILURE), RUN, "alpha", NOW)
         running = settle(twice, StartVerdict.SUCCESS)
         assert (running.status, running.start_time) == (TaskStatus.RUNNING, NOW)
         again = replace(running, status=TaskStatus.DISPATCHING)
-        assert settle(again, StartVerdict.FAILURE).next_attempt_time == NOW + SECOND / 2
+        assert settle(again, StartVerdict.FAILURE).next_attempt_time == NOW + SECOND
+
+    def test_a_task_at_fault_fails_for_good(self, dispatching: Task) -> None:
+        failed = settle(dispatching, StartVerdict.NEUTRAL, "task")
+        assert (failed.status, failed.tries) == (TaskStatus.FAILED, dispatching.tries + 1)
 
     def test_tries_never_move(self, make_task: MakeTask) -> None:
         task = claim(make_task(tries=2), RUN, "alpha", NOW)

@@ -105,7 +105,7 @@ def test_one_task_an_interval_passes(last: datetime | None, holds: bool) -> None
     given = facts(attempts(0, 10), last=last)
     assert judge(given).holds is holds
     allowed = permits(given, evaluate(given)).get("hk-minimax")
-    assert allowed == (None if holds else Permit(limit=1, spends_trickle=True))
+    assert allowed == (None if holds else Permit(limit=1, low_rate=True, trickle=True))
 
 
 def test_observe_never_holds_but_says_that_it_would_have() -> None:
@@ -125,7 +125,7 @@ def test_a_probe_needs_no_trickle_permit() -> None:
     due = Breaker("hk-minimax", BreakerState.OPEN, failures=3, opened_time=NOW - timedelta(minutes=30))
     given = facts(attempts(0, 10), breaker=due)
     assert not judge(given).holds
-    assert permits(given, evaluate(given)) == {"hk-minimax": Permit(limit=1, probe_only=True)}
+    assert permits(given, evaluate(given)) == {"hk-minimax": Permit(limit=1, low_rate=True, prefers_probe=True, trickle=False)}
 
 
 def test_an_open_breaker_that_admits_no_probe_leaves_the_hold() -> None:

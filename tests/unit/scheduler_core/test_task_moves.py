@@ -101,10 +101,10 @@ def test_return_to_queue_at_once_holds_nothing(make_task: MakeTask) -> None:
     assert back.due_time == back.create_time
 
 
-def test_a_start_forgets_the_back_off_but_not_the_failed_starts(make_task: MakeTask) -> None:
+def test_a_start_forgets_neither_the_back_off_nor_the_failed_starts(make_task: MakeTask) -> None:
     before = claim(make_task(start_failures=2, backoff_count=5), RUN, "alpha", NOW)
     after = start(before, NOW)
-    assert (after.start_time, after.start_failures, after.backoff_count) == (NOW, 2, 0)
+    assert (after.start_time, after.start_failures, after.backoff_count) == (NOW, 2, 5)
 
 
 def test_complete_before_the_start_verdict(make_task: MakeTask) -> None:

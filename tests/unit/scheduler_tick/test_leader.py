@@ -11,16 +11,19 @@ from uuid import uuid4
 
 import pytest
 
+from scheduler_service.core.breaker import Breaker
 from scheduler_service.core.dispatch_checks import Verdict
-from scheduler_service.core.run import DispatchAnswer, RunReport
+from scheduler_service.core.run import DispatchAnswer, LeaderIdentity, RunReport
 from scheduler_service.core.task import Task, TaskStatus
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.errors import NotLeader
+from scheduler_service.tick.executor_link import ExecutorLink
 from scheduler_service.tick.leader import Leader
 from scheduler_service.tick.maintenance import Maintenance
 from scheduler_service.tick.reaper import Reaper
 from scheduler_service.transactions.editing import cancel_task
 from scheduler_service.transactions.leading import acquire_or_renew
+from scheduler_service.transactions.overrides import Caller, set_drain
 from scheduler_service.transactions.recording import Recorded
 from scheduler_service.transactions.ticking import Decision
 from service_runtime.clock import SystemClock
@@ -44,6 +47,9 @@ class Notes:
     def recorded(self, recorded: Recorded) -> None:
         """Nothing to keep."""
 
+    def breakers_moved(self, breakers: Iterable[Breaker]) -> None:
+        """Nothing to keep."""
+
     def led(self, leading: bool) -> None:
         self.leading.append(leading)
 
@@ -65,9 +71,9 @@ class Bench(Cluster):
             holder=self.holder,
             address="here",
             lease=timedelta(seconds=3),
-            tick_interval=timedelta(seconds=5),
+            tick_interval=timedelta(seconds=0.2),
             tick_enabled=False,
-            maintenance=Maintenance(self.database, timedelta(days=1), timedelta(days=1)),
+            maintenance=Maintenance(self.database, clock, timedelta(days=1), timedelta(days=1)),
         )
 
     async def until(self, look: Callable[[], Awaitable[bool]]) -> None:
@@ -131,14 +137,16 @@ async def test_a_full_executor_is_left_alone_until_its_next_snapshot(bench: Benc
     assert dispatched
 
 
-async def test_a_run_that_the_executor_has_lost_is_refused_for_good_and_given_back(bench: Bench) -> None:
+async def test_a_run_that_the_executor_disowns_is_refused_for_good_and_waits_for_its_lease(bench: Bench) -> None:
     task = await bench.add()
     await bench.leader.run_tick()
     first = bench.executor.ordered[0]
     assert (await bench.task(task.id)).run_id == first.run_id
+    bench.executor.break_off()
+    bench.executor.news.put_nowait(report())
     bench.executor.replay()  # a new opening of the stream that does not name it
-    await bench.until_status(task, TaskStatus.QUEUED)
-    assert first.run_id in bench.executor.cancelled
+    await bench.until(lambda: _is(first.run_id in bench.executor.cancelled))
+    assert (await bench.task(task.id)).status is TaskStatus.DISPATCHING, "it may live on somewhere: its lease must run out"
 
 
 async def test_a_cancelled_task_is_ended_there(bench: Bench) -> None:
@@ -192,3 +200,77 @@ async def test_a_lease_expires_only_by_both_clocks() -> None:
 
 async def _is(value: bool) -> bool:
     return value
+
+
+async def test_a_run_begun_after_the_opening_is_not_missed_in_its_replay(bench: Bench) -> None:
+    """The stream opens, a run is begun, and only then comes the end of the replay, which cannot name it."""
+    await bench.add()
+    await bench.leader.run_tick()
+    first = bench.executor.ordered[0].run_id
+    bench.executor.known.add(first)
+    bench.executor.break_off()
+    bench.executor.news.put_nowait(report())
+    bench.executor.news.put_nowait(RunReport(first, bench.executor.ordered[0].task_id, 1, True, StartVerdict.SUCCESS))
+    await bench.until(lambda: _is(bench.executor.openings == 2))
+    await asyncio.sleep(1.05)  # the ramp of a new leader doubles once a second
+    task = await bench.add("Begun meanwhile")
+    await bench.leader.run_tick()
+    second = (await bench.task(task.id)).run_id
+    assert second is not None
+    bench.executor.replay()
+    done = await bench.add("The replay has been taken in when this is")
+    bench.executor.news.put_nowait(report(slots=3))
+    await bench.until(lambda: _is(bench.leader.links[0]._opening.caught_up))
+    assert bench.executor.cancelled == [], (second, done.id)
+
+
+async def test_an_order_of_a_cancelled_task_is_called_off_and_not_sent_again(bench: Bench) -> None:
+    task = await bench.add()
+    bench.executor.reachable = False
+    await bench.leader.run_tick()
+    sent = len(bench.executor.ordered)
+    await bench.run(lambda tx: cancel_task(tx, task.id, actor="me", reason="", request_id=""))
+    bench.executor.reachable = True
+    bench.leader.wake_links()
+    await bench.until_status(task, TaskStatus.CANCELLED)
+    assert len(bench.executor.ordered) == sent
+
+
+async def test_two_executors_of_one_name_are_told_apart_and_the_second_is_left_out(bench: Bench) -> None:
+    await bench.until(lambda: _is(bench.leader.links[0].live))
+    twin = ScriptedExecutor()
+    twin.target = "scripted:2"
+    link = ExecutorLink(
+        twin, bench.database, bench.rules, SystemClock(), bench.notes, lambda: None, bench.holder, lambda: bench.leader.links
+    )
+    work = asyncio.ensure_future(link.run(LeaderIdentity(uuid4(), 1)))
+    for _ in range(3):
+        twin.news.put_nowait(report())
+    await bench.until(lambda: _is(twin.openings >= 2))
+    assert not link.live
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+async def test_one_link_that_breaks_takes_nothing_else_along(bench: Bench) -> None:
+    bench.executor.news.put_nowait("nonsense")  # type: ignore[arg-type]  # what no client should ever yield
+    await bench.until(lambda: _is(bench.executor.openings >= 2))
+    bench.executor.news.put_nowait(report())
+    bench.executor.replay()
+    task = await bench.add()
+    await bench.until(lambda: _is(bench.leader.links[0].live))
+    decisions = await bench.leader.run_tick()
+    assert [d.task_id for d in decisions if d.dispatched] == [task.id]
+    assert bench.notes.leading == [True]
+
+
+async def test_drains_end_by_themselves_also_where_the_clock_does_not_tick(bench: Bench) -> None:
+    caller = Caller("me", "", "")
+    await bench.until(lambda: _is(bench.leader.leading))
+    await bench.run(lambda tx: set_drain(tx, True, "deploy", True, caller))
+
+    async def ended() -> bool:
+        return await bench.run(lambda tx: tx.drains()) == []
+
+    await bench.until(ended)
