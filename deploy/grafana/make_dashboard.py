@@ -163,7 +163,7 @@ def glance() -> list[Panel]:
         ),
         number(
             "Breakers not closed",
-            "Breakers that are open or half-open.",
+            "Breakers that are open or half-open; a backend with a breaker for each executor counts too while all of them are.",
             'sum(max by (key, state) (cecelia_scheduler_breaker_state{state!="CLOSED"})) or vector(0)',
             "short",
             limits((None, GREEN), (1, RED)),
