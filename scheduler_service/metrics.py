@@ -28,6 +28,7 @@ LIVE = (TaskStatus.QUEUED, TaskStatus.DISPATCHING, TaskStatus.RUNNING, TaskStatu
 _HOLDS = [
     *(r.value for r, kind in REASON_KINDS.items() if kind is ReasonKind.BLOCKED and r is not Reason.PRE_FLIGHT_CHECK_FAILED),
     Reason.NO_EXECUTOR.value,
+    Reason.CONFIG_ERROR.value,
 ]
 
 

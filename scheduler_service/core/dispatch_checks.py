@@ -15,6 +15,9 @@ from scheduler_service.core.outcome_window import Window, low_rate
 from scheduler_service.core.reasons import Reason
 from scheduler_service.core.slot_budget import Pools, hold_reason
 
+AVAILABILITY = "availability"
+"""The name of the last gate."""
+
 
 class GuardMode(StrEnum):
     """DISPATCH_RATE_GUARD."""
@@ -49,8 +52,8 @@ class BackendFacts:
     """What is known about one backend.
 
     `queued` counts its queued tasks, `due` those that could be claimed now. `breakers` is its one breaker (shared) or
-    those of its live executors. `live_executors` are heard, not draining and have it configured. `max_runs` and
-    `running` are a remote backend's own limit over them; None: none known.
+    those of its live executors. `live_executors` are heard, not draining and have it configured; `misconfigured` is what is
+    wrong with it where it is not. `max_runs` and `running` are a remote backend's own limit over them; None: none known.
     """
 
     backend: str
@@ -58,6 +61,7 @@ class BackendFacts:
     queued: int
     due: int
     live_executors: int
+    misconfigured: str = ""
     attempts: Window = field(default_factory=Window)
     last_trickle_time: datetime | None = None
     breakers: tuple[Breaker, ...] = ()
@@ -162,7 +166,7 @@ def _local_slots(backend: str, pools: Pools | None) -> Verdict:
     details = {
         None: f"{pool.available} of {pool.budget} task slots free",
         Reason.USER_TEAM_MODE: f"{pools.user.used} interactive sessions leave no task slot",
-        Reason.POOL_EXHAUSTED: "seats, reserve and pressure leave no task slot",
+        Reason.POOL_EXHAUSTED: _exhausted(pools),
         Reason.POOL_C_FULL: f"all {pool.budget} task slots are taken",
     }
     return Verdict(
@@ -173,6 +177,18 @@ def _local_slots(backend: str, pools: Pools | None) -> Verdict:
         value=str(pool.used),
         limit=str(pool.budget),
         detail=details[reason],
+    )
+
+
+def _exhausted(pools: Pools) -> str:
+    """What leaves no task slot, with the settings that have a say in it."""
+    if pools.effective_slots == 0:
+        return f"the machine's load leaves no task slot{f': {pools.load}' if pools.load else ''}"
+    seats, kept = pools.total_capacity, pools.user.budget
+    for_internal = f", {pools.internal.budget} for internal tasks" if pools.internal.budget else ""
+    return (
+        f"of {seats} seats (MEM_PER_TASK_MB, CPU_PER_TASK, CECELIA_BUDGET_SLOTS) {kept} are kept for people "
+        f"(INTERACTIVE_RESERVE, sessions){for_internal}: none is left for tasks"
     )
 
 
@@ -270,17 +286,22 @@ def _breaker_detail(breakers: Sequence[Breaker], holds: bool) -> str:
 
 
 def check_availability(facts: GateFacts) -> Iterator[Verdict]:
-    """Whether any live executor has the backend configured."""
+    """Whether any live executor has the backend, and has it configured rightly."""
     for backend in facts.backends:
         absent = backend.live_executors == 0
+        reason, detail = None, f"{backend.live_executors} executors"
+        if absent and backend.misconfigured:
+            reason, detail = Reason.CONFIG_ERROR, backend.misconfigured
+        elif absent:
+            reason, detail = Reason.NO_EXECUTOR, "no executor answers for it"
         yield Verdict(
-            name="availability",
+            name=AVAILABILITY,
             backend=backend.backend,
             holds=absent,
-            reason=Reason.NO_EXECUTOR if absent else None,
+            reason=reason,
             value=str(backend.live_executors),
             limit="1",
-            detail="no executor answers for it" if absent else f"{backend.live_executors} executors",
+            detail=detail,
         )
 
 

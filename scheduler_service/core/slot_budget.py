@@ -40,6 +40,7 @@ class ExecutorCapacity:
     running_local: int
     max_pressure: float
     running_internal: int = 0
+    load: str = ""  # what it says of its load when that leaves no slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Pools:
     task_pool: TaskPool
     max_pressure: float
     effective_slots: int
+    load: str = ""
 
     @property
     def dispatch_allowed(self) -> bool:
@@ -124,6 +126,7 @@ def compute_pools(capacity: ExecutorCapacity, internal_active: bool, reserve: in
         task_pool=TaskPool(budget, used, max(0, budget - used)),
         max_pressure=capacity.max_pressure,
         effective_slots=capacity.slots_from_resources,
+        load=capacity.load,
     )
 
 
@@ -154,6 +157,7 @@ def sum_pools(pools: Iterable[Pools]) -> Pools | None:
         ),
         max_pressure=max(part.max_pressure for part in parts),
         effective_slots=sum(part.effective_slots for part in parts),
+        load="; ".join(dict.fromkeys(part.load for part in parts if part.load)),
     )
 
 

@@ -24,6 +24,9 @@ class LocalCall:
         """Who calls."""
         return self._peer
 
+    def invocation_metadata(self) -> None:
+        """HTTP callers give themselves no name."""
+
     async def send_initial_metadata(self, _metadata: Sequence[tuple[str, str]]) -> None:
         """A stream is open."""
         self.opened.set()

@@ -19,6 +19,7 @@ from scheduler_service.transactions.idempotency import once
 from scheduler_service.transactions.ports import Database, Transaction
 from scheduler_service.transactions.ticking import Decision
 from service_runtime.errors import FailedPrecondition, ResourceExhausted, Unavailable
+from service_runtime.identity import actor_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")
@@ -81,6 +82,11 @@ class Bell:
     def ring_after(self) -> Rung:
         """The next ring from now on: take it before looking, wait for it afterwards."""
         return Rung(self._event)
+
+
+def caller_of(context: Context) -> str:
+    """Who calls, for the audit log."""
+    return actor_of(context.invocation_metadata(), context.peer())
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
+from scheduler_service.core.breaker import BreakerSettings, retry_time
 from scheduler_service.core.task import TaskStatus
 from scheduler_service.rpc.calls import Calls, Context, callers_words
 from scheduler_service.rpc.conversions import (
@@ -126,7 +127,7 @@ class DispatchCalls(Calls):
             )
         )
         message.tick.interval.FromTimedelta(self._tick_interval)
-        message.overrides.extend(_overrides(view))
+        message.overrides.extend(_overrides(view, rules.checks.breaker))
         for (priority, status), n in sorted(view.queue.items()):
             message.queue.add(priority=PRIORITIES[priority], status=STATUSES[status], tasks=n)
         if view.last_dispatch is not None:
@@ -142,7 +143,7 @@ class DispatchCalls(Calls):
         return message
 
 
-def _overrides(view: StatusView) -> list[pb.Override]:
+def _overrides(view: StatusView, settings: BreakerSettings) -> list[pb.Override]:
     found = [override_message("drain", d.source, d.actor, d.reason, d.since_time) for d in view.drains]
     found += [
         override_message("billing_pause", p.backend, p.actor, p.reason, p.since_time, p.until_time) for p in view.billing_pauses
@@ -153,7 +154,11 @@ def _overrides(view: StatusView) -> list[pb.Override]:
     for key, actor in view.tripped_by.items():
         breaker = view.breakers.get(key)
         if breaker is not None:
-            found.append(override_message("breaker_tripped", key, actor, breaker.reason, breaker.opened_time))
+            found.append(
+                override_message(
+                    "breaker_tripped", key, actor, breaker.reason, breaker.opened_time, retry_time(breaker, settings, view.now)
+                )
+            )
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from scheduler_service.core.breaker import Breaker
-from scheduler_service.rpc.calls import Calls, Context, callers_words
+from scheduler_service.rpc.calls import Calls, Context, caller_of, callers_words
 from scheduler_service.rpc.conversions import breaker_message, pause_message
 from scheduler_service.rpc.validation import KEY_MAX_CHARS, SLOTS_MAX, SOURCE_MAX_CHARS, Checker
 from scheduler_service.transactions import overrides
@@ -169,4 +169,4 @@ def _caller(
     | pb.SetBudgetCapRequest,
     context: Context,
 ) -> Caller:
-    return Caller(context.peer(), check.reason(request.reason), check.request_id(request.request_id))
+    return Caller(caller_of(context), check.reason(request.reason), check.request_id(request.request_id))

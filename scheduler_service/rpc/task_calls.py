@@ -8,7 +8,7 @@ from uuid import uuid4
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from scheduler_service.core.task import ENDED_STATUSES
-from scheduler_service.rpc.calls import Calls, Context
+from scheduler_service.rpc.calls import Calls, Context, caller_of
 from scheduler_service.rpc.conversions import event_message, task_message
 from scheduler_service.rpc.validation import Checker, page_token
 from scheduler_service.transactions.editing import cancel_task, requeue_task, update_task
@@ -110,7 +110,7 @@ class TaskCalls(Calls):
         check.done()
 
         async def work(tx: Transaction) -> pb.CancelTaskResponse:
-            task = await cancel_task(tx, task_id or uuid4(), actor=context.peer(), reason=reason, request_id=request_id)
+            task = await cancel_task(tx, task_id or uuid4(), actor=caller_of(context), reason=reason, request_id=request_id)
             return pb.CancelTaskResponse(task=task_message(task, tx.now))
 
         response = await self._write("CancelTask", request, work, pb.CancelTaskResponse)
@@ -124,7 +124,7 @@ class TaskCalls(Calls):
         check.done()
 
         async def work(tx: Transaction) -> pb.RequeueTaskResponse:
-            task = await requeue_task(tx, task_id or uuid4(), actor=context.peer(), reason=reason, request_id=request_id)
+            task = await requeue_task(tx, task_id or uuid4(), actor=caller_of(context), reason=reason, request_id=request_id)
             return pb.RequeueTaskResponse(task=task_message(task, tx.now))
 
         response = await self._write("RequeueTask", request, work, pb.RequeueTaskResponse)
@@ -139,7 +139,7 @@ class TaskCalls(Calls):
         check.done()
 
         async def work(tx: Transaction) -> pb.UpdateTaskResponse:
-            task = await update_task(tx, task_id or uuid4(), changes, actor=context.peer(), request_id=request_id)
+            task = await update_task(tx, task_id or uuid4(), changes, actor=caller_of(context), request_id=request_id)
             return pb.UpdateTaskResponse(task=task_message(task, tx.now))
 
         response = await self._write("UpdateTask", request, work, pb.UpdateTaskResponse)

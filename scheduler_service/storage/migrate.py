@@ -51,6 +51,9 @@ async def migrate(conninfo: str) -> list[str]:
         # The role's own limits are for short transactions; waiting for another replica's migration may take longer.
         await connection.execute("SET statement_timeout = '60s'")
         await connection.execute("SET lock_timeout = '60s'")
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise MigrationError(f"the database's encoding is {encoding}: make one with ENCODING 'UTF8' for DATABASE_URL")
         async with connection.transaction():
             # First of all: IF NOT EXISTS alone races (measured, reliability.md row 28).
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))

@@ -18,6 +18,7 @@ from scheduler_service.core.slot_budget import ExecutorCapacity, Fleet, compute_
 from scheduler_service.transactions.ports import BackendState, BillingPause, Drain, LiveCount, Lock, Transaction, WindowRow
 
 NO_SAMPLE = "no_sample"
+DETAIL_MAX_CHARS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ def _capacity(report: ExecutorReport, live: Iterable[LiveCount], rules: Dispatch
         running_local=sum(count.n for count in mine if not count.internal),
         max_pressure=report.max_pressure,
         running_internal=sum(count.n for count in mine if count.internal),
+        load=report.resources_reason,
     )
 
 
@@ -134,6 +136,12 @@ def _backend_facts(
     keys = sorted({breaker_key(backend.name, backend.kind, executor_id) for executor_id in able})
     if backend.kind is BackendKind.SHARED:
         keys = [backend.name]
+    wrong = [
+        f"{report.executor_id}: {own.detail or 'it is not configured'}"
+        for report in executors
+        for own in report.backends
+        if own.backend == backend.name and not own.configured
+    ]
     queued, due = queue.get(backend.name, (0, 0))
     state = states.get(backend.name)
     return BackendFacts(
@@ -142,6 +150,7 @@ def _backend_facts(
         queued=queued,
         due=due,
         live_executors=len(able),
+        misconfigured="; ".join(wrong)[:DETAIL_MAX_CHARS],
         attempts=attempts.get(backend.name, Window()),
         last_trickle_time=state.last_trickle_time if state else None,
         breakers=tuple(breakers[key] for key in keys if key in breakers),

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from scheduler_service.core import pre_flight, ramp
 from scheduler_service.core.breaker import Admission, Breaker, admit, breaker_key, claim_probe, clamp_opened_time
-from scheduler_service.core.dispatch_checks import Permit, Verdict, evaluate, first_hold, permits, recordable
+from scheduler_service.core.dispatch_checks import AVAILABILITY, Permit, Verdict, evaluate, first_hold, permits, recordable
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.ramp import Ramp
 from scheduler_service.core.reasons import HoldReason, Reason
@@ -316,7 +316,7 @@ class _Tick:
     async def look_over_without_executor(self, backend: str, verdicts: Sequence[Verdict]) -> None:
         """Pre-flight stands before availability: bad candidates are put aside also while no executor answers."""
         hold = first_hold(verdicts, backend)
-        if hold is not None and hold.reason is Reason.NO_EXECUTOR:
+        if hold is not None and hold.name == AVAILABILITY:
             await self._take(backend, 1)
 
     def record_holds(self, verdicts: Sequence[Verdict]) -> frozenset[Hold]:

@@ -42,7 +42,7 @@ SCHEDULER: dict[str, tuple[str, dict[str, set[str] | None]]] = {
         {
             "reason": {
                 "draining", "billing_pause", "user_team_mode", "pool_exhausted", "pool_c_full", "low_success_rate",
-                "circuit_breaker_open", "no_executor",
+                "circuit_breaker_open", "no_executor", "config_error",
             }
         },
     ),

@@ -376,3 +376,31 @@ async def _open_breaker(cluster: Cluster) -> None:
         await cluster.add(f"Fails to start {i}")
     for order in (await cluster.tick()).orders:
         await cluster.failed_start(order.task_id)
+
+
+async def test_a_backend_that_is_set_up_wrongly_is_not_called_a_missing_executor(cluster: Cluster) -> None:
+    words = "CECELIA_RUN_PATH=/no/such is missing or not executable"
+    own = report()
+    cluster.executors = (
+        replace(own, backends=tuple(replace(b, configured=not b.local, detail=words if b.local else "") for b in own.backends)),
+    )
+    await cluster.add()
+    result = await cluster.tick()
+    assert [(d.reason, d.detail) for d in result.decisions] == [("config_error", f"host-a: {words}")]
+    said = await cluster.run(lambda tx: explain(tx, cluster.executors, cluster.rules, None))
+    assert words in said.sentence
+    attempts = (await cluster.run(lambda tx: read_stats(tx, cluster.rules))).attempts
+    assert attempts.total == 0
+
+
+async def test_a_pool_without_slots_names_what_leaves_none(cluster: Cluster) -> None:
+    await cluster.add()
+    cluster.rules = replace(cluster.rules, interactive_reserve=1_000)
+    (kept,) = (await cluster.tick()).decisions
+    assert kept.reason == "pool_exhausted"
+    assert "12 seats" in kept.detail
+    assert "1000 are kept for people (INTERACTIVE_RESERVE" in kept.detail
+    cluster.rules = replace(cluster.rules, interactive_reserve=0)
+    cluster.executors = (report(slots=0, resources_reason="CPU 99% >= 80%"),)
+    (loaded,) = (await cluster.tick()).decisions
+    assert loaded.detail == "the machine's load leaves no task slot: CPU 99% >= 80%"
