@@ -9,10 +9,10 @@ BUF := npx --yes --package=@bufbuild/buf@$(BUF_VERSION) buf
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help run test lint fmt protos clean
+.PHONY: help run test core-coverage lint fmt protos clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 23
 
 # A stamp of its own: python is there before pip is, and a set-up that was broken off must begin anew.
 $(VENV)/.created:
@@ -39,6 +39,10 @@ run: $(VENV)/.run-ready ## Start both services with the sample tasks; serve unti
 
 test: $(VENV)/.dev-ready ## Run every test; ARGS=... goes to pytest
 	@$(BIN)/python -m pytest $(ARGS)
+
+core-coverage: $(VENV)/.dev-ready ## Every branch of the pure decisions is tested without mocks
+	@$(BIN)/python -m pytest -q tests/unit tests/property --cov=scheduler_service.core --cov=executor_service.core --cov-branch \
+		--cov-report=term-missing:skip-covered --cov-fail-under=100
 
 lint: $(VENV)/.dev-ready ## Style, types, import rules, proto style
 	$(BIN)/ruff check .

@@ -296,6 +296,7 @@ class RunManager:
             if record is None and run_id not in self._refused:
                 await self._in_thread(self._journal.refuse, run_id)
                 self._refused.add(run_id)
+                self._rejected.pop(run_id, None)
             return record
 
     async def _cancel(self, record: RunRecord, reason: str) -> None:

@@ -185,6 +185,28 @@ class TestGates:
         assert verdict(facts, "circuit_breaker_open", "hk-minimax").clears_time is None
 
 
+def test_a_backend_that_is_set_up_wrongly_says_how() -> None:
+    facts = with_run(live_executors=0, misconfigured="alpha: CECELIA_RUN_PATH=/no/such is missing")
+    result = verdict(facts, "availability", "cecelia-run")
+    assert (result.holds, result.reason, result.detail) == (True, Reason.CONFIG_ERROR, facts.backends[0].misconfigured)
+    none = verdict(with_run(live_executors=0), "availability", "cecelia-run")
+    assert (none.reason, none.detail) == (Reason.NO_EXECUTOR, "no executor answers for it")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"slots_from_resources": 0, "load": "CPU 99% >= 80%"}, "the machine's load leaves no task slot: CPU 99% >= 80%"),
+        ({"slots_from_resources": 0}, "the machine's load leaves no task slot"),
+        ({"effective_seats": 2}, "of 2 seats (MEM_PER_TASK_MB, CPU_PER_TASK, CECELIA_BUDGET_SLOTS) 2 are kept for people"),
+    ],
+)
+def test_a_pool_without_slots_names_what_leaves_none(changes: dict[str, Any], words: str) -> None:
+    result = verdict(given(pools=pools(**changes)), "slots", "cecelia-run")
+    assert result.reason is Reason.POOL_EXHAUSTED
+    assert result.detail.startswith(words)
+
+
 class TestPermits:
     def test_a_probe_is_all_that_may_start(self) -> None:
         due = replace(OPEN, opened_time=NOW - HOUR)

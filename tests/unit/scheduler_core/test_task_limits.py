@@ -93,6 +93,7 @@ def test_what_keeps_the_bounds_is_accepted(changes: dict[str, Any]) -> None:
         ({"task_type": "dev ops"}, "task_type", "'dev ops' has other characters"),
         ({"task_type": "dev\n"}, "task_type", "other characters"),
         ({"skill": "é"}, "skill", "'\\xe9' has other characters"),
+        ({"payload": {"skill_override": "x" * 65}}, "payload.skill_override", "65 characters"),
     ],
 )
 def test_what_breaks_a_bound_is_named(changes: dict[str, Any], field: str, words: str) -> None:
