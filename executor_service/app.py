@@ -114,6 +114,7 @@ class Executor:
             await self._manager.note_term(CallerIdentity(cluster_id, term))
         # Watching begins before the replay, so that nothing falls between the two.
         with self._manager.watchers.watch(cluster_id) as watcher:
+            yield None
             replay = self._manager.open_records(cluster_id)
             for record in replay:
                 yield record

@@ -155,7 +155,6 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
         check = Checker()
         cluster_id = check.text("cluster_id", request.cluster_id, CLUSTER_ID_MAX_CHARS)
         check.done()
-        yield self._snapshot()
         watching = self._executor.watch(cluster_id, request.term)
         async with contextlib.aclosing(watching):  # type: ignore[type-var]  # an async generator behind the Protocol
             async for item in watching:
@@ -214,6 +213,8 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
             )
         self._log_streams += 1
         try:
+            # A silent run tells nothing for long: the reader knows by this that it is being followed.
+            await context.send_initial_metadata(())
             async with contextlib.aclosing(self._executor.output(run_id, request.offset, follow=request.follow)) as pieces:
                 async for offset, data in pieces:
                     yield pb.StreamRunLogsResponse(offset=offset, data=data)

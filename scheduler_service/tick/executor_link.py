@@ -18,6 +18,7 @@ import structlog
 
 from scheduler_service.core.breaker import breaker_key
 from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.events import EventType
 from scheduler_service.core.routing import BackendKind
 from scheduler_service.core.run import (
     CancelAnswer,
@@ -32,8 +33,9 @@ from scheduler_service.core.run import (
 from scheduler_service.core.task import Task
 from scheduler_service.errors import ExecutorUnreachable, StorageUnavailable
 from scheduler_service.tick.ports import ExecutorClient, Observer
+from scheduler_service.transactions.consequences import tell
 from scheduler_service.transactions.leases import cancelled_runs, extend_leases, order_is_stale
-from scheduler_service.transactions.ports import Database, Event, ExecutorRow, Transaction
+from scheduler_service.transactions.ports import Database, ExecutorRow, Transaction
 from scheduler_service.transactions.recording import record_answers, record_lost, record_reports
 from scheduler_service.transactions.ticking import order_of
 from service_runtime.clock import Clock
@@ -185,7 +187,7 @@ class ExecutorLink:
                 per_executor = (b for b in self._rules.backends.values() if b.kind is BackendKind.PER_EXECUTOR)
                 await tx.add_breakers([breaker_key(b.name, b.kind, report.executor_id) for b in per_executor])
                 payload = {"executor_id": report.executor_id, "target": self.client.target, "version": report.version}
-                tx.emit(Event("executor_up", tx.now, "executor", payload))
+                tell(tx, EventType.EXECUTOR_UP, payload)
             await tx.save_executor(ExecutorRow(row.executor_id, row.target, row.boot_id, row.snapshot, tx.now))
 
         await self._database.run(store)
@@ -201,7 +203,7 @@ class ExecutorLink:
         payload = {"executor_id": self.report.executor_id, "target": self.client.target}
 
         async def store(tx: Transaction) -> None:
-            tx.emit(Event("executor_down", tx.now, "executor", payload))
+            tell(tx, EventType.EXECUTOR_DOWN, payload)
 
         await self._database.run(store)
         self._was_live = False
