@@ -25,7 +25,7 @@ from executor_service.rpc.executor_servicer import SNAPSHOT_EVERY_S, ExecutorSer
 from executor_service.runs.door import CallerIdentity
 from executor_service.runs.journal import Journal
 from executor_service.runs.manager import RunManager, StaleTerm
-from executor_service.runs.ports import Backend
+from executor_service.runs.ports import Backend, BackendState
 from executor_service.runs.watching import TooSlow
 from executor_service.settings import ExecutorSettings
 from service_runtime.clock import SystemClock
@@ -74,13 +74,12 @@ class Executor:
     def running_local(self) -> int:
         return self._manager.door.running()
 
-    def backends(self) -> list[tuple[str, bool, int, int, bool, str, str]]:
-        rows = []
-        for name, backend in self._manager.backends.items():
-            reason, detail = self._manager.door.availability(backend)
-            running = self._manager.door.running(name)
-            rows.append((name, backend.local, backend.max_runs, running, reason != "config_error", reason, detail))
-        return rows
+    def backends(self) -> list[BackendState]:
+        door = self._manager.door
+        return [
+            BackendState(b.name, b.local, b.max_runs, door.running(name), b.ends_by_callback, *door.availability(b))
+            for name, b in self._manager.backends.items()
+        ]
 
     @property
     def draining(self) -> bool:

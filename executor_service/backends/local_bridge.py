@@ -31,7 +31,6 @@ from executor_service.errors import BackendError
 from executor_service.host import guard
 from executor_service.host.processes import ProcessIdentity, SpawnedGuard, end_leftovers
 from executor_service.runs.ports import Reporter
-from executor_service.settings import ExecutorSettings
 
 _log = structlog.get_logger(__name__)
 
@@ -53,6 +52,7 @@ class LocalBridge:
 
     name = NAME
     local = True
+    ends_by_callback = False
     max_runs = 0
 
     def __init__(
@@ -307,8 +307,3 @@ def _last_line(path: Path) -> str:
     """The last line of the output, shortened: most commands say there why they failed."""
     lines = _read(path, 4096, from_end=True).decode("utf-8", "replace").strip().splitlines()
     return _clean(lines[-1].strip())[:300] if lines else ""
-
-
-def create(settings: ExecutorSettings, environ: Mapping[str, str]) -> LocalBridge:
-    """The backend as configured."""
-    return LocalBridge(settings.cecelia_run_path, settings.passed_through, environ)

@@ -21,6 +21,7 @@ from executor_service.rpc.conversions import (
     resources_message,
     run_message,
 )
+from executor_service.runs.ports import BackendState
 from service_runtime.errors import NotFound, ResourceExhausted
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -41,9 +42,7 @@ class ExecutorPart(Protocol):
 
     def resources(self) -> ResourceReport: ...
     def running_local(self) -> int: ...
-    def backends(self) -> list[tuple[str, bool, int, int, bool, str, str]]:
-        """Name, local, max_runs, running, configured, reason and detail of each backend."""
-        ...
+    def backends(self) -> list[BackendState]: ...
 
     @property
     def draining(self) -> bool: ...
@@ -93,16 +92,17 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
         return resources_message(self._executor.resources(), self._executor.running_local())
 
     def _backends(self) -> Iterator[pb.BackendAvailability]:
-        for name, local, max_runs, running, configured, reason, detail in self._executor.backends():
+        for state in self._executor.backends():
             yield pb.BackendAvailability(
-                backend=name,
-                available=not reason,
-                reason=reason,
-                detail=detail,
-                local=local,
-                max_runs=max_runs,
-                running=running,
-                configured=configured,
+                backend=state.name,
+                available=not state.reason,
+                reason=state.reason,
+                detail=state.detail,
+                local=state.local,
+                max_runs=state.max_runs,
+                running=state.running,
+                configured=state.configured,
+                ends_by_callback=state.ends_by_callback,
             )
 
     async def CheckAvailability(self, request: pb.CheckAvailabilityRequest, context: Context) -> pb.CheckAvailabilityResponse:

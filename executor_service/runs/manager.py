@@ -383,13 +383,14 @@ class RunManager:
         With `end_runs` it then ends the rest as lost, and lets watchers take the finals.
         """
         self.drain()
-        waited_for = [record for record in self._runs.live if end_runs or not self._outlives_us(record)]
+        waited_for = [r for r in self._runs.live if not self._outlives_us(r) or (end_runs and not self._goes_on_elsewhere(r))]
         await self._wait(waited_for, drain.total_seconds())
         if end_runs:
-            for record in self.records(live_only=True):
+            ours = [record for record in self._runs.live if not self._goes_on_elsewhere(record)]
+            for record in ours:
                 self._stopping.add(record.spec.run_id)
                 await self._cancel(record, STOPPING)
-            await self._wait(self._runs.live, kill_s)
+            await self._wait(ours, kill_s)
             await self._wait_delivered(deliver_s)
         if self._uncut:
             await asyncio.wait(list(self._uncut), timeout=UNCUT_S)
@@ -400,6 +401,11 @@ class RunManager:
         for backend in self.backends.values():
             await backend.close()
         self._disk.shutdown(wait=False, cancel_futures=True)
+
+    def _goes_on_elsewhere(self, record: RunRecord) -> bool:
+        """What a bridge has launched cannot be ended: called lost, its task would run twice."""
+        backend = self.backends.get(record.spec.backend)
+        return backend is not None and backend.ends_by_callback
 
     def _outlives_us(self, record: RunRecord) -> bool:
         backend = self.backends.get(record.spec.backend)

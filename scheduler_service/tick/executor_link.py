@@ -79,6 +79,7 @@ class ExecutorLink:
         self._disowned: set[UUID] = set()
         self._opening = _Opening(None)
         self._to_end = asyncio.Event()
+        self._to_compare = asyncio.Event()
 
     @property
     def live(self) -> bool:
@@ -101,7 +102,9 @@ class ExecutorLink:
             group.create_task(self._watch(identity))
             group.create_task(self._take_in(identity))
             group.create_task(self._every(1.0, lambda: self._look_after(identity), self._to_end))
-            group.create_task(self._every(self._rules.lease_ttl.total_seconds() / 12, lambda: self.renew(identity)))
+            group.create_task(
+                self._every(self._rules.lease_ttl.total_seconds() / 12, lambda: self.renew(identity), self._to_compare)
+            )
 
     def take_for_full(self) -> None:
         """It has just refused a local run for want of room: no more of them until its next snapshot says otherwise."""
@@ -111,6 +114,10 @@ class ExecutorLink:
     def end_soon(self) -> None:
         """A run is to be ended: do not wait for the next look."""
         self._to_end.set()
+
+    def compare_soon(self) -> None:
+        """The executor may hold a run that has ended here: do not wait for the next renewal, which finds it."""
+        self._to_compare.set()
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]], at_once: asyncio.Event | None = None) -> None:
         at_once = at_once or asyncio.Event()
