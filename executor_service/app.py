@@ -126,8 +126,8 @@ class Executor:
                         "the stream was read too slowly; open it anew", reason="TOO_SLOW", retry_after=timedelta(seconds=1)
                     ) from None
 
-    def output(self, run_id: str, offset: int, *, follow: bool) -> AsyncGenerator[tuple[int, bytes], None]:
-        return self._manager.output(run_id, offset, follow=follow)
+    def output(self, run_id: str, offset: int, *, tail_bytes: int, follow: bool) -> AsyncGenerator[tuple[int, bytes], None]:
+        return self._manager.output(run_id, offset, tail_bytes=tail_bytes, follow=follow)
 
     async def acknowledge(self, run_ids: Sequence[str], cluster_id: str, term: int) -> int:
         with _callers_words():

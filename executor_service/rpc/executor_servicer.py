@@ -61,7 +61,7 @@ class ExecutorPart(Protocol):
         """Open runs, their number as the end of the replay, then changes; None asks for a snapshot."""
         ...
 
-    def output(self, run_id: str, offset: int, *, follow: bool) -> AsyncGenerator[tuple[int, bytes], None]:
+    def output(self, run_id: str, offset: int, *, tail_bytes: int, follow: bool) -> AsyncGenerator[tuple[int, bytes], None]:
         """Pieces of a known run's output with the offset of their first byte."""
         ...
 
@@ -202,8 +202,9 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
     async def StreamRunLogs(self, request: pb.StreamRunLogsRequest, context: Context) -> AsyncIterator[pb.StreamRunLogsResponse]:
         check = Checker()
         run_id = check.run_id("run_id", request.run_id)
-        if request.offset < 0:
-            check.wrong("offset", f"is {request.offset}; must be 0 or more")
+        for name, value in (("offset", request.offset), ("tail_bytes", request.tail_bytes)):
+            if value < 0:
+                check.wrong(name, f"is {value}; must be 0 or more")
         check.done()
         if self._executor.record(run_id) is None:
             raise NotFound(f"no run has the id {run_id} here", reason="RUN_NOT_FOUND")
@@ -215,7 +216,8 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
         try:
             # A silent run tells nothing for long: the reader knows by this that it is being followed.
             await context.send_initial_metadata(())
-            async with contextlib.aclosing(self._executor.output(run_id, request.offset, follow=request.follow)) as pieces:
+            output = self._executor.output(run_id, request.offset, tail_bytes=request.tail_bytes, follow=request.follow)
+            async with contextlib.aclosing(output) as pieces:
                 async for offset, data in pieces:
                     yield pb.StreamRunLogsResponse(offset=offset, data=data)
         finally:

@@ -21,7 +21,7 @@ from executor_service.core.run import EndReport, RunOutcome, RunRecord, RunSpec,
 from executor_service.errors import BackendError, JournalError
 from executor_service.runs.door import Answer, CallerIdentity, Door
 from executor_service.runs.journal import Journal
-from executor_service.runs.output import OUTPUT_FILE, read_output
+from executor_service.runs.output import read_output
 from executor_service.runs.ports import Backend, Resources
 from executor_service.runs.table import RunTable
 from executor_service.runs.watching import Watchers
@@ -102,14 +102,14 @@ class RunManager:
         chosen = self._runs.live if live_only else self._runs
         return sorted(chosen, key=lambda record: record.accept_time, reverse=True)[:KNOWN_MAX]
 
-    def output(self, run_id: str, offset: int, *, follow: bool) -> AsyncGenerator[tuple[int, bytes], None]:
-        """The output of a known run from a byte on: pieces with the offset of their first byte."""
+    def output(self, run_id: str, offset: int, *, tail_bytes: int = 0, follow: bool) -> AsyncGenerator[tuple[int, bytes], None]:
+        """The output of a known run from a byte on: see runs/output.py."""
 
         def live() -> bool:
             record = self._runs.get(run_id)
             return record is not None and record.live
 
-        return read_output(self._journal.run_dir(run_id) / OUTPUT_FILE, offset, live, follow=follow)
+        return read_output(self._journal.run_dir(run_id), offset, live, tail_bytes=tail_bytes, follow=follow)
 
     def open_records(self, cluster_id: str) -> list[RunRecord]:
         """Every running and unacknowledged run of a cluster ('': of all)."""

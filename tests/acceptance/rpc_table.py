@@ -368,6 +368,7 @@ EXECUTOR: dict[str, Rpc] = {
         [
             Wrong(ex.StreamRunLogsRequest(run_id="no"), BAD, "run_id"),
             Wrong(ex.StreamRunLogsRequest(run_id=RUN, offset=-1), BAD, "offset"),
+            Wrong(ex.StreamRunLogsRequest(run_id=RUN, tail_bytes=-1), BAD, "tail_bytes"),
             Wrong(ex.StreamRunLogsRequest(run_id=TASK), ABSENT),
         ],
         {"RESOURCE_EXHAUSTED": "test_too_many_readers_of_outputs_are_refused"},

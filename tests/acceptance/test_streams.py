@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from uuid import uuid4
 
 import grpc
 import pytest
@@ -18,13 +19,20 @@ from executor_service.rpc.executor_servicer import LOG_STREAMS_MAX
 from scheduler_service.rpc.calls import STREAMS_MAX
 from tests.acceptance.programs import DESCRIPTION, Pair, eventually
 
-RUN = ex.RunRequest(
-    run_id="123e4567-e89b-42d3-a456-426614174000",
-    task_id="223e4567-e89b-42d3-a456-426614174000",
-    title="Grows a log",
-    description=DESCRIPTION,
-    backend="cecelia-run",
-)
+TITLE = "Grows a log"
+
+
+async def accepted(stub: Any) -> str:
+    """A run that the executor has accepted; a busy machine may refuse for a while, and a refused run_id stays refused."""
+
+    async def tried() -> str | None:
+        run = ex.RunRequest(
+            run_id=str(uuid4()), task_id=str(uuid4()), title=TITLE, description=DESCRIPTION, backend="cecelia-run"
+        )
+        answer = await stub.DispatchTasks(ex.DispatchTasksRequest(runs=[run]), timeout=10)
+        return run.run_id if answer.results[0].accepted else None
+
+    return await eventually(tried)
 
 
 async def refused_after(most: int, open_one: Callable[[], Any]) -> None:
@@ -66,11 +74,11 @@ async def test_too_many_streams_are_refused(pair: Pair) -> None:
 async def test_too_many_readers_of_outputs_are_refused(pair: Pair) -> None:
     pair.write_command(seconds=60)
     async with pair.executor_calls() as stub:
-        await stub.DispatchTasks(ex.DispatchTasksRequest(runs=[RUN]), timeout=10)
+        run_id = await accepted(stub)
         await refused_after(
-            LOG_STREAMS_MAX, lambda: stub.StreamRunLogs(ex.StreamRunLogsRequest(run_id=RUN.run_id, follow=True), timeout=30)
+            LOG_STREAMS_MAX, lambda: stub.StreamRunLogs(ex.StreamRunLogsRequest(run_id=run_id, follow=True), timeout=30)
         )
-        await stub.CancelRun(ex.CancelRunRequest(run_id=RUN.run_id), timeout=10)
+        await stub.CancelRun(ex.CancelRunRequest(run_id=run_id), timeout=10)
 
 
 async def pieces(stream: AsyncIterator[ex.StreamRunLogsResponse]) -> tuple[int, bytes]:
@@ -83,17 +91,17 @@ async def pieces(stream: AsyncIterator[ex.StreamRunLogsResponse]) -> tuple[int, 
 
 async def test_an_output_is_read_live_to_its_end_and_again_from_any_byte(pair: Pair) -> None:
     pair.write_command(seconds=0.5)
-    whole = f"{RUN.title}\n\n{RUN.description}".encode()
+    whole = f"{TITLE}\n\n{DESCRIPTION}".encode()
     async with pair.executor_calls() as stub:
-        await stub.DispatchTasks(ex.DispatchTasksRequest(runs=[RUN]), timeout=10)
+        run_id = await accepted(stub)
         # Opened before a byte is there; ends by itself when the run does.
-        offset, data = await pieces(stub.StreamRunLogs(ex.StreamRunLogsRequest(run_id=RUN.run_id, follow=True), timeout=30))
+        offset, data = await pieces(stub.StreamRunLogs(ex.StreamRunLogsRequest(run_id=run_id, follow=True), timeout=30))
         assert (offset, data.rstrip()) == (0, whole)
-        ended = (await stub.GetRun(ex.GetRunRequest(run_id=RUN.run_id), timeout=10)).run
+        ended = (await stub.GetRun(ex.GetRunRequest(run_id=run_id), timeout=10)).run
         assert ended.result.encode() == data
-        offset, rest = await pieces(stub.StreamRunLogs(ex.StreamRunLogsRequest(run_id=RUN.run_id, offset=7), timeout=30))
+        offset, rest = await pieces(stub.StreamRunLogs(ex.StreamRunLogsRequest(run_id=run_id, offset=7), timeout=30))
         assert (offset, rest) == (7, data[7:])
-        assert await pieces(stub.StreamRunLogs(ex.StreamRunLogsRequest(run_id=RUN.run_id, offset=10_000), timeout=30)) == (
+        assert await pieces(stub.StreamRunLogs(ex.StreamRunLogsRequest(run_id=run_id, offset=10_000), timeout=30)) == (
             -1,
             b"",
         )
