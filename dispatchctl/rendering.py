@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -9,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from io import StringIO
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
@@ -52,9 +53,18 @@ def write(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """One line for the person, beside the data."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    """One line for the person, beside the data. A terminal that has gone is no error: nobody is there to be told."""
+    try:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Lets go what a stream still holds and gets: the interpreter would complain once more when it flushes it at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def json_text(message: Message, *, indent: int | None = 2) -> str:

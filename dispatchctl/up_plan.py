@@ -21,6 +21,7 @@ SAMPLE_COMMAND = "cecelia-run"
 SAMPLE_TASKS = "tasks.json"
 SAMPLE_SERVER = "minimax_server.py"
 
+_NO = frozenset({"false", "f", "no", "n", "off", "0"})
 _ANY_HOSTS = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}
 
 
@@ -175,3 +176,13 @@ def child_environ(
         "DISPATCH_DATA_DIR": str(data_dir),
     }
     return {**environ, **unset, **fixed, **overrides}
+
+
+def executor_folder(environ: Mapping[str, str]) -> Path:
+    """Where the executor with this environment keeps its runs."""
+    return Path(environ["EXECUTOR_DATA_DIR"]).expanduser().absolute()
+
+
+def runs_outlast(environ: Mapping[str, str]) -> bool:
+    """Whether the user wants the runs to go on after the end of `up`."""
+    return environ.get("EXECUTOR_END_RUNS_ON_STOP", "").lower() in _NO
