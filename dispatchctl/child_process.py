@@ -29,7 +29,7 @@ class Child:
         self.name = name
         self.arguments = list(arguments)
         self.log = log
-        self._environ = dict(environ)
+        self.environ = dict(environ)
         self._process: asyncio.subprocess.Process | None = None
         self._log_begin = 0
         self._started_at = 0.0
@@ -65,7 +65,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environ,
+                env=self.environ,
                 start_new_session=True,
             )
         self._started_at = asyncio.get_running_loop().time()

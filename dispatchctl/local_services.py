@@ -15,6 +15,7 @@ from dispatchctl.child_process import Child
 from dispatchctl.client import is_serving
 from dispatchctl.failures import Failure
 from dispatchctl.run_processes import alive, descendants, end_runs, run_processes
+from dispatchctl.settings_check import settings_failure
 from dispatchctl.up_plan import Addresses, executor_folder, reachable, runs_outlast
 from service_runtime.lifecycle import split_address
 
@@ -28,6 +29,7 @@ STOP_S = 25.0
 SAMPLE_SERVER_STOP_S = 5.0
 REVIVE_S = 10.0
 HURRY_S = 3.0
+WRONG_SETTINGS = "status 2"
 GONE_S = 5.0
 
 
@@ -170,7 +172,8 @@ async def _until(ready: Callable[[], Awaitable[bool]], children: list[Child], se
     while not await ready():
         for child in children:
             if not child.running:
-                raise child.failure(f"the {child.name} ended by {await child.ended()} before it was ready")
+                wrong = await settings_failure(child.environ) if await child.ended() == WRONG_SETTINGS else None
+                raise wrong or child.failure(f"the {child.name} ended by {await child.ended()} before it was ready")
         if loop.time() > until:
             said = "; ".join(f"{child.name}: {' '.join(child.last_lines()) or 'silent'}" for child in children)
             raise Failure(what, f"timed_out: after {seconds:g} s; {said}", f"read the logs in {children[0].log.parent}")

@@ -39,8 +39,8 @@ def _unwritable(error: OSError) -> int:
     discard(sys.stdout)
     if error.errno in _NO_READER:
         return ExitStatus.FAILED
-    where = error.filename or "standard output"
-    return _tell(Failure(f"{where} cannot be written or read", f"io_failed: {error.strerror}", "make room, or use another place"))
+    what = f"{error.filename} cannot be used" if error.filename else "standard output cannot be written"
+    return _tell(Failure(what, f"io_failed: {error.strerror}", "make room, or use another place"))
 
 
 def run_command(arguments: Sequence[str] | None = None) -> int:

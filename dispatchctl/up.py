@@ -52,7 +52,7 @@ class Up:
     async def run(self) -> int:
         """Starts, shows, serves, stops; the exit status. Raises Failure, and OSError when nothing can be written."""
         options, environ = self._options, self._environ
-        settings = load_up_settings(environ)
+        settings = await load_up_settings(environ)
         samples = plan_samples(options.samples, environ) if options.samples is not None else None
         request_id = new_request_id()
         batch = load_batch(samples.tasks.read_text("utf-8"), str(samples.tasks), request_id) if samples else None

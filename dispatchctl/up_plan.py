@@ -13,6 +13,7 @@ import psutil
 from pydantic import Field
 
 from dispatchctl.failures import ExitStatus, Failure
+from dispatchctl.settings_check import settings_failure
 from service_runtime.lifecycle import StartupError, bound_socket, split_address
 from service_runtime.settings import HostPort, ServiceSettings, SettingsError, load_settings
 
@@ -69,13 +70,12 @@ class Samples:
         return self.folder / SAMPLE_SERVER
 
 
-def load_up_settings(environ: Mapping[str, str]) -> UpSettings:
-    """The settings. Raises Failure that names every wrong one."""
+async def load_up_settings(environ: Mapping[str, str]) -> UpSettings:
+    """The settings. Raises Failure that names every wrong one, those of the services too."""
     try:
         return load_settings(UpSettings, environ)
     except SettingsError as error:
-        why = "; ".join(str(error).splitlines())
-        raise Failure("the settings are wrong", f"config_error: {why}", "correct or unset them", ExitStatus.USAGE) from error
+        raise await settings_failure(environ, str(error)) or Failure(str(error), "config_error", "correct them") from error
 
 
 def reachable(address: str) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dispatchctl.failures import ExitStatus, Failure
-from dispatchctl.up_plan import Addresses, child_environ, load_up_settings, plan_samples, prepare_logs, reachable
+from dispatchctl.failures import Failure
+from dispatchctl.up_plan import Addresses, child_environ, plan_samples, prepare_logs, reachable
 
 EXAMPLES = Path(__file__).parents[3] / "deploy" / "examples"
 ADDRESSES = Addresses("0.0.0.0:1", "127.0.0.1:2", "[::]:3", "127.0.0.1:4")
@@ -19,14 +19,6 @@ ADDRESSES = Addresses("0.0.0.0:1", "127.0.0.1:2", "[::]:3", "127.0.0.1:4")
 )
 def test_a_wildcard_is_reached_over_loopback(address: str, client: str) -> None:
     assert reachable(address) == client
-
-
-def test_every_wrong_address_is_named() -> None:
-    with pytest.raises(Failure) as caught:
-        load_up_settings({"SCHEDULER_GRPC_ADDRESS": "x", "EXECUTOR_HTTP_ADDRESS": "host:99999"})
-    assert "SCHEDULER_GRPC_ADDRESS" in caught.value.why
-    assert "EXECUTOR_HTTP_ADDRESS" in caught.value.why
-    assert caught.value.status is ExitStatus.USAGE
 
 
 def test_the_services_are_told_what_must_agree_and_the_user_keeps_the_rest(tmp_path: Path) -> None:
