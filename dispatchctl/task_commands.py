@@ -138,7 +138,7 @@ def show_task(session: Session, task: pb.Task) -> None:
         "backend": task.backend,
         "executor": task.executor_id,
         "run": task.run_id,
-        "tries": f"{task.tries} of {task.max_tries}",
+        "failed tries": f"{task.tries} of {task.max_tries}",
         "depends on": ", ".join(task.depends_on),
         "created": iso(task.create_time),
         "next attempt": iso(task.next_attempt_time),

@@ -120,6 +120,8 @@ class Up:
         async with SchedulerClient(place.client_address, CALL_S) as client:
             feed = Feed(client, write)
             await feed.begin()
+            if feed.earlier:
+                feed.tell("carried over", "", f"{len(feed.earlier)} tasks of earlier runs", "not ended yet; they go on")
             work: list[Coroutine[Any, Any, Any]] = [feed.follow_events(), feed.follow_decisions(), *services.upkeep()]
             background = [asyncio.create_task(one) for one in work]
             shown = asyncio.create_task(self._show(client, feed, place, batch, request_id))
@@ -138,7 +140,7 @@ class Up:
         run = SampleRun(client, feed, batch, request_id) if batch is not None else None
         if run is not None:
             await run.submit()
-            feed.line(f"{'submitted':<12} {len(run.tasks)} sample tasks")
+            feed.tell("submitted", "", f"{len(run.tasks)} sample tasks", "")
             await self._until_ended(run)
         await report(client, feed, place, run)
         if self._options.once:
