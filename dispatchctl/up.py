@@ -33,10 +33,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class UpOptions:
     """What the command was asked for. `once`: end when the samples have ended, after `within_s` seconds at the latest."""
 
-    samples: Path | None = None
-    data_dir: Path | None = None
-    once: bool = False
-    within_s: float = 600.0
+    samples: Path | None
+    data_dir: Path | None
+    once: bool
+    within_s: float
 
 
 class Up:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Mapping
@@ -99,15 +100,28 @@ def free_addresses(settings: UpSettings) -> Addresses:
             try:
                 bound: socket.socket = held.enter_context(contextlib.closing(bound_socket(address, setting)))
             except StartupError as error:
-                taker = next((other for other, taken in found.items() if taken == address), "") or _holder(address)
-                by = f" by {taker}" if taker else ""
-                raise Failure(
-                    f"{address} is taken{by}",
-                    f"address_in_use: {error}",
-                    f"set {setting} to another address, such as {setting}={address.rpartition(':')[0]}:0 for any free port",
-                ) from error
+                raise _no_address(setting, address, error, found) from error
             found[setting] = f"{address.rpartition(':')[0]}:{bound.getsockname()[1]}"
     return Addresses(*found.values())
+
+
+def _no_address(setting: str, address: str, error: StartupError, found: Mapping[str, str]) -> Failure:
+    """Why an address cannot be had: taken, by whom, or not one that this machine or this user can have."""
+    host, _, port = address.rpartition(":")
+    number = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+    if number == errno.EADDRINUSE:
+        taker = next((other for other, taken in found.items() if taken == address), "") or _holder(address)
+        return Failure(
+            f"{address} is taken{f' by {taker}' if taker else ''}",
+            f"address_in_use: {error}",
+            f"set {setting} to another address, such as {setting}={host}:0 for any free port",
+        )
+    if number == errno.EACCES:
+        what, remedy = f"{address} is not allowed to this user", f"a port above 1023 with {setting}={host}:0 for any free one"
+    else:
+        what, remedy = f"{host} is no address of this machine", f"one of its own, such as {setting}=127.0.0.1:{port}"
+    said = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
+    return Failure(what, f"address_unusable: {setting}={address} cannot be bound ({said})", f"use {remedy}")
 
 
 def _holder(address: str) -> str:
