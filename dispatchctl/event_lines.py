@@ -42,13 +42,17 @@ def ends_task(event: pb.Event) -> bool:
 
 
 def in_columns(word: str, who: str, title: str, said: str, width: int | None) -> str:
-    """What happened, to whom, and what is said of it, one below the other's; cut to `width` columns unless that is None."""
+    """What happened, to whom, and what is said of it, one below the other's; cut to `width` columns unless that is None.
+
+    Without a title its columns go to what is said.
+    """
     who_columns = WHO_COLUMNS if width is None or width >= NARROW else WHO_COLUMNS_NARROW
     title_columns = TITLE_COLUMNS
     if width is not None:
         title_columns = min(TITLE_COLUMNS, max(TITLE_COLUMNS_MIN, (width - WORD_COLUMNS - who_columns) // 2))
         who, title = cut(clean(who), who_columns), cut(clean(title), title_columns)
-    line = f"{word:<{WORD_COLUMNS}} {pad(clean(who), who_columns)} {pad(clean(title), title_columns)}  {clean(said)}"
+    titled = f"{pad(clean(title), title_columns)}  " if title else ""
+    line = f"{word:<{WORD_COLUMNS}} {pad(clean(who), who_columns)} {titled}{clean(said)}"
     return cut(line.rstrip(), width)
 
 

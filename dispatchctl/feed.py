@@ -65,9 +65,9 @@ class Feed:
         seconds = (self._shown - self._begun).total_seconds()
         self._say(cut(f"{seconds:7.1f}s  {text}", terminal_width()))
 
-    def tell(self, word: str, who: str, title: str, said: str) -> None:
+    def tell(self, word: str, who: str, said: str) -> None:
         """A line of our own in the columns of the others."""
-        self.line(in_columns(word, who, title, said, self._width()))
+        self.line(in_columns(word, who, "", said, self._width()))
 
     def _width(self) -> int | None:
         width = terminal_width()

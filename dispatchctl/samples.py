@@ -90,17 +90,19 @@ class SampleRun:
         return all(task.status in ENDED for task in self.tasks.values())
 
     async def _tell_hold(self, backend: str, tasks: int) -> None:
-        waiting = f"{tasks} {'task waits' if tasks == 1 else 'tasks wait'}"
+        held = f"{tasks} {'task' if tasks == 1 else 'tasks'} held"
         try:
             said = await self._client.call(self._client.stub.ExplainDispatch, pb.ExplainDispatchRequest())
         except Failure as failure:
-            self._feed.tell("waiting", backend, waiting, failure.what)
+            self._feed.tell("waiting", backend, f"{held}: {failure.what}")
             return
         # In chain order: the first that holds is the one that counts.
         gate = next((guard for guard in said.guards if guard.holds and guard.backend in ("", backend)), None)
-        why = f"{gate.reason}: {gate.detail or said.sentence}" if gate is not None else said.sentence
-        clears = relative(gate.clears_time, datetime.now(UTC)) if gate is not None else ""
-        self._feed.tell("waiting", backend, waiting, f"{why}{f' (until {clears})' if clears else ''}")
+        if gate is None:
+            self._feed.tell("waiting", backend, f"{held}: {said.sentence}")
+            return
+        clears = f" (clears {relative(gate.clears_time, datetime.now(UTC))})" if gate.HasField("clears_time") else ""
+        self._feed.tell("waiting", backend, f"{gate.reason} ({held}): {gate.detail or said.sentence}{clears}")
 
     def unexpected(self) -> list[str]:
         """What came out otherwise than it should, a line each; empty when all is as it should be."""

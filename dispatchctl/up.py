@@ -78,6 +78,9 @@ class Up:
         loop = asyncio.get_running_loop()
 
         def receive(number: int) -> None:
+            if number == signal.SIGINT and sys.stderr.isatty():
+                # The terminal has written ^C where the cursor was.
+                note("")
             if not self._stopping_since:
                 self._signal = self._signal or number
                 self._asked.set()
@@ -111,8 +114,10 @@ class Up:
         addresses = place.addresses
         write(f"scheduler   gRPC {addresses.scheduler_grpc}, HTTP {addresses.scheduler_http}")
         write(f"executor    gRPC {addresses.executor_grpc}, HTTP {addresses.executor_http}")
+        if chosen:
+            write("set for the samples, unless you set it yourself:")
         for name, value in chosen.items():
-            write(f"for the samples: {name}={value} (set it yourself to have it otherwise)")
+            write(f"            {name}={value}")
         note("waiting for the database and the executor ...")
         await services.until_serving(addresses)
 
@@ -121,7 +126,7 @@ class Up:
             feed = Feed(client, write)
             await feed.begin()
             if feed.earlier:
-                feed.tell("carried over", "", f"{len(feed.earlier)} tasks of earlier runs", "not ended yet; they go on")
+                feed.line(f"{'carried over':<12} {len(feed.earlier)} tasks of earlier runs, which go on")
             work: list[Coroutine[Any, Any, Any]] = [feed.follow_events(), feed.follow_decisions(), *services.upkeep()]
             background = [asyncio.create_task(one) for one in work]
             shown = asyncio.create_task(self._show(client, feed, place, batch, request_id))
@@ -140,7 +145,7 @@ class Up:
         run = SampleRun(client, feed, batch, request_id) if batch is not None else None
         if run is not None:
             await run.submit()
-            feed.tell("submitted", "", f"{len(run.tasks)} sample tasks", "")
+            feed.line(f"{'submitted':<12} {len(run.tasks)} sample tasks")
             await self._until_ended(run)
         await report(client, feed, place, run)
         if self._options.once:
@@ -165,9 +170,7 @@ class Up:
     async def _stop(self, services: LocalServices, work: asyncio.Task[int]) -> None:
         self._stopping_since = asyncio.get_running_loop().time()
         if self._signal:
-            # The terminal has written ^C where the cursor is.
-            newline = "\n" if self._signal == signal.SIGINT and sys.stderr.isatty() else ""
-            note(f"{newline}stopping: ending the runs, then the services (once more: at once)")
+            note("stopping: ending the runs, then the services (once more: at once)")
         work.cancel()
         done, _ = await asyncio.wait([work], timeout=CANCEL_S)
         if done and not work.cancelled():
