@@ -104,13 +104,19 @@ class SampleRun:
         clears = f" (clears {relative(gate.clears_time, datetime.now(UTC))})" if gate.HasField("clears_time") else ""
         self._feed.tell("waiting", backend, f"{gate.reason} ({held}): {gate.detail or said.sentence}{clears}")
 
+    @property
+    def unended(self) -> int:
+        """How many have not ended yet."""
+        return sum(task.status not in ENDED for task in self.tasks.values())
+
     def unexpected(self) -> list[str]:
         """What came out otherwise than it should, a line each; empty when all is as it should be."""
         lines = []
         for id_, task in self.tasks.items():
             expected = self._batch.expected.get(id_, pb.TASK_STATUS_COMPLETED)
             if task.status != expected:
-                lines.append(f"{task.title}: {status_word(task.status)}, not {status_word(expected)} ({task.outcome.error})")
+                why = task.outcome.error or task.hold_reason
+                lines.append(f"{task.title}: {status_word(task.status)}, not {status_word(expected)}{f' ({why})' if why else ''}")
         return lines
 
     def summary(self) -> str:

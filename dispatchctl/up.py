@@ -162,10 +162,11 @@ class Up:
             async with asyncio.timeout(self._options.within_s):
                 await run.until_ended()
         except TimeoutError as error:
-            within = f"{self._options.within_s:g} s"
-            raise Failure(
-                f"the samples did not end within {within}", f"timed_out: {'; '.join(run.unexpected())}", "raise --within"
-            ) from error
+            for line in run.unexpected():
+                note(f"  {line}")
+            what = f"the samples did not end within {self._options.within_s:g} s"
+            why = f"timed_out: {run.unended} of {len(run.tasks)} have not ended"
+            raise Failure(what, why, "see above what each waits for, or raise --within") from error
 
     async def _stop(self, services: LocalServices, work: asyncio.Task[int]) -> None:
         self._stopping_since = asyncio.get_running_loop().time()

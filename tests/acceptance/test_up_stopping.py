@@ -19,6 +19,7 @@ from tests.acceptance.test_starting import environment, processes_below
 DEADLINE_S = 45.0
 # Takes the terminal that it is given for its own, as a shell in a new window does.
 ON_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+IGNORING_ITS_END = f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); {ON_TERMINAL}"
 LONG = "#!/bin/sh\ntrap '{trap}' TERM\ntouch '{started}'\nsleep 300 & wait; sleep 300\n"
 
 
@@ -50,7 +51,9 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(tmp_path: Path, trap: str = "exit 0", **changes: str) -> AsyncIterator[Serving]:
+async def serving(
+    tmp_path: Path, *options: str, trap: str = "exit 0", before: str = ON_TERMINAL, **changes: str
+) -> AsyncIterator[Serving]:
     started, command = tmp_path / "started", tmp_path / "command"
     command.write_text(LONG.format(trap=trap, started=started))
     command.chmod(0o755)
@@ -59,7 +62,7 @@ async def serving(tmp_path: Path, trap: str = "exit 0", **changes: str) -> Async
         SESSION_PROCESS_NAME="", TICK_INTERVAL_MS="200", **changes,
     )  # fmt: skip
     terminal, inside = os.openpty()
-    words = [sys.executable, "-c", ON_TERMINAL, sys.executable, "-m", "dispatchctl", "up"]
+    words = [sys.executable, "-c", before, sys.executable, "-m", "dispatchctl", "up", *options]
     process = await asyncio.create_subprocess_exec(
         *words, stdin=inside, stdout=inside, stderr=inside, env=env, cwd=Path(__file__).parents[2], start_new_session=True
     )
@@ -92,11 +95,9 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 0)], ids=["two quick Ctrl-C", "two hang-ups"]
-)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 9), (signal.SIGHUP, 0)], ids=["two quick Ctrl-C", "two hang-ups"])
 async def test_two_signals_at_once_are_one(tmp_path: Path, number: signal.Signals, status: int) -> None:
-    async with serving(tmp_path) as up:
+    async with serving(tmp_path, "--interrupt-status", "9") as up:
         up.signal(number)
         await asyncio.sleep(0.02)  # as a terminal emulator or a nervous finger sends them
         up.signal(number)
@@ -122,6 +123,15 @@ async def test_the_end_of_the_terminal_ends_everything(tmp_path: Path) -> None:
     async with serving(tmp_path) as up:
         up.close_terminal()
         assert await up.ended() in (0, 1)
+        assert processes_below(tmp_path) == []
+
+
+async def test_under_nohup_a_hang_up_is_none_of_ours(tmp_path: Path) -> None:
+    async with serving(tmp_path, before=IGNORING_ITS_END) as up:
+        up.signal(signal.SIGHUP)
+        up.signal(signal.SIGINT)
+        # A hang-up that was taken for a request to end would give 0.
+        assert await up.ended() == 130
         assert processes_below(tmp_path) == []
 
 
