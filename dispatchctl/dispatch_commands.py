@@ -24,7 +24,20 @@ from dispatchctl.columns import (
 )
 from dispatchctl.event_lines import event_line
 from dispatchctl.failures import ExitStatus
-from dispatchctl.rendering import Column, Item, clean, cut, iso, json_text, relative, show, table_text, terminal_width, write
+from dispatchctl.rendering import (
+    Column,
+    Item,
+    clean,
+    cut,
+    iso,
+    json_text,
+    moment,
+    relative,
+    show,
+    table_text,
+    terminal_width,
+    write,
+)
 from dispatchctl.session import Output, Session, common_options
 
 _TABLES = (Output.TABLE, Output.WIDE)
@@ -184,6 +197,14 @@ def decisions(session: Session, task_id: str, reason: str, success: bool | None,
     return ExitStatus.DONE
 
 
+def _event_text(event: pb.Event) -> str:
+    width = terminal_width()
+    at = moment(event.time)
+    time = iso(event.time) if width is None or at is None else f"{at:%m-%d %H:%M:%S}"
+    before = f"{event.id}  {time}  "
+    return before + event_line(event, width=None if width is None else width - len(before))
+
+
 @click.command()
 @click.option("--after", default=-1, metavar="ID", help="Events after this one; 0 from the oldest kept; from now on by default.")
 @click.option("--type", "types", multiple=True, metavar="TYPE", help="Only these, such as circuit_open; repeatable.")
@@ -208,7 +229,7 @@ def events(session: Session, after: int, types: tuple[str, ...], limit: int | No
                 case Output.NAME:
                     write(str(event.id))
                 case Output.TABLE | Output.WIDE:
-                    write(cut(f"{event.id}  {iso(event.time)}  {event_line(event)}", terminal_width()))
+                    write(_event_text(event))
             shown += 1
             if shown == limit:
                 return
