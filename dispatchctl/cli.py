@@ -18,9 +18,9 @@ def cli() -> None:
     """Operate the cecelia dispatch: what runs, what waits, and why.
 
     \b
-    dispatchctl up --samples deploy/examples     both services on this machine, with sample tasks
-    dispatchctl submit --title "Tidy the importer" --description "Split importer.py by table." --wait
-    dispatchctl explain                          why nothing starts
+    dispatchctl up --samples deploy/examples  both services here, with samples
+    dispatchctl submit --title "Tidy it" --description "Split it by table." --wait
+    dispatchctl explain                       why nothing starts
 
     Exit status: 0 done, 1 failed, 2 usage, 3 not found, 4 unreachable, 5 refused, 6 held by a gate, 7 the task failed,
     130 Ctrl-C.

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import click
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from dispatchctl.client import SchedulerClient
 from dispatchctl.columns import (
@@ -23,7 +24,20 @@ from dispatchctl.columns import (
 )
 from dispatchctl.event_lines import event_line
 from dispatchctl.failures import ExitStatus
-from dispatchctl.rendering import Column, Item, clean, iso, json_text, relative, show, table_text, write
+from dispatchctl.rendering import (
+    Column,
+    Item,
+    clean,
+    cut,
+    iso,
+    json_text,
+    moment,
+    relative,
+    show,
+    table_text,
+    terminal_width,
+    write,
+)
 from dispatchctl.session import Output, Session, common_options
 
 _TABLES = (Output.TABLE, Output.WIDE)
@@ -112,9 +126,7 @@ def _write_status(found: pb.GetStatusResponse) -> None:
         last = found.last_dispatch
         write(f"last     {clean(last.task_title)}, {relative(last.dispatched_time, now)}")
     for override in found.overrides:
-        until = f"until {iso(override.until_time)}" if override.HasField("until_time") else "until ended by hand"
-        words = f"{override.kind} {override.scope}: by {override.actor}, {override.reason}"
-        write(f"override {clean(words)}, since {iso(override.since_time)}, {until}")
+        write(_override_line(override, now))
     write("")
     queue = [(priority_word(q.priority), status_word(q.status), str(q.tasks)) for q in found.queue]
     write(table_text(("PRIO", "STATUS", "TASKS"), queue) if queue else "the queue is empty")
@@ -135,6 +147,18 @@ def _write_status(found: pb.GetStatusResponse) -> None:
         for executor in found.executors
     ]
     write(table_text(("EXECUTOR", "TARGET", "STATE", "RUNS", "HEARD", "BACKENDS"), executors))
+
+
+def _override_line(override: pb.Override, now: datetime) -> str:
+    """Who, since, until and why, in that order: a narrow terminal cuts the reason."""
+    width = terminal_width()
+
+    def when(stamp: Timestamp) -> str:
+        return iso(stamp) if width is None else relative(stamp, now)
+
+    until = when(override.until_time) if override.HasField("until_time") else "ended by hand"
+    words = f"{override.kind} {override.scope}: by {override.actor}, since {when(override.since_time)}, until {until}"
+    return cut(f"override {clean(f'{words}, {override.reason}')}", width)
 
 
 @click.command()
@@ -173,6 +197,14 @@ def decisions(session: Session, task_id: str, reason: str, success: bool | None,
     return ExitStatus.DONE
 
 
+def _event_text(event: pb.Event) -> str:
+    width = terminal_width()
+    at = moment(event.time)
+    time = iso(event.time) if width is None or at is None else f"{at:%m-%d %H:%M:%S}"
+    before = f"{event.id}  {time}  "
+    return before + event_line(event, width=None if width is None else width - len(before))
+
+
 @click.command()
 @click.option("--after", default=-1, metavar="ID", help="Events after this one; 0 from the oldest kept; from now on by default.")
 @click.option("--type", "types", multiple=True, metavar="TYPE", help="Only these, such as circuit_open; repeatable.")
@@ -197,7 +229,7 @@ def events(session: Session, after: int, types: tuple[str, ...], limit: int | No
                 case Output.NAME:
                     write(str(event.id))
                 case Output.TABLE | Output.WIDE:
-                    write(f"{event.id}  {iso(event.time)}  {event_line(event)}")
+                    write(_event_text(event))
             shown += 1
             if shown == limit:
                 return

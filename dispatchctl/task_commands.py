@@ -55,7 +55,7 @@ def submit(
     """Submit a task, or a batch of them.
 
     \b
-    dispatchctl submit --title "Tidy the importer" --description "Split importer.py by table." --wait
+    dispatchctl submit --title "Tidy it" --description "Split it by table." --wait
     dispatchctl submit --file tasks.json -o name
     """
     request_id = request_id or new_request_id()
@@ -138,7 +138,7 @@ def show_task(session: Session, task: pb.Task) -> None:
         "backend": task.backend,
         "executor": task.executor_id,
         "run": task.run_id,
-        "tries": f"{task.tries} of {task.max_tries}",
+        "failed tries": f"{task.tries} of {task.max_tries}",
         "depends on": ", ".join(task.depends_on),
         "created": iso(task.create_time),
         "next attempt": iso(task.next_attempt_time),
@@ -224,7 +224,7 @@ def cancel(session: Session, task_id: str, reason: str | None) -> int:
     """Stop a task wherever it is, queued or running.
 
     \b
-    dispatchctl cancel 123e4567-e89b-12d3-a456-426614174000 --reason "wrong branch" --yes
+    dispatchctl cancel 123e4567-e89b-12d3-a456-426614174000 --yes
     """
     session.confirm(f"cancel {task_id}?")
     request = pb.CancelTaskRequest(task_id=task_id, reason=session.reason(reason), request_id=new_request_id())
@@ -246,7 +246,7 @@ def requeue(session: Session, task_id: str, reason: str | None) -> int:
     """Put a failed, cancelled or quarantined task back into the queue.
 
     \b
-    dispatchctl requeue 123e4567-e89b-12d3-a456-426614174000 --reason "quota is back"
+    dispatchctl requeue 123e4567-e89b-12d3-a456-426614174000 --reason quota
     """
     request = pb.RequeueTaskRequest(task_id=task_id, reason=session.reason(reason), request_id=new_request_id())
     after = session.run(lambda client: client.call(client.stub.RequeueTask, request, see=SEE_TASKS)).task
