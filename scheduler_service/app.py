@@ -23,7 +23,7 @@ from scheduler_service.fleet import Fleet
 from scheduler_service.http.routes import BrainPaths
 from scheduler_service.metrics import SchedulerMetrics
 from scheduler_service.rpc.calls import Bell, callers_words
-from scheduler_service.rpc.executor_client import GrpcExecutorClient, close_all
+from scheduler_service.rpc.executor_client import GrpcExecutorClient, GrpcOutputs, close_all
 from scheduler_service.rpc.scheduler_servicer import SchedulerServicer
 from scheduler_service.settings import SchedulerSettings
 from scheduler_service.storage.embedded import EmbeddedPostgres
@@ -149,6 +149,7 @@ class SchedulerApp:
             self._fleet,
             self._bell,
             self._metrics,
+            GrpcOutputs(),
             version=self._version,
             tick_interval=timedelta(milliseconds=settings.tick_interval_ms),
         )

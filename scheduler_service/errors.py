@@ -4,7 +4,8 @@ ServiceError (service_runtime.errors)      what callers may see
 SchedulerError
 ├── StorageUnavailable                      the database cannot be reached, or did not answer in time
 ├── NotLeader                               this replica does not lead (any more)
-└── ExecutorUnreachable                     an executor did not answer: what it did is unknown
+├── ExecutorUnreachable                     an executor did not answer: what it did is unknown
+└── OutputGone                              an executor knows nothing of a run whose output was asked for
 """
 
 from __future__ import annotations
@@ -28,3 +29,7 @@ class NotLeader(SchedulerError):
 
 class ExecutorUnreachable(SchedulerError):
     """An executor did not answer. Whether it acted is unknown."""
+
+
+class OutputGone(SchedulerError):
+    """An executor knows nothing of a run whose output was asked for."""

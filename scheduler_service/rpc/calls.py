@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
+from uuid import UUID
 
 import grpc
 from google.protobuf.message import Message
@@ -53,6 +54,16 @@ class Fleet(Protocol):
 
     async def reports(self) -> Sequence[ExecutorReport]: ...
     async def silent_targets(self) -> Sequence[str]: ...
+
+
+class Outputs(Protocol):
+    """Reads outputs where they are."""
+
+    def read(
+        self, target: str, run_id: UUID, offset: int, tail_bytes: int, *, follow: bool
+    ) -> AsyncGenerator[tuple[int, bytes], None]:
+        """Pieces with the offset of their first byte. Raises OutputGone, ExecutorUnreachable."""
+        ...
 
 
 class Rung:
@@ -114,6 +125,7 @@ class Calls:
         fleet: Fleet,
         bell: Bell,
         observer: Observer,
+        outputs: Outputs,
         *,
         version: str,
         tick_interval: timedelta,
@@ -124,6 +136,7 @@ class Calls:
         self._fleet = fleet
         self._bell = bell
         self._observer = observer
+        self._outputs = outputs
         self._version = version
         self._tick_interval = tick_interval
         self._streams = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -34,13 +34,14 @@ from scheduler_service.core.run import (
     WatchMessage,
 )
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
-from scheduler_service.errors import ExecutorUnreachable
+from scheduler_service.errors import ExecutorUnreachable, OutputGone
 from service_runtime.proto_values import duration, moment_of, object_of, struct
 
 _log = structlog.get_logger(__name__)
 
 DISPATCH_DEADLINE_S = 3.0
 CALL_DEADLINE_S = 5.0
+OUTPUT_DEADLINE_S = 120.0
 ACKNOWLEDGE_MAX = 1_000
 
 _OPTIONS = (
@@ -199,6 +200,27 @@ class GrpcExecutorClient:
             response = await self._stub.CancelRun(request, timeout=CALL_DEADLINE_S)
         refused = response.run.state == pb.RUN_STATE_REFUSED
         return CancelAnswer.REFUSED if refused else CancelAnswer.ENDING
+
+
+class GrpcOutputs:
+    """`rpc.output_calls.Outputs`: a connection a stream, so that a large output holds up nothing else."""
+
+    async def read(
+        self, target: str, run_id: UUID, offset: int, tail_bytes: int, *, follow: bool
+    ) -> AsyncGenerator[tuple[int, bytes], None]:
+        request = pb.StreamRunLogsRequest(run_id=str(run_id), offset=offset, tail_bytes=tail_bytes, follow=follow)
+        async with grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
+            # One that follows lasts as long as the run; a dead connection is noticed by its keepalive.
+            call = pb_grpc.ExecutorServiceStub(channel).StreamRunLogs(request, timeout=None if follow else OUTPUT_DEADLINE_S)
+            try:
+                async for piece in call:
+                    yield piece.offset, piece.data
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.NOT_FOUND:
+                    raise OutputGone(f"{target}: {error.details()}") from error
+                raise ExecutorUnreachable(f"{target}: {error.code().name}: {error.details()}") from error
+            finally:
+                call.cancel()
 
 
 def _batches(requests: Sequence[pb.RunRequest]) -> Iterator[list[pb.RunRequest]]:

@@ -77,6 +77,25 @@ async def read_task(tx: Transaction, task_id: UUID) -> Task:
     return task
 
 
+@dataclass(frozen=True, slots=True)
+class OutputSource:
+    """Where the output of a run is: the executor's target, '' when it was never heard of."""
+
+    run_id: UUID
+    executor_id: str
+    target: str
+
+
+async def find_output(tx: Transaction, task_id: UUID) -> OutputSource | None:
+    """Where the output of a task's newest accepted run is; None before there is one. Raises NotFound for an unknown task."""
+    await read_task(tx, task_id)
+    run = next((run for run in await tx.runs_of_task(task_id) if run.accept_time is not None), None)
+    if run is None:
+        return None
+    targets = {row.executor_id: row.target for row in await tx.executors()}
+    return OutputSource(run.run_id, run.executor_id, targets.get(run.executor_id, ""))
+
+
 async def read_stats(tx: Transaction, rules: DispatchRules) -> DispatchStats:
     """The statistics at this instant."""
     rows = await tx.window_rows(tx.now - rules.window)

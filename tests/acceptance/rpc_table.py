@@ -170,6 +170,16 @@ SCHEDULER: dict[str, Rpc] = {
         ],
     ),
     "WatchTask": Rpc(sc.WatchTaskRequest(task_id=ENDED_TASK), named_task(sc.WatchTaskRequest), STREAMS),
+    "StreamTaskLogs": Rpc(
+        sc.StreamTaskLogsRequest(task_id=ENDED_TASK),
+        [
+            *named_task(sc.StreamTaskLogsRequest),
+            Wrong(sc.StreamTaskLogsRequest(task_id=ENDED_TASK, offset=-1), BAD, "offset"),
+            Wrong(sc.StreamTaskLogsRequest(task_id=ENDED_TASK, tail_bytes=-1), BAD, "tail_bytes"),
+            Wrong(sc.StreamTaskLogsRequest(task_id=TASK), STATE),
+        ],
+        {**STREAMS, "UNAVAILABLE": "test_the_output_of_a_silent_executor_is_unavailable"},
+    ),
     "CancelTask": Rpc(
         sc.CancelTaskRequest(task_id=TASK),
         [

@@ -105,3 +105,41 @@ async def test_an_output_is_read_live_to_its_end_and_again_from_any_byte(pair: P
             -1,
             b"",
         )
+
+
+async def task_output(stub: Any, task_id: str, **fields: Any) -> tuple[set[str], int, bytes]:
+    """The runs that the pieces name, the offset of the first byte, and all bytes."""
+    request = sc.StreamTaskLogsRequest(task_id=task_id, **fields)
+    found = [piece async for piece in stub.StreamTaskLogs(request, timeout=30)]
+    for before, after in itertools.pairwise(found):
+        assert after.offset == before.offset + len(before.data)
+    return {piece.run_id for piece in found}, found[0].offset if found else -1, b"".join(piece.data for piece in found)
+
+
+async def test_a_tasks_output_comes_through_from_its_submission_to_its_end(pair: Pair) -> None:
+    pair.write_command(seconds=0.5)
+    async with pair.calls() as stub:
+        await stub.SetDrain(sc.SetDrainRequest(enabled=True, reason="not yet"), timeout=10)
+        (task_id,) = await pair.submit(title=TITLE)
+        following = asyncio.ensure_future(task_output(stub, task_id, follow=True))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await task_output(stub, task_id)
+        assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        await stub.SetDrain(sc.SetDrainRequest(enabled=False, reason="now"), timeout=10)
+        runs, offset, data = await following
+        (task,) = await pair.until_ended([task_id])
+        assert (runs, offset, data.decode()) == ({task.run_id}, 0, task.outcome.result)
+        assert data.startswith(TITLE.encode())
+        assert await task_output(stub, task_id, offset=6) == (runs, 6, data[6:])
+        assert await task_output(stub, task_id, tail_bytes=4) == (runs, len(data) - 4, data[-4:])
+
+
+async def test_the_output_of_a_silent_executor_is_unavailable(pair: Pair) -> None:
+    (task_id,) = await pair.submit()
+    await pair.until_ended([task_id])
+    await pair.executor.end()
+    async with pair.calls() as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await task_output(stub, task_id)
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "host-a" in (refused.value.details() or "")

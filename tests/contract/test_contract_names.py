@@ -12,7 +12,7 @@ from scheduler_service.settings import SchedulerSettings
 RPCS = {
     sc.DESCRIPTOR: (
         "SchedulerService",
-        "SubmitTask SubmitTasks GetTask ListTasks WatchTask CancelTask RequeueTask UpdateTask RunTick ExplainDispatch "
+        "SubmitTask SubmitTasks GetTask ListTasks WatchTask StreamTaskLogs CancelTask RequeueTask UpdateTask RunTick ExplainDispatch "
         "GetDispatchStats ListDispatchEvents ListBreakers GetBreaker ResetBreaker TripBreaker SetDrain SetBillingPause "
         "ClearBillingPause SetBudgetCap GetSlots GetStatus WatchEvents",
     ),

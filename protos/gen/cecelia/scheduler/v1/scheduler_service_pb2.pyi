@@ -634,6 +634,70 @@ class WatchTaskResponse(_message.Message):
 Global___WatchTaskResponse: _TypeAlias = WatchTaskResponse  # noqa: Y015
 
 @_typing.final
+class StreamTaskLogsRequest(_message.Message):
+    """Asks for the output of a task's newest accepted run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    TAIL_BYTES_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """The task."""
+    offset: _builtins.int
+    """First byte wanted, counted from the start of the output."""
+    follow: _builtins.bool
+    """Go on until the run has ended; waits for the first run of a task that has none yet."""
+    tail_bytes: _builtins.int
+    """Begin so many bytes before the end, if that is later than `offset`; 0: begin at `offset`."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        follow: _builtins.bool = ...,
+        tail_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "offset", b"offset", "tail_bytes", b"tail_bytes", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamTaskLogsRequest: _TypeAlias = StreamTaskLogsRequest  # noqa: Y015
+
+@_typing.final
+class StreamTaskLogsResponse(_message.Message):
+    """A piece of the output."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run, the same in every piece."""
+    offset: _builtins.int
+    """Offset of the first byte. A piece that begins later than the one before it ended says how much was not kept between them."""
+    data: _builtins.bytes
+    """The bytes, at most 64 KiB: standard output and error as they came."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "offset", b"offset", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamTaskLogsResponse: _TypeAlias = StreamTaskLogsResponse  # noqa: Y015
+
+@_typing.final
 class CancelTaskRequest(_message.Message):
     """Cancels a task."""
 

@@ -64,6 +64,11 @@ class SchedulerServiceStub:
                 request_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchTaskRequest.SerializeToString,
                 response_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchTaskResponse.FromString,
                 _registered_method=True)
+        self.StreamTaskLogs = channel.unary_stream(
+                '/cecelia.scheduler.v1.SchedulerService/StreamTaskLogs',
+                request_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.StreamTaskLogsRequest.SerializeToString,
+                response_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.StreamTaskLogsResponse.FromString,
+                _registered_method=True)
         self.CancelTask = channel.unary_unary(
                 '/cecelia.scheduler.v1.SchedulerService/CancelTask',
                 request_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelTaskRequest.SerializeToString,
@@ -199,6 +204,14 @@ class SchedulerServiceServicer:
     def WatchTask(self, request, context):
         """A task now and at each change until it ends.
         Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many streams).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamTaskLogs(self, request, context):
+        """The output of a task's newest accepted run, through to the executor that has it.
+        Errors: INVALID_ARGUMENT, NOT_FOUND (also: output gone), FAILED_PRECONDITION (none yet), UNAVAILABLE (executor), RESOURCE_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -375,6 +388,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.WatchTask,
                     request_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchTaskRequest.FromString,
                     response_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchTaskResponse.SerializeToString,
+            ),
+            'StreamTaskLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamTaskLogs,
+                    request_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.StreamTaskLogsRequest.FromString,
+                    response_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.StreamTaskLogsResponse.SerializeToString,
             ),
             'CancelTask': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelTask,
@@ -607,6 +625,33 @@ class SchedulerService:
             '/cecelia.scheduler.v1.SchedulerService/WatchTask',
             cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchTaskRequest.SerializeToString,
             cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamTaskLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cecelia.scheduler.v1.SchedulerService/StreamTaskLogs',
+            cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.StreamTaskLogsRequest.SerializeToString,
+            cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.StreamTaskLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,10 @@ class SchedulerServiceStub:
     """A task now and at each change until it ends.
     Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many streams).
     """
+    StreamTaskLogs: _grpc.UnaryStreamMultiCallable[_scheduler_service_pb2.StreamTaskLogsRequest, _scheduler_service_pb2.StreamTaskLogsResponse]
+    """The output of a task's newest accepted run, through to the executor that has it.
+    Errors: INVALID_ARGUMENT, NOT_FOUND (also: output gone), FAILED_PRECONDITION (none yet), UNAVAILABLE (executor), RESOURCE_EXHAUSTED.
+    """
     CancelTask: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.CancelTaskRequest, _scheduler_service_pb2.CancelTaskResponse]
     """Stop a task wherever it is. For a live run the status is unchanged here; CANCELLED follows when its process tree is gone.
     Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it has ended), ALREADY_EXISTS (request_id).
@@ -160,6 +164,10 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     WatchTask: _aio.UnaryStreamMultiCallable[_scheduler_service_pb2.WatchTaskRequest, _scheduler_service_pb2.WatchTaskResponse]  # type: ignore[assignment]
     """A task now and at each change until it ends.
     Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many streams).
+    """
+    StreamTaskLogs: _aio.UnaryStreamMultiCallable[_scheduler_service_pb2.StreamTaskLogsRequest, _scheduler_service_pb2.StreamTaskLogsResponse]  # type: ignore[assignment]
+    """The output of a task's newest accepted run, through to the executor that has it.
+    Errors: INVALID_ARGUMENT, NOT_FOUND (also: output gone), FAILED_PRECONDITION (none yet), UNAVAILABLE (executor), RESOURCE_EXHAUSTED.
     """
     CancelTask: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.CancelTaskRequest, _scheduler_service_pb2.CancelTaskResponse]  # type: ignore[assignment]
     """Stop a task wherever it is. For a live run the status is unchanged here; CANCELLED follows when its process tree is gone.
@@ -290,6 +298,16 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_scheduler_service_pb2.WatchTaskResponse], _abc.AsyncIterator[_scheduler_service_pb2.WatchTaskResponse]]:
         """A task now and at each change until it ends.
         Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too many streams).
+        """
+
+    @_abc_1.abstractmethod
+    def StreamTaskLogs(
+        self,
+        request: _scheduler_service_pb2.StreamTaskLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_scheduler_service_pb2.StreamTaskLogsResponse], _abc.AsyncIterator[_scheduler_service_pb2.StreamTaskLogsResponse]]:
+        """The output of a task's newest accepted run, through to the executor that has it.
+        Errors: INVALID_ARGUMENT, NOT_FOUND (also: output gone), FAILED_PRECONDITION (none yet), UNAVAILABLE (executor), RESOURCE_EXHAUSTED.
         """
 
     @_abc_1.abstractmethod
