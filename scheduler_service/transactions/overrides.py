@@ -103,8 +103,13 @@ async def end_what_is_over(
 async def set_billing_pause(tx: Transaction, backend: str, until_time: datetime, caller: Caller) -> BillingPause:
     """Pauses a backend ('' for all) until a time; an earlier end than the one in force changes nothing."""
     await tx.leadership(Lock.UPDATE)
-    before = _in_force(await tx.billing_pauses(), backend, tx.now)
     await _audit(tx, "SetBillingPause", backend, caller, {"until_time": until_time.isoformat()})
+    return await extend_billing_pause(tx, backend, until_time, caller)
+
+
+async def extend_billing_pause(tx: Transaction, backend: str, until_time: datetime, caller: Caller) -> BillingPause:
+    """The pause that is in force from now on; the leader row must be locked."""
+    before = _in_force(await tx.billing_pauses(), backend, tx.now)
     if before is not None and before.until_time >= until_time:
         return before
     since = before.since_time if before is not None else tx.now

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from uuid import UUID
 
+from scheduler_service.core.billing import END_PAUSES, START_PAUSES, pause_until
 from scheduler_service.core.breaker import Breaker, record_failure, record_neutral, record_success
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.events import EventType
@@ -18,7 +20,11 @@ from scheduler_service.core.run import DispatchAnswer, Run, RunReport, RunState
 from scheduler_service.core.task import ENDED_STATUSES, Task, TaskStatus
 from scheduler_service.core.verdicts import OutcomeClass, RunOutcome, StartVerdict, settle_end, settle_start
 from scheduler_service.transactions.consequences import conclude, emit_breaker_events, emit_task_event
+from scheduler_service.transactions.overrides import Caller, extend_billing_pause
 from scheduler_service.transactions.ports import BackendState, DispatchEvent, LastDispatch, Lock, Transaction
+
+PAUSED_BY = "scheduler"
+"""Who a pause is by that a service's answer has raised."""
 
 
 @dataclass(slots=True)
@@ -38,6 +44,9 @@ async def record_reports(
     tx: Transaction, executor_id: str, reports: Sequence[RunReport], rules: DispatchRules, fraction: Callable[[], float]
 ) -> Recorded:
     """Records what one executor reports of its runs. `fraction` gives random numbers in [0, 1) for the back-off."""
+    if any(report.verdict_reason in START_PAUSES or report.error_class in END_PAUSES for report in reports):
+        # A pause may follow, and the leader row is locked before all others.
+        await tx.leadership(Lock.UPDATE)
     batch = await _Batch.load(tx, [report.run_id for report in reports], rules, fraction)
     for report in reports:
         batch.apply(executor_id, report)
@@ -90,6 +99,7 @@ class _Batch:
         self._changed_runs: set[UUID] = set()
         self._without_executor: set[str] = set()
         self._last: LastDispatch | None = None
+        self._pauses: dict[str, tuple[datetime, str]] = {}
         self._result = Recorded()
 
     @classmethod
@@ -197,6 +207,8 @@ class _Batch:
                 self._result.start_latencies.append((run.backend, (now - task.create_time).total_seconds()))
         elif verdict is StartVerdict.FAILURE:
             self._record(run, False, Reason.EXECUTOR_FAILED.value, report.verdict_detail, attempt=True)
+        elif report.verdict_reason in START_PAUSES:
+            self._pause(run, START_PAUSES[report.verdict_reason], report, f"{report.verdict_reason}: {report.verdict_detail}")
         self._settle_start(run, task, verdict, report.verdict_reason, report.verdict_detail or report.error, report)
         if verdict is StartVerdict.SUCCESS:
             emit_task_event(self._tx, EventType.TASK_DISPATCHED, self._tasks[task.id], run)
@@ -228,6 +240,8 @@ class _Batch:
         )
         self._set_run(replace(ended, usage=dict(report.usage)))
         self._result.ended.append(ended)
+        if ended.verdict is StartVerdict.SUCCESS and report.error_class in END_PAUSES:
+            self._pause(run, END_PAUSES[report.error_class], report, f"{report.error_class}: {report.error}")
         if ended.is_probe and ended.verdict is None:
             self._breaker(ended, StartVerdict.NEUTRAL)
         task = self._current_task(ended)
@@ -235,6 +249,12 @@ class _Batch:
             return
         outcome = RunOutcome(report.outcome, report.exit_code, report.result, report.error, report.error_class, report.retry_time)
         self._set_task(settle_end(task, outcome, self._tx.now, self._fraction(), self._rules.retries))
+
+    def _pause(self, run: Run, length: timedelta, report: RunReport, why: str) -> None:
+        until = pause_until(length, report.retry_time, self._tx.now, self._rules.retries.retry_time_limit)
+        before = self._pauses.get(run.backend)
+        if before is None or before[0] < until:
+            self._pauses[run.backend] = until, why[:500]
 
     def _breaker(self, run: Run, verdict: StartVerdict) -> None:
         before = self._breakers.get(run.breaker_key)
@@ -289,6 +309,8 @@ class _Batch:
         await tx.save_runs([self._runs[id_] for id_ in sorted(self._changed_runs)])
         if self._last is not None:
             await tx.save_last_dispatch(self._last)
+        for backend, (until, why) in sorted(self._pauses.items()):
+            await extend_billing_pause(tx, backend, until, Caller(PAUSED_BY, why, ""))
         await conclude(tx, list(self._with_runs(task for task in changed if task.status in ENDED_STATUSES)))
         for task, run in self._with_runs(task for task in changed if task.status is TaskStatus.QUEUED):
             if run is not None and run.outcome in (OutcomeClass.FAILED, OutcomeClass.TIMED_OUT):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -14,10 +15,11 @@ from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.errors import NotLeader
 from scheduler_service.transactions.leading import acquire_or_renew, resign
 from scheduler_service.transactions.leases import expired_runs, extend_leases
+from scheduler_service.transactions.overrides import clear_billing_pause
 from scheduler_service.transactions.ports import EventFilter, TaskFilter, Transaction
 from scheduler_service.transactions.reading import read_stats
 from scheduler_service.transactions.recording import record_answers
-from tests.contract.conftest import Cluster
+from tests.contract.conftest import CALLER, Cluster
 from tests.fakes.memory_database import MemoryDatabase
 
 
@@ -282,6 +284,7 @@ async def test_runs_that_start_well_and_come_to_nothing_come_less_and_less_often
             await cluster.lost(task.id)
         else:
             await cluster.reported(task.id, outcome=OutcomeClass.FAILED, error_class="billing_cap")
+            await cluster.run(lambda tx: clear_billing_pause(tx, "cecelia-run", CALLER))
         waiting = await cluster.task(task.id)
         assert (waiting.status, waiting.tries) == (TaskStatus.QUEUED, 0)
         assert waiting.next_attempt_time is not None
@@ -348,3 +351,74 @@ async def test_outcomes_count_also_where_the_breakers_row_was_forgotten(cluster:
         await cluster.run(lambda tx: tx._connection.execute("DELETE FROM circuit_breaker_states WHERE key LIKE '%@%'"))  # type: ignore[attr-defined]  # by hand
     await cluster.failed_start(task.id)
     assert (await cluster.run(lambda tx: tx.breakers()))["cecelia-run@host-a"].failures == 1
+
+
+QUOTA: dict[str, Any] = {
+    "verdict": StartVerdict.NEUTRAL,
+    "verdict_detail": "HTTP 429: quota exceeded",
+    "outcome": OutcomeClass.NOT_STARTED,
+}
+
+
+async def pauses_of(cluster: Cluster) -> dict[str, timedelta]:
+    """The pauses in force, by backend, and how long they still last."""
+    now = cluster.clock.now()
+    return {pause.backend: pause.until_time - now for pause in await cluster.run(lambda tx: tx.billing_pauses())}
+
+
+@pytest.mark.parametrize(
+    ("reason", "named", "length"),
+    [
+        ("billing_cap", None, timedelta(hours=1)),
+        ("billing_cap", timedelta(hours=5), timedelta(hours=5)),
+        ("billing_cap", timedelta(seconds=-1), timedelta(hours=1)),
+        ("billing_cap", timedelta(days=400), timedelta(hours=1)),
+        ("rate_limit", None, timedelta(minutes=2)),
+        ("rate_limit", timedelta(seconds=20), timedelta(seconds=20)),
+        ("auth", None, timedelta(minutes=30)),
+    ],
+)
+async def test_an_answer_about_quota_pauses_its_backend_until_the_time_it_names(
+    cluster: Cluster, reason: str, named: timedelta | None, length: timedelta
+) -> None:
+    task, other = await cluster.add(task_type="talk"), await cluster.add()
+    await cluster.tick()
+    retry_time = None if named is None else cluster.clock.now() + named
+    await cluster.reported(task.id, **QUOTA, verdict_reason=reason, error_class=reason, retry_time=retry_time)
+    assert await pauses_of(cluster) == {"hk-minimax": length}
+    (pause,) = await cluster.run(lambda tx: tx.billing_pauses())
+    assert (pause.actor, pause.reason) == ("scheduler", f"{reason}: HTTP 429: quota exceeded")
+    assert await cluster.events() == ["billing_pause_started"]
+    await cluster.started(other.id)
+    waiting = await cluster.add("Waits for the account", task_type="talk")
+    assert (await cluster.tick()).orders == ()
+    cluster.clock.advance(seconds=length.total_seconds() + 1)
+    await cluster.lead()
+    assert {order.task_id for order in (await cluster.tick()).orders} & {task.id, waiting.id}
+
+
+async def test_of_many_answers_the_latest_time_counts_and_one_event_tells_it(cluster: Cluster) -> None:
+    first, second = await cluster.add(task_type="talk"), await cluster.add(task_type="talk")
+    await cluster.tick()
+    for task, hours in ((first, 3), (second, 2)):
+        retry_time = cluster.clock.now() + timedelta(hours=hours)
+        await cluster.reported(task.id, **QUOTA, verdict_reason="billing_cap", retry_time=retry_time)
+    assert await pauses_of(cluster) == {"hk-minimax": timedelta(hours=3)}
+    assert (await cluster.events()).count("billing_pause_started") == 1
+
+
+async def test_a_command_that_says_quota_pauses_its_backend_and_its_credentials_are_its_own(cluster: Cluster) -> None:
+    for error_class, expected in (("auth", {}), ("task", {}), ("billing_cap", {"cecelia-run": timedelta(hours=1)})):
+        task = await cluster.add()
+        await cluster.tick()
+        await cluster.started(task.id)
+        await cluster.reported(task.id, outcome=OutcomeClass.FAILED, error_class=error_class, error="spending cap reached")
+        assert await pauses_of(cluster) == expected, error_class
+
+
+async def test_news_of_a_run_that_is_over_pauses_nothing(cluster: Cluster) -> None:
+    task = await cluster.add(task_type="talk")
+    await cluster.tick()
+    await cluster.completed(task.id)
+    await cluster.reported(task.id, **QUOTA, verdict_reason="billing_cap")
+    assert await pauses_of(cluster) == {}

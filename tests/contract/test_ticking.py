@@ -245,7 +245,7 @@ async def test_every_end_of_a_probe_frees_it(cluster: Cluster, end: str) -> None
     if end == "failure":
         await cluster.failed_start(probe)
     elif end == "neutral":
-        await cluster.reported(probe, verdict=StartVerdict.NEUTRAL, verdict_reason="auth", outcome=OutcomeClass.NOT_STARTED)
+        await cluster.reported(probe, verdict=StartVerdict.NEUTRAL, verdict_reason="lost", outcome=OutcomeClass.NOT_STARTED)
     elif end == "rejected":
         await cluster.answered(probe, False, "server_overloaded")
     else:
