@@ -8,16 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from scheduler_service.core.backoff import delay
-from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.task import (
     ENDED_STATUSES,
     LIVE_STATUSES,
-    Priority,
-    Task,
     TaskStatus,
     claim,
-    due_time,
-    rank_time,
     request_cancel,
     requeue,
 )
@@ -29,6 +24,7 @@ from scheduler_service.core.verdicts import (
     settle_end,
     settle_start,
 )
+from tests.fakes.tasks import queued_task
 
 START = datetime(2026, 2, 25, tzinfo=UTC)
 SETTINGS = RetrySettings()
@@ -42,40 +38,7 @@ class TaskLife(RuleBasedStateMachine):
         super().__init__()
         self.now = START
         self.fences = [0]
-        self.task = Task(
-            id=UUID(int=1),
-            title="A task of many lives",
-            description="",
-            task_type="dev",
-            priority=Priority.P1,
-            skill="",
-            payload={},
-            depends_on=(),
-            max_tries=3,
-            not_before_time=None,
-            timeout=timedelta(hours=1),
-            backend="cecelia-run",
-            status=TaskStatus.QUEUED,
-            hold_reason=HoldReason.NONE,
-            run_id=None,
-            fence=0,
-            tries=0,
-            start_failures=0,
-            last_start_failure_time=None,
-            executor_id="",
-            exit_code=None,
-            result="",
-            error="",
-            cancel_requested=False,
-            blocked_by=0,
-            rank_time=rank_time(START, Priority.P1),
-            due_time=due_time(START, None, None),
-            create_time=START,
-            update_time=START,
-            start_time=None,
-            end_time=None,
-            next_attempt_time=None,
-        )
+        self.task = queued_task(START)
 
     @rule(seconds=st.integers(0, 400))
     def time_passes(self, seconds: int) -> None:
