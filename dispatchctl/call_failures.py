@@ -95,6 +95,8 @@ _ARGUMENTS = MappingProxyType(
         "page_size": "--limit",
     }
 )
+_OPTIONS = MappingProxyType({("SubmitTask", "task.task_id"): "--id", ("ListDispatchEvents", "task_id"): "--task"})
+"""Where the same field is an option instead, by rpc."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +177,8 @@ def _argument(field: str, request: Message) -> str:
     """What a user calls a field of the request on the command line; a batch's fields are those of its file."""
     if rpc_name(request) == "SubmitTasks":
         return field
-    if rpc_name(request) == "SubmitTask" and field == "task.task_id":
-        return "--id"
+    if (rpc_name(request), field) in _OPTIONS:
+        return _OPTIONS[rpc_name(request), field]
     name = field.removeprefix("task.").partition("[")[0]
     return _ARGUMENTS.get(name, f"--{name.replace('_', '-')}")
 

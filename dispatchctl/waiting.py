@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
@@ -72,7 +72,8 @@ async def wait_for_all(
 ) -> tuple[list[pb.Task], Failure | None]:
     """The tasks as they are at last, in their order, and the hold when a gate has held a backend's tasks for too long.
 
-    One stream a task would be too many: those that have not ended are read each second.
+    Does not wait for those behind a quarantined one: that takes a person. One stream a task would be too many, so those that
+    have not ended are read each second.
     """
     loop = asyncio.get_running_loop()
     found = {task.id: task for task in tasks}
@@ -85,7 +86,7 @@ async def wait_for_all(
         except Failure as failure:
             if failure.status is not ExitStatus.UNREACHABLE or loop.time() - heard > UNREACHABLE_S:
                 raise
-        if all(task.status in ENDED for task in found.values()):
+        if all(task.status in ENDED or task.id in _stuck(found) for task in found.values()):
             return list(found.values()), None
         waiting = _first_waiting(found.values())
         held_since = {backend: since for backend, since in held_since.items() if backend in waiting}
@@ -105,6 +106,21 @@ async def _read_again(client: SchedulerClient, found: dict[str, pb.Task], say: C
             if now.status != task.status:
                 say(f"{status_word(now.status)}: {clean(now.title)}")
             found[id_] = now
+
+
+def _stuck(found: Mapping[str, pb.Task]) -> set[str]:
+    """The tasks that wait, directly or through others, for one of these that is quarantined."""
+    stuck: set[str] = set()
+    while True:
+        more = {
+            task.id
+            for task in found.values()
+            if task.status == pb.TASK_STATUS_QUEUED
+            and any(o in stuck or (o in found and found[o].status == pb.TASK_STATUS_QUARANTINED) for o in task.depends_on)
+        }
+        if more <= stuck:
+            return stuck
+        stuck |= more
 
 
 def _first_waiting(tasks: Iterable[pb.Task]) -> dict[str, pb.Task]:
