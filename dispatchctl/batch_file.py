@@ -18,7 +18,7 @@ from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 from google.protobuf.json_format import ParseDict, ParseError
 
 from dispatchctl.failures import ExitStatus, Failure
-from dispatchctl.parameters import PRIORITIES, STATUSES, shown
+from dispatchctl.parameters import PRIORITIES, SENDABLE_LEVELS, STATUSES, deeper_than, shown
 
 TASKS_MAX = 1_000
 # By its name in JSON as well: both spellings are right.
@@ -131,11 +131,13 @@ def _spec(entry: dict[str, Any], where: str, ids: Mapping[str, str], source: str
         mapped["task_id"] = ids[entry["task_id"]]
     spec = pb.TaskSpec()
     for name, value in mapped.items():
+        right = f"{where}.{name} is {shown(value)}; must be {_RIGHT.get(name, 'a text')}"
+        if deeper_than(value, SENDABLE_LEVELS):
+            raise _unusable(source, right, f"correct {name}")
         try:
             ParseDict({name: value}, spec)
-        except (ParseError, RecursionError, ValueError) as error:
-            right = _RIGHT.get(name, "a text")
-            raise _unusable(source, f"{where}.{name} is {shown(value)}; must be {right}", f"correct {name}") from error
+        except (ParseError, ValueError) as error:
+            raise _unusable(source, right, f"correct {name}") from error
     return spec
 
 

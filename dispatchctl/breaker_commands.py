@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 import click
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
-from dispatchctl.client import SchedulerClient, caller
+from dispatchctl.client import SchedulerClient
 from dispatchctl.columns import BREAKERS, BREAKERS_WIDE, state_word
 from dispatchctl.failures import ExitStatus
+from dispatchctl.overriding import by_whom
 from dispatchctl.parameters import POSITIVE_DURATION, WORDS
 from dispatchctl.redrawing import show_or_watch, watch_option
 from dispatchctl.rendering import clean, iso, note, show, table_text, write
@@ -73,7 +74,7 @@ def reset(session: Session, key: str, reason: str | None) -> int:
     _show_change(session, response)
     state = state_word(response.after.state)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    note(f"{clean(key)} is {state}: by {caller()}, {request.reason}, since {now}, until it fails again")
+    note(f"{clean(key)} is {state}: {by_whom(request.reason)}, since {now}, until it fails again")
     note("see what starts now: dispatchctl explain")
     return ExitStatus.DONE
 
@@ -98,6 +99,6 @@ def trip(session: Session, key: str, duration: float | None, reason: str | None)
     _show_change(session, response)
     after = response.after
     since, until = iso(after.opened_time), iso(after.retry_time) or "a probe succeeds"
-    note(f"{clean(key)} is {state_word(after.state)}: by {caller()}, {request.reason}, since {since}, until {until}")
+    note(f"{clean(key)} is {state_word(after.state)}: {by_whom(request.reason)}, since {since}, until {until}")
     note(f"end it with: dispatchctl reset {clean(key)}")
     return ExitStatus.DONE

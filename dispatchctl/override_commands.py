@@ -8,8 +8,8 @@ from typing import Any
 import click
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
-from dispatchctl.client import caller
 from dispatchctl.failures import ExitStatus
+from dispatchctl.overriding import by_whom
 from dispatchctl.parameters import MOMENT, POSITIVE_DURATION, WORDS
 from dispatchctl.rendering import clean, iso, note, show, write
 from dispatchctl.session import TABLES, Session, common_options, new_request_id
@@ -47,8 +47,7 @@ def drain(session: Session, switch: str, source: str, until_idle: bool, reason: 
         show(session, state, [state], (), name=lambda _: word.replace(" ", "_"))
     if request.enabled:
         until = "nothing runs" if until_idle else "dispatchctl drain off"
-        who = clean(source) or "operator"
-        note(f"by {caller()} as {who}, {request.reason}, since {iso(state.since_time)}, until {until}")
+        note(f"{by_whom(request.reason, source=source or 'operator')}, since {iso(state.since_time)}, until {until}")
     elif state.draining:
         note("another source drains still; see who: dispatchctl status")
     return ExitStatus.DONE
@@ -98,7 +97,7 @@ def pause(session: Session, duration: float | None, until: datetime | None, back
     if found.until_time.ToDatetime(tzinfo=UTC) > request.until_time.ToDatetime(tzinfo=UTC):
         note("a longer pause is in force already: nothing has changed")
     else:
-        note(f"by {caller()}, {request.reason}, since {iso(found.since_time)}, until {iso(found.until_time)}")
+        note(f"{by_whom(request.reason)}, since {iso(found.since_time)}, until {iso(found.until_time)}")
     note(f"end it with: dispatchctl billing clear{f' --backend {clean(backend)}' if backend else ''}")
     return ExitStatus.DONE
 
@@ -123,7 +122,7 @@ def clear(session: Session, backend: str, reason: str | None) -> int:
         items = [response.previous] if response.cleared else []
         show(session, response, items, (), name=lambda one: one.backend or "all")
     if response.cleared:
-        note(f"by {caller()}, {request.reason}, since now; see what starts now: dispatchctl explain")
+        note(f"{by_whom(request.reason)}, since now; see what starts now: dispatchctl explain")
     else:
         note("nothing has changed; see which pauses there are: dispatchctl status")
     return ExitStatus.DONE
@@ -161,5 +160,5 @@ def cap(session: Session, slots: int, reason: str | None) -> int:
     else:
         show(session, state, [state], (), name=lambda _: str(state.slots) if state.HasField("slots") else "off")
     until = "dispatchctl cap off" if slots else "the next cap"
-    note(f"by {caller()}, {request.reason}, since now, until {until}")
+    note(f"{by_whom(request.reason)}, since now, until {until}")
     return ExitStatus.DONE

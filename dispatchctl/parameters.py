@@ -22,6 +22,8 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})")
 LONGEST_DAYS = 3_660
 SHOWN_CHARS = 40
+# A message that is nested deeper cannot be decoded. What is less deep the scheduler judges.
+SENDABLE_LEVELS = 30
 
 PRIORITIES = {"P0": pb.PRIORITY_P0, "P1": pb.PRIORITY_P1, "P2": pb.PRIORITY_P2}
 STATUSES = {name.removeprefix("TASK_STATUS_").lower(): number for name, number in pb.TaskStatus.items() if number != 0}
@@ -70,6 +72,13 @@ class Moment(click.ParamType[datetime]):
             self.fail(f"{shown(value)} is no time; write 2026-01-31T08:00:00Z, or +10m for ten minutes from now", param, ctx)
 
 
+def deeper_than(value: object, levels: int) -> bool:
+    """Whether JSON is nested deeper than so many levels of objects and lists."""
+    if not isinstance(value, dict | list):
+        return False
+    return levels == 0 or any(deeper_than(below, levels - 1) for below in (value.values() if isinstance(value, dict) else value))
+
+
 class JsonObject(click.ParamType[Struct]):
     """A JSON object."""
 
@@ -85,10 +94,12 @@ class JsonObject(click.ParamType[Struct]):
             self.fail(f"is no JSON ({error}); {example}", param, ctx)
         if not isinstance(found, dict):
             self.fail(f"is a JSON {type(found).__name__}; {example}", param, ctx)
+        if deeper_than(found, SENDABLE_LEVELS):
+            self.fail("is nested too deep; at most 16 levels", param, ctx)
         try:
             return ParseDict(found, Struct())
-        except (ParseError, RecursionError, ValueError) as error:
-            self.fail(f"cannot be sent ({error}); write at most 16 deep, and text without half surrogates", param, ctx)
+        except (ParseError, ValueError) as error:
+            self.fail(f"cannot be sent ({error}); {example}", param, ctx)
 
 
 class Address(click.ParamType[str]):

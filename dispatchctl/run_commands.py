@@ -140,7 +140,7 @@ def resources(session: Session) -> int:
     request = pb.CheckResourcesRequest()
     found = session.run_with_executor(lambda client: client.call(client.stub.CheckResources, request))
     if session.output not in TABLES:
-        show(session, found, [found], (), name=lambda one: "ok" if one.ok else one.reason)
+        show(session, found, [found], (), name=lambda one: "ok" if one.ok else "refuses")
         return ExitStatus.DONE
     write("it takes local runs" if found.ok else f"it takes no local runs: {clean(found.reason)}")
     seats = f"{found.max_seats} by memory, cores and ceiling"

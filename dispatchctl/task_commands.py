@@ -12,9 +12,10 @@ from google.protobuf.struct_pb2 import Struct
 from dispatchctl.client import SchedulerClient, caller
 from dispatchctl.columns import TASKS, TASKS_WIDE, status_word
 from dispatchctl.failures import ExitStatus
+from dispatchctl.overriding import by_whom
 from dispatchctl.parameters import JSON_OBJECT, MOMENT, PRIORITIES, STATUSES, TEXT_FILE, WORDS, SourceText
 from dispatchctl.redrawing import show_or_watch, watch_option
-from dispatchctl.rendering import json_text, note, show, write
+from dispatchctl.rendering import clean, json_text, note, show, write
 from dispatchctl.session import Output, Session, common_options, new_request_id
 from dispatchctl.task_view import show_task
 from dispatchctl.waiting import changes
@@ -128,7 +129,7 @@ def cancel(session: Session, task_id: str, reason: str | None) -> int:
 
     before, after = session.run(work)
     show_task(session, after)
-    who = f"by {caller()}, {request.reason}, since now, for good"
+    who = f"{by_whom(request.reason)}, since now, for good"
     if before.status == pb.TASK_STATUS_CANCELLED:
         note("it was cancelled already: nothing has changed")
     elif before.hold_reason == "cancel_requested":
@@ -157,7 +158,7 @@ def requeue(session: Session, task_id: str, reason: str | None) -> int:
     request = pb.RequeueTaskRequest(task_id=task_id, reason=session.reason(reason), request_id=new_request_id())
     after = session.run(lambda client: client.call(client.stub.RequeueTask, request)).task
     show_task(session, after)
-    note(f"requeued: by {caller()}, {request.reason}, since now; why it waits: dispatchctl explain {after.id}")
+    note(f"requeued: {by_whom(request.reason)}, since now; why it waits: dispatchctl explain {after.id}")
     return ExitStatus.DONE
 
 
@@ -214,5 +215,5 @@ def edit(
     request = pb.UpdateTaskRequest(task_id=task_id, task=spec, update_mask=mask, request_id=new_request_id())
     after = session.run(lambda client: client.call(client.stub.UpdateTask, request)).task
     show_task(session, after)
-    note(f"changed {', '.join(mask.paths)}: by {caller()}, since now; why it waits: dispatchctl explain {after.id}")
+    note(f"changed {', '.join(mask.paths)}: by {clean(caller())}, since now; why it waits: dispatchctl explain {after.id}")
     return ExitStatus.DONE
