@@ -22,7 +22,7 @@ DEFAULT_DATA_DIR = "~/.local/share/cecelia-dispatch"
 CONNECT_S = 3.0
 
 
-@click.command(context_settings={"ignore_unknown_options": False})
+@click.command()
 @click.option("-c", "--command", "statements", multiple=True, metavar="SQL", help="Run this and end; repeatable.")
 @click.option("--env", is_flag=True, help="Print the exports by which any libpq program connects instead.")
 @click.option(

@@ -23,6 +23,8 @@ from dispatchctl.__main__ import main
 from dispatchctl.client import SchedulerClient
 from dispatchctl.failures import ExitStatus, Failure
 from dispatchctl.log_command import harmless
+from dispatchctl.redrawing import show_or_watch
+from dispatchctl.session import Session
 from dispatchctl.waiting import wait_for_all
 from tests.fakes.fake_scheduler import FakeScheduler, refuse, serving
 
@@ -160,6 +162,43 @@ def test_watch_draws_over_the_last_picture_and_is_cut_to_the_terminal(scheduler:
     picture = seen.split("\x1b[H\x1b[2J")[1]
     assert picture.splitlines()[-1].strip() == "… and 33 lines more"
     assert len(picture.splitlines()) == 9
+
+
+def test_watch_outlasts_a_scheduler_that_is_started_again_but_no_other_error(capsys: Capture) -> None:
+    told = ["first", Failure("away", "UNAVAILABLE: gone", "wait", ExitStatus.UNREACHABLE), "second"]
+    told.append(Failure("no such task", "TASK_NOT_FOUND: gone", "look", ExitStatus.NOT_FOUND))
+
+    async def fetch(_client: SchedulerClient) -> str:
+        found = told.pop(0)
+        if isinstance(found, Failure):
+            raise found
+        return found
+
+    with pytest.raises(Failure, match="no such task"):
+        show_or_watch(Session(), 0.001, fetch, lambda found: print(found) or 0)
+    blocks = capsys.readouterr().out.split("\n\n")
+    assert [block.splitlines()[0] for block in blocks] == ["first", "error: away", "second"]
+
+
+def test_watch_says_at_once_that_there_is_no_scheduler(capsys: Capture) -> None:
+    assert main(["stats", "--watch", "--address", "127.0.0.1:1"]) == 4
+    assert capsys.readouterr().out == ""
+
+
+def test_ctrl_c_at_a_question_leaves_the_next_prompt_a_line_of_its_own(scheduler: Scheduler) -> None:
+    ours, theirs = pty.openpty()
+    call = [sys.executable, "-m", "dispatchctl", "cancel", "123e4567-e89b-12d3-a456-426614174000"]
+    # The terminal has to be its own for Ctrl-C to reach it.
+    own_terminal = ["setsid", "--ctty", "--wait", *call]
+    with subprocess.Popen(own_terminal, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        seen = read_until(ours, rb"\[y/N\]")
+        os.write(ours, b"\x03")
+        assert process.wait(20) == 130
+        seen += read_until(ours, rb"\n")
+    os.close(ours)
+    assert "Traceback" not in seen
+    assert scheduler.requests == []
 
 
 def read_until(handle: int, pattern: bytes, seconds: float = 20.0) -> str:
