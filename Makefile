@@ -34,8 +34,9 @@ $(VENV)/.dev-ready: $(VENV)/.run-ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[embedded,test,dev]'
 	@touch $@
 
+# Ctrl-C is how this ends: make need not call it an error.
 run: $(VENV)/.run-ready ## Start both services with the sample tasks; serve until Ctrl-C
-	@exec $(BIN)/dispatchctl up --samples deploy/examples $(ARGS)
+	@exec $(BIN)/dispatchctl up --samples deploy/examples --interrupt-status 0 $(ARGS)
 
 test: $(VENV)/.dev-ready ## Run every test; ARGS=... goes to pytest
 	@$(BIN)/python -m pytest $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -28,7 +29,7 @@ class Child:
         self.name = name
         self.arguments = list(arguments)
         self.log = log
-        self._environ = dict(environ)
+        self.environ = dict(environ)
         self._process: asyncio.subprocess.Process | None = None
         self._log_begin = 0
         self._started_at = 0.0
@@ -64,7 +65,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environ,
+                env=self.environ,
                 start_new_session=True,
             )
         self._started_at = asyncio.get_running_loop().time()
@@ -124,7 +125,7 @@ class Child:
         if process is None or not self.running:
             return True
         for number, seconds in ((signal.SIGTERM, patience_s), (signal.SIGKILL, KILL_WAIT_S)):
-            if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
             try:
                 async with asyncio.timeout(seconds):
@@ -134,8 +135,16 @@ class Child:
             return number == signal.SIGTERM
         return False
 
+    async def gone(self, seconds: float) -> bool:
+        """Whether it ends within so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.ended()
+        return not self.running
+
     def kill(self) -> None:
         """KILL, at once."""
         self._stopping = True
         if self._process is not None and self.running:
-            self._process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()

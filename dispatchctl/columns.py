@@ -49,12 +49,15 @@ TASKS: tuple[Column[pb.Task], ...] = (
     ("AGE", _age),
     ("TITLE", lambda task: task.title),
 )
+# The longest column comes last, so that it pads no other.
 TASKS_WIDE: tuple[Column[pb.Task], ...] = (
+    *TASKS[:-1],
     ("BACKEND", lambda task: task.backend),
     ("EXECUTOR", lambda task: task.executor_id),
-    ("TRIES", lambda task: f"{task.tries}/{task.max_tries}"),
+    ("FAILED TRIES", lambda task: f"{task.tries}/{task.max_tries}"),
     ("RUN", lambda task: task.run_id),
     ("TIME", run_time),
+    *TASKS[-1:],
     ("OUTCOME", outcome_line),
 )
 
@@ -64,12 +67,15 @@ BREAKERS: tuple[Column[pb.Breaker], ...] = (
     ("FAILURES", lambda breaker: str(breaker.failures)),
     ("OPENED", lambda breaker: relative(breaker.opened_time, datetime.now(UTC))),
     ("PROBE", lambda breaker: relative(breaker.retry_time, datetime.now(UTC))),
-    ("REASON", lambda breaker: breaker.reason),
+    # Of a closed one it would be why it was closed once.
+    ("REASON", lambda breaker: "" if breaker.state == pb.BREAKER_STATE_CLOSED else breaker.reason),
 )
 BREAKERS_WIDE: tuple[Column[pb.Breaker], ...] = (
+    *BREAKERS[:-1],
     ("GENERATION", lambda breaker: str(breaker.generation)),
     ("LAST FAILURE", lambda breaker: iso(breaker.last_failure_time)),
     ("RETRY TIME", lambda breaker: iso(breaker.retry_time)),
+    *BREAKERS[-1:],
 )
 
 DECISIONS: tuple[Column[pb.DispatchEvent], ...] = (
@@ -81,10 +87,12 @@ DECISIONS: tuple[Column[pb.DispatchEvent], ...] = (
     ("DETAIL", lambda event: event.detail),
 )
 DECISIONS_WIDE: tuple[Column[pb.DispatchEvent], ...] = (
+    *DECISIONS[:-1],
     ("TIME", lambda event: iso(event.time)),
     ("ATTEMPT", lambda event: "yes" if event.attempt else "no"),
     ("EXECUTOR", lambda event: event.executor_id),
     ("RUN", lambda event: event.run_id),
+    *DECISIONS[-1:],
 )
 
 TICK_DECISIONS: tuple[Column[pb.DispatchDecision], ...] = (

@@ -176,10 +176,7 @@ def history(session: Session, task_id: str, reason: str, success: bool | None, l
         page_size=limit, page_token=page_token, task_id=task_id, reason=reason, success=success
     )
     page = session.run(lambda client: client.call(client.stub.ListDispatchEvents, request))
-    # The longest column last: it would push the others out of sight.
-    wide = (*DECISIONS[:-1], *DECISIONS_WIDE, DECISIONS[-1])
-    columns = wide if session.output is Output.WIDE else DECISIONS
-    show(session, page, page.events, columns, name=lambda event: str(event.id))
+    show(session, page, page.events, DECISIONS, wide=DECISIONS_WIDE, name=lambda event: str(event.id))
     if page.next_page_token:
         note(f"there are more: the same once more with --page-token {page.next_page_token}")
     return ExitStatus.DONE

@@ -12,7 +12,7 @@ from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 from dispatchctl.client import SchedulerClient
 from dispatchctl.event_lines import event_line
 from dispatchctl.failures import ExitStatus
-from dispatchctl.rendering import iso, json_text, write
+from dispatchctl.rendering import cut, iso, json_text, terminal_width, write
 from dispatchctl.session import Output, Session, common_options
 
 
@@ -52,7 +52,7 @@ def _write_event(session: Session, event: pb.Event) -> None:
         case Output.NAME:
             write(str(event.id))
         case _:
-            write(f"{event.id}  {iso(event.time)}  {event_line(event)}")
+            write(cut(f"{event.id}  {iso(event.time)}  {event_line(event)}", terminal_width()))
 
 
 async def _follow(client: SchedulerClient, session: Session, after: int, types: tuple[str, ...], limit: int | None) -> None:

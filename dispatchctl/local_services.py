@@ -9,10 +9,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from dispatchctl.child_process import Child
 from dispatchctl.client import is_serving
 from dispatchctl.failures import Failure
-from dispatchctl.up_plan import Addresses, reachable
+from dispatchctl.run_processes import alive, descendants, end_runs, run_processes
+from dispatchctl.settings_check import settings_failure
+from dispatchctl.up_plan import Addresses, executor_folder, reachable, runs_outlast
 from service_runtime.lifecycle import split_address
 
 BOUND_S = 60.0
@@ -24,6 +28,9 @@ CONNECT_S = 1.0
 STOP_S = 25.0
 SAMPLE_SERVER_STOP_S = 5.0
 REVIVE_S = 10.0
+HURRY_S = 3.0
+WRONG_SETTINGS = "status 2"
+GONE_S = 5.0
 
 
 class LocalServices:
@@ -36,6 +43,10 @@ class LocalServices:
         self._scheduler: Child | None = None
         self._executor: Child | None = None
         self._executor_address = ""
+        self._executor_folder: Path | None = None
+        self._runs_outlast = False
+        self._environ: Mapping[str, str] = {}
+        self._hurry: asyncio.Task[None] | None = None
 
     async def start_sample_server(self, program: Path, environ: Mapping[str, str]) -> str:
         """Starts it on a free port of loopback; its URL. Raises Failure."""
@@ -58,6 +69,8 @@ class LocalServices:
     async def start(self, addresses: Addresses, environ: Mapping[str, str]) -> None:
         """Starts both services; returns when all four ports are bound. Raises Failure with a child's last words."""
         self._executor_address = reachable(addresses.executor_grpc)
+        self._runs_outlast = runs_outlast(environ)
+        self._environ = environ
         self._scheduler = Child("scheduler", [sys.executable, "-m", "scheduler_service"], environ, self._logs / "scheduler.log")
         self._executor = Child("executor", [sys.executable, "-m", "executor_service"], environ, self._logs / "executor.log")
         both = [self._scheduler, self._executor]
@@ -78,6 +91,8 @@ class LocalServices:
 
         both = [child for child in (self._scheduler, self._executor) if child is not None]
         await _until(serving, both, READY_S, "the services did not become ready")
+        # Not before: until it has locked its folder, the runs there may be another executor's.
+        self._executor_folder = executor_folder(self._environ)
 
     @property
     def _all(self) -> list[Child]:
@@ -87,15 +102,37 @@ class LocalServices:
         """The work that goes on while they run: starting again what ended by itself, and keeping logs bounded."""
         return [work for child in self._all for work in (child.keep(self._say), child.keep_log_bounded())]
 
-    async def stop(self) -> None:
-        """Ends them: the executor with its runs first, while the scheduler can still record how they ended."""
+    async def stop(self) -> list[str]:
+        """Ends them: the executor with its runs first, while the scheduler can still record how they ended.
+
+        Returns what is left of them, a line each.
+        """
         executor = self._executor
         if executor is not None and executor.started and not executor.running and self._scheduler is not None:
             await self._revive(executor)
+        below = descendants(psutil.Process(child.pid) for child in self._all if child.pid is not None)
         for child in self._all:
             patience = SAMPLE_SERVER_STOP_S if child is self._sample_server else STOP_S
             if not await child.stop(patience):
-                self._say(f"the {child.name} did not end within {patience:g} s and was killed; see {child.log}")
+                self._say(f"the {child.name} did not end in time and was killed; see {child.log}")
+        if self._hurry is not None:
+            await self._hurry
+        return await self._left(below)
+
+    async def _left(self, below: list[psutil.Process]) -> list[str]:
+        """Ends runs that an executor could not end, waits for what ends by itself, such as PostgreSQL, and names the rest."""
+        folder = self._executor_folder
+        if folder is not None and self._runs_outlast:
+            runs = len(run_processes(folder)[0])
+            return [f"{runs} runs go on, as EXECUTOR_END_RUNS_ON_STOP=false says"] if runs else []
+        left = await end_runs(folder, HURRY_S) if folder is not None else []
+        loop = asyncio.get_running_loop()
+        until = loop.time() + GONE_S
+        while alive(below) and loop.time() < until:
+            await asyncio.sleep(LOOK_S)
+        named = {process.pid: process.info.get("name", "a process") for process in left}
+        named |= {process.pid: process.name() for process in alive(below)}
+        return [f"{name} (process {pid})" for pid, name in named.items()]
 
     async def _revive(self, executor: Child) -> None:
         """An executor that died has left its runs to their guards: only an executor finds and ends them."""
@@ -105,9 +142,16 @@ class LocalServices:
                 while executor.running and not await is_serving(self._executor_address, CONNECT_S):
                     await asyncio.sleep(LOOK_S)
 
-    def kill(self) -> None:
-        """Ends them at once; runs are left to their leases."""
+    def hurry(self) -> None:
+        """Makes a stop that is under way a quick one: runs are killed without grace, then what does not end soon."""
+        if self._hurry is None:
+            self._hurry = asyncio.get_running_loop().create_task(self._end_soon())
+
+    async def _end_soon(self) -> None:
+        if self._executor_folder is not None and not self._runs_outlast:
+            await end_runs(self._executor_folder, HURRY_S)
         for child in self._all:
+            await child.gone(HURRY_S)
             child.kill()
 
 
@@ -128,7 +172,8 @@ async def _until(ready: Callable[[], Awaitable[bool]], children: list[Child], se
     while not await ready():
         for child in children:
             if not child.running:
-                raise child.failure(f"the {child.name} ended by {await child.ended()} before it was ready")
+                wrong = await settings_failure(child.environ) if await child.ended() == WRONG_SETTINGS else None
+                raise wrong or child.failure(f"the {child.name} ended by {await child.ended()} before it was ready")
         if loop.time() > until:
             said = "; ".join(f"{child.name}: {' '.join(child.last_lines()) or 'silent'}" for child in children)
             raise Failure(what, f"timed_out: after {seconds:g} s; {said}", f"read the logs in {children[0].log.parent}")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from io import StringIO
-from typing import TypeVar
+from typing import TextIO, TypeVar
+from unicodedata import category
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -24,20 +27,40 @@ from dispatchctl.session import Output, Session
 Item = TypeVar("Item", bound=Message)
 Column = tuple[str, Callable[[Item], str]]
 
-# Wide enough that nothing is cut where a program reads, and a person scrolls.
-_UNBOUNDED_WIDTH = 100_000
 NOTHING = "-"
+_GAP = 2
+# What a narrow terminal cuts first, and next; other columns, such as numbers, are never cut.
+_REASONS = frozenset({"REASON", "REASONS", "RESULT", "HOLD", "HOLDS", "REFUSES", "GATE"})
+_TEXTS = _REASONS | {"TITLE", "OUTCOME", "DETAIL", "TYPE", "BACKEND", "BACKENDS"}
+_NAMES = frozenset({"ID", "TASK", "RUN", "KEY", "WINDOW", "EXECUTOR", "TARGET"})
+_CUT_TO = 8
+# Joins emoji into one sign; every other format character could hide or turn what stands beside it.
+_JOINER = "\N{ZERO WIDTH JOINER}"
 
 
 def clean(text: str) -> str:
     """One line without control characters: what others wrote must not steer the terminal."""
     flat = " ".join(text.split())
-    return "".join(char if unicodedata.category(char)[0] != "C" else "\N{REPLACEMENT CHARACTER}" for char in flat)
+    return "".join(char if char == _JOINER or category(char)[0] != "C" else "\N{REPLACEMENT CHARACTER}" for char in flat)
 
 
-def cut(text: str, most: int) -> str:
-    """A text of at most so many characters."""
-    return text if len(text) <= most else text[: most - 1] + "…"
+def cut(text: str, most: int | None) -> str:
+    """A text of at most so many columns of a terminal; None: whole."""
+    if most is None or cell_len(text) <= most:
+        return text
+    shorter = Text(text)
+    shorter.truncate(max(most, 1), overflow="ellipsis")
+    return shorter.plain
+
+
+def pad(text: str, columns: int) -> str:
+    """A text with blanks after it, of at least so many columns of a terminal."""
+    return text + " " * (columns - cell_len(text))
+
+
+def terminal_width() -> int | None:
+    """How many columns standard output has; None when it is no terminal, where nothing is ever cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def colourful() -> bool:
@@ -52,9 +75,18 @@ def write(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """One line for the person, beside the data."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    """One line for the person, beside the data. A terminal that has gone is no error: nobody is there to be told."""
+    try:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Lets go what a stream still holds and gets: the interpreter would complain once more when it flushes it at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def json_text(message: Message, *, indent: int | None = 2) -> str:
@@ -64,16 +96,21 @@ def json_text(message: Message, *, indent: int | None = 2) -> str:
 
 
 def table_text(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """An aligned table; cut to the terminal's width where there is one."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for header in headers:
-        table.add_column(header, overflow="ellipsis", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(clean(cell) or NOTHING) for cell in row))
+    """An aligned table; where there is a terminal, its texts are cut to the width, and its numbers stay whole."""
+    cells = [[clean(cell) or NOTHING for cell in row] for row in rows]
+    widths = [max(cell_len(cell) for cell in column) for column in zip(headers, *cells, strict=True)]
+    width = terminal_width()
+    if width is not None:
+        _narrow(headers, widths, width)
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for header, column_width in zip(headers, widths, strict=True):
+        table.add_column(header, width=column_width, overflow="ellipsis", no_wrap=True)
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
     buffer = StringIO()
     console = Console(
         file=buffer,
-        width=None if sys.stdout.isatty() else _UNBOUNDED_WIDTH,
+        width=sum(widths) + _GAP * len(widths),
         force_terminal=colourful(),
         no_color=not colourful(),
         color_system="standard" if colourful() else None,
@@ -82,6 +119,22 @@ def table_text(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
     console.print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+
+def _narrow(headers: Sequence[str], widths: list[int], most: int) -> None:
+    """Takes from the widest text until the table fits, then from the widest name; a table of whole numbers may stay too wide."""
+    excess = sum(widths) + _GAP * (len(widths) - 1) - most
+    for kind in (_TEXTS, _NAMES):
+        while excess > 0:
+            spare = [
+                (width, index)
+                for index, (header, width) in enumerate(zip(headers, widths, strict=True))
+                if header in kind and width > max(_CUT_TO, len(header))
+            ]
+            if not spare:
+                break
+            widths[max(spare)[1]] -= 1
+            excess -= 1
 
 
 def show(
@@ -93,7 +146,7 @@ def show(
     wide: Sequence[Column[Item]] = (),
     name: Callable[[Item], str],
 ) -> None:
-    """Prints a response in the session's format: `items` are its rows, `wide` the further columns of -o wide."""
+    """Prints a response in the session's format: `items` are its rows, `wide` the columns of -o wide if they are others."""
     match session.output:
         case Output.JSON:
             write(json_text(response))
@@ -104,7 +157,7 @@ def show(
             for item in items:
                 write(clean(name(item)))
         case Output.TABLE | Output.WIDE:
-            chosen = [*columns, *(wide if session.output is Output.WIDE else ())]
+            chosen = wide if wide and session.output is Output.WIDE else columns
             write(table_text([header for header, _ in chosen], [[cell(item) for _, cell in chosen] for item in items]))
 
 

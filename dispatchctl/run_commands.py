@@ -50,6 +50,7 @@ RUNS: tuple[Column[pb.Run], ...] = (
     ("TASK", lambda run: run.task_id),
 )
 RUNS_WIDE: tuple[Column[pb.Run], ...] = (
+    *RUNS,
     ("START", verdict_word),
     ("EXIT", lambda run: str(run.exit_code) if run.HasField("exit_code") else ""),
     ("ERROR", lambda run: run.error),

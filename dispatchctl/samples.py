@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
@@ -12,6 +14,7 @@ from dispatchctl.client import SchedulerClient
 from dispatchctl.columns import status_word
 from dispatchctl.failures import ExitStatus, Failure
 from dispatchctl.feed import Feed
+from dispatchctl.rendering import relative
 from dispatchctl.waiting import ENDED
 
 LOOK_S = 0.5
@@ -19,6 +22,15 @@ FIRST_HOLD_S = 10.0
 NEXT_HOLD_S = 30.0
 # The events of ends that were read already are on their way.
 CATCH_UP_S = 3.0
+
+
+@dataclass(slots=True)
+class _Wait:
+    """How many tasks wait for a backend, how many starts there have been, and when the gate is to be told."""
+
+    tasks: int
+    begun: int
+    tell_at: float
 
 
 class SampleRun:
@@ -40,19 +52,31 @@ class SampleRun:
             self._feed.title(task.id, task.title)
 
     async def until_ended(self) -> None:
-        """Returns when all have ended; says meanwhile which gate holds when nothing starts."""
+        """Returns when all have ended; says meanwhile which gate holds a backend in which nothing starts."""
         loop = asyncio.get_running_loop()
-        starts, tell_at = self._feed.starts, loop.time() + FIRST_HOLD_S
+        waits: dict[str, _Wait] = {}
         while not await self._look():
             await asyncio.sleep(LOOK_S)
-            if self._feed.starts != starts:
-                starts, tell_at = self._feed.starts, loop.time() + NEXT_HOLD_S
-            elif loop.time() >= tell_at:
-                tell_at = loop.time() + NEXT_HOLD_S
-                await self._tell_hold()
+            for backend, wait in self._held(waits, loop.time()).items():
+                if loop.time() >= wait.tell_at:
+                    wait.tell_at = loop.time() + NEXT_HOLD_S
+                    await self._tell_hold(backend, wait.tasks)
         until = loop.time() + CATCH_UP_S
         while not self._feed.ended >= set(self.tasks) and loop.time() < until:
             await asyncio.sleep(0.05)
+
+    def _held(self, waits: dict[str, _Wait], now: float) -> dict[str, _Wait]:
+        """Backends that have tasks which wait for a gate, kept in `waits`; a start there begins the wait anew."""
+        for backend in {task.backend for task in self.tasks.values()}:
+            tasks = [task for task in self.tasks.values() if task.backend == backend]
+            held = sum(task.status == pb.TASK_STATUS_QUEUED and not task.hold_reason for task in tasks)
+            begun = sum(task.tries + (task.status != pb.TASK_STATUS_QUEUED) for task in tasks)
+            before = waits.pop(backend, None)
+            if held and before is not None and begun == before.begun:
+                waits[backend] = _Wait(held, begun, before.tell_at)
+            elif held:
+                waits[backend] = _Wait(held, begun, now + FIRST_HOLD_S)
+        return waits
 
     async def _look(self) -> bool:
         try:
@@ -65,16 +89,25 @@ class SampleRun:
                 raise
         return all(task.status in ENDED for task in self.tasks.values())
 
-    async def _tell_hold(self) -> None:
-        if all(task.status != pb.TASK_STATUS_QUEUED for task in self.tasks.values()):
-            return
+    async def _tell_hold(self, backend: str, tasks: int) -> None:
+        held = f"{tasks} {'task' if tasks == 1 else 'tasks'} held"
         try:
             said = await self._client.call(self._client.stub.ExplainDispatch, pb.ExplainDispatchRequest())
         except Failure as failure:
-            self._feed.line(f"{'waiting':<12} {failure.what}")
+            self._feed.tell("waiting", backend, f"{held}: {failure.what}")
             return
-        reasons = ", ".join(dict.fromkeys(guard.reason for guard in said.guards if guard.holds))
-        self._feed.line(f"{'waiting':<12} {f'{reasons}: ' if reasons else ''}{said.sentence}")
+        # In chain order: the first that holds is the one that counts.
+        gate = next((guard for guard in said.guards if guard.holds and guard.backend in ("", backend)), None)
+        if gate is None:
+            self._feed.tell("waiting", backend, f"{held}: {said.sentence}")
+            return
+        clears = f" (clears {relative(gate.clears_time, datetime.now(UTC))})" if gate.HasField("clears_time") else ""
+        self._feed.tell("waiting", backend, f"{gate.reason} ({held}): {gate.detail or said.sentence}{clears}")
+
+    @property
+    def unended(self) -> int:
+        """How many have not ended yet."""
+        return sum(task.status not in ENDED for task in self.tasks.values())
 
     def unexpected(self) -> list[str]:
         """What came out otherwise than it should, a line each; empty when all is as it should be."""
@@ -82,7 +115,8 @@ class SampleRun:
         for id_, task in self.tasks.items():
             expected = self._batch.expected.get(id_, pb.TASK_STATUS_COMPLETED)
             if task.status != expected:
-                lines.append(f"{task.title}: {status_word(task.status)}, not {status_word(expected)} ({task.outcome.error})")
+                why = task.outcome.error or task.hold_reason
+                lines.append(f"{task.title}: {status_word(task.status)}, not {status_word(expected)}{f' ({why})' if why else ''}")
         return lines
 
     def summary(self) -> str:

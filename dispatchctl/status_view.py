@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from dispatchctl.columns import BREAKERS, WINDOW_HEADERS, priority_word, status_word, window_rows
-from dispatchctl.rendering import Column, Item, clean, iso, relative, table_text, write
+from dispatchctl.rendering import Column, Item, clean, cut, iso, relative, table_text, terminal_width, write
 
 POOL_HEADERS = ("WHERE", "USER", "INTERNAL", "TASKS", "PRESSURE", "EFFECTIVE", "CAPACITY", "REFUSES")
 
@@ -32,9 +33,7 @@ def write_status(found: pb.GetStatusResponse) -> None:
         last = found.last_dispatch
         write(f"last     {clean(last.task_title)}, {relative(last.dispatched_time, now)}")
     for override in found.overrides:
-        until = f"until {iso(override.until_time)}" if override.HasField("until_time") else "until ended by hand"
-        words = f"{override.kind} {override.scope}: by {override.actor}, {override.reason}"
-        write(f"override {clean(words)}, since {iso(override.since_time)}, {until}")
+        write(_override_line(override, now))
     write("")
     queue = [(priority_word(q.priority), status_word(q.status), str(q.tasks)) for q in found.queue]
     write(table_text(("PRIO", "STATUS", "TASKS"), queue) if queue else "the queue is empty")
@@ -55,6 +54,18 @@ def write_status(found: pb.GetStatusResponse) -> None:
         for executor in found.executors
     ]
     write(table_text(("EXECUTOR", "TARGET", "STATE", "RUNS", "HEARD", "BACKENDS"), executors))
+
+
+def _override_line(override: pb.Override, now: datetime) -> str:
+    """Who, since, until and why, in that order: a narrow terminal cuts the reason."""
+    width = terminal_width()
+
+    def when(stamp: Timestamp) -> str:
+        return iso(stamp) if width is None else relative(stamp, now)
+
+    until = when(override.until_time) if override.HasField("until_time") else "ended by hand"
+    words = f"{override.kind} {override.scope}: by {override.actor}, since {when(override.since_time)}, until {until}"
+    return cut(f"override {clean(f'{words}, {override.reason}')}", width)
 
 
 def write_slots(found: pb.GetSlotsResponse) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shutil
 import signal
 import sys
 from collections.abc import Coroutine, Iterator, Mapping
@@ -13,29 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
-
 from dispatchctl.batch_file import Batch, load_batch
 from dispatchctl.client import SchedulerClient
-from dispatchctl.columns import BREAKERS, WINDOW_HEADERS, window_rows
 from dispatchctl.failures import ExitStatus, Failure
 from dispatchctl.feed import Feed
 from dispatchctl.local_services import LocalServices
-from dispatchctl.rendering import note, table_text, write
+from dispatchctl.rendering import note, write
 from dispatchctl.samples import SampleRun
-from dispatchctl.session import DEFAULT_ADDRESS, new_request_id
-from dispatchctl.up_plan import (
-    Addresses,
-    Samples,
-    child_environ,
-    free_addresses,
-    load_up_settings,
-    plan_samples,
-    prepare_logs,
-    reachable,
-)
+from dispatchctl.session import new_request_id
+from dispatchctl.up_plan import Samples, child_environ, free_addresses, load_up_settings, plan_samples, prepare_logs
+from dispatchctl.up_report import Place, report
 
 CALL_S = 5.0
+CANCEL_S = 5.0
+# Terminals and impatient fingers send two signals at once; only a later one asks for a quicker stop.
+IMPATIENT_S = 1.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -43,24 +33,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class UpOptions:
     """What the command was asked for. `once`: end when the samples have ended, after `within_s` seconds at the latest."""
 
-    samples: Path | None = None
-    data_dir: Path | None = None
-    once: bool = False
-    within_s: float = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where everything is."""
-
-    addresses: Addresses
-    data_dir: Path
-    logs: Path
-
-    @property
-    def client_address(self) -> str:
-        """The scheduler for clients on this machine."""
-        return reachable(self.addresses.scheduler_grpc)
+    samples: Path | None
+    data_dir: Path | None
+    once: bool
+    within_s: float
 
 
 class Up:
@@ -70,11 +46,13 @@ class Up:
         self._options = options
         self._environ = environ
         self._signal = 0
+        self._asked = asyncio.Event()
+        self._stopping_since = 0.0
 
     async def run(self) -> int:
-        """Starts, shows, serves, stops; the exit status. Raises Failure."""
+        """Starts, shows, serves, stops; the exit status. Raises Failure, and OSError when nothing can be written."""
         options, environ = self._options, self._environ
-        settings = load_up_settings(environ)
+        settings = await load_up_settings(environ)
         samples = plan_samples(options.samples, environ) if options.samples is not None else None
         request_id = new_request_id()
         batch = load_batch(samples.tasks.read_text("utf-8"), str(samples.tasks), request_id) if samples else None
@@ -82,36 +60,51 @@ class Up:
         data_dir = (options.data_dir or Path(settings.dispatch_data_dir)).expanduser().absolute()
         place = Place(addresses, data_dir, prepare_logs(data_dir))
         services = LocalServices(place.logs, note)
-        with self._signals_cancel(services):
+        with self._signals_ask(services):
+            work = asyncio.create_task(self._work(services, samples, place, batch, request_id))
+            asked = asyncio.create_task(self._asked.wait())
             try:
-                await self._start(services, samples, place)
-                return await self._serve(services, place, batch, request_id)
-            except asyncio.CancelledError:
-                if not self._signal:
-                    raise
+                await asyncio.wait([work, asked], return_when=asyncio.FIRST_COMPLETED)
             finally:
-                await self._stop(services)
-        return ExitStatus.INTERRUPTED if self._signal == signal.SIGINT else ExitStatus.DONE
+                asked.cancel()
+                await self._stop(services, work)
+        if self._signal:
+            return ExitStatus.INTERRUPTED if self._signal == signal.SIGINT else ExitStatus.DONE
+        return work.result()
 
     @contextlib.contextmanager
-    def _signals_cancel(self, services: LocalServices) -> Iterator[None]:
-        """The first signal ends the work, so that everything is stopped in order; a second one ends everything at once."""
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    def _signals_ask(self, services: LocalServices) -> Iterator[None]:
+        """The first signal asks for the end, in order; a later one that a person has sent makes that quicker."""
+        loop = asyncio.get_running_loop()
 
         def receive(number: int) -> None:
-            if self._signal:
-                services.kill()
-            elif task is not None:
-                self._signal = number
-                task.cancel()
+            if number == signal.SIGINT and sys.stderr.isatty():
+                # The terminal has written ^C where the cursor was.
+                note("")
+            if not self._stopping_since:
+                self._signal = self._signal or number
+                self._asked.set()
+            elif number != signal.SIGHUP and loop.time() - self._stopping_since > IMPATIENT_S:
+                services.hurry()
 
-        for number in _SIGNALS:
+        # nohup has said that the end of the terminal is none of ours.
+        numbers = [n for n in _SIGNALS if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
+        for number in numbers:
             loop.add_signal_handler(number, receive, number)
         try:
             yield
         finally:
-            for number in _SIGNALS:
+            for number in numbers:
                 loop.remove_signal_handler(number)
+            if self._signal:
+                # One more Ctrl-C while the interpreter goes home has nothing left to end.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    async def _work(
+        self, services: LocalServices, samples: Samples | None, place: Place, batch: Batch | None, request_id: str
+    ) -> int:
+        await self._start(services, samples, place)
+        return await self._serve(services, place, batch, request_id)
 
     async def _start(self, services: LocalServices, samples: Samples | None, place: Place) -> None:
         chosen = dict(samples.settings) if samples is not None else {}
@@ -121,8 +114,10 @@ class Up:
         addresses = place.addresses
         write(f"scheduler   gRPC {addresses.scheduler_grpc}, HTTP {addresses.scheduler_http}")
         write(f"executor    gRPC {addresses.executor_grpc}, HTTP {addresses.executor_http}")
+        if chosen:
+            write("set for the samples, unless you set it yourself:")
         for name, value in chosen.items():
-            write(f"for the samples: {name}={value} (set it yourself to have it otherwise)")
+            write(f"            {name}={value}")
         note("waiting for the database and the executor ...")
         await services.until_serving(addresses)
 
@@ -130,6 +125,8 @@ class Up:
         async with SchedulerClient(place.client_address, CALL_S) as client:
             feed = Feed(client, write)
             await feed.begin()
+            if feed.earlier:
+                feed.line(f"{'carried over':<12} {len(feed.earlier)} tasks of earlier runs, which go on")
             work: list[Coroutine[Any, Any, Any]] = [feed.follow_events(), feed.follow_decisions(), *services.upkeep()]
             background = [asyncio.create_task(one) for one in work]
             shown = asyncio.create_task(self._show(client, feed, place, batch, request_id))
@@ -150,7 +147,7 @@ class Up:
             await run.submit()
             feed.line(f"{'submitted':<12} {len(run.tasks)} sample tasks")
             await self._until_ended(run)
-        await _report(client, feed, place, run)
+        await report(client, feed, place, run)
         if self._options.once:
             return ExitStatus.DONE if run is None or not run.unexpected() else ExitStatus.FAILED
         note("serving until Ctrl-C")
@@ -165,50 +162,23 @@ class Up:
             async with asyncio.timeout(self._options.within_s):
                 await run.until_ended()
         except TimeoutError as error:
-            within = f"{self._options.within_s:g} s"
-            raise Failure(
-                f"the samples did not end within {within}", f"timed_out: {'; '.join(run.unexpected())}", "raise --within"
-            ) from error
+            for line in run.unexpected():
+                note(f"  {line}")
+            what = f"the samples did not end within {self._options.within_s:g} s"
+            why = f"timed_out: {run.unended} of {len(run.tasks)} have not ended"
+            raise Failure(what, why, "see above what each waits for, or raise --within") from error
 
-    async def _stop(self, services: LocalServices) -> None:
+    async def _stop(self, services: LocalServices, work: asyncio.Task[int]) -> None:
+        self._stopping_since = asyncio.get_running_loop().time()
         if self._signal:
             note("stopping: ending the runs, then the services (once more: at once)")
-        await services.stop()
-        if self._signal:
+        work.cancel()
+        done, _ = await asyncio.wait([work], timeout=CANCEL_S)
+        if done and not work.cancelled():
+            # Looked at here: after a signal nobody else asks.
+            work.exception()
+        left = await services.stop()
+        if left:
+            note(f"still there: {'; '.join(left)}")
+        elif self._signal:
             note("everything has ended")
-
-
-async def _report(client: SchedulerClient, feed: Feed, place: Place, run: SampleRun | None) -> None:
-    """The window, the breakers, and what is where."""
-    stats = await client.call(client.stub.GetDispatchStats, pb.GetDispatchStatsRequest())
-    breakers = await client.call(client.stub.ListBreakers, pb.ListBreakersRequest())
-    feed.pause()
-    write("")
-    if run is not None:
-        write(run.summary())
-        for line in run.unexpected():
-            write(f"  {line}")
-        write("")
-    write(table_text(WINDOW_HEADERS, window_rows(stats)))
-    write("")
-    rows = [[cell(breaker) for _, cell in BREAKERS] for breaker in breakers.breakers]
-    write(table_text([header for header, _ in BREAKERS], rows))
-    write("")
-    write(f"gRPC        {place.client_address} (reflection is on: grpcurl -plaintext {place.client_address} list)")
-    write(f"metrics     http://{reachable(place.addresses.scheduler_http)}/metrics")
-    write(f"            http://{reachable(place.addresses.executor_http)}/metrics")
-    write(f"data        {place.data_dir}")
-    write(f"logs        {place.logs}")
-    program = _program(place)
-    write(f"try         {program} status")
-    write(f'            {program} submit --title "Count the words" --description "Count the words of this text." --wait')
-    write(f"            {program} explain")
-
-
-def _program(place: Place) -> str:
-    """How `dispatchctl` is called from here."""
-    beside = Path(sys.executable).with_name("dispatchctl")
-    name = "dispatchctl"
-    if shutil.which(name) is None and beside.exists():
-        name = os.path.relpath(beside)
-    return name if place.client_address == DEFAULT_ADDRESS else f"DISPATCH_ADDRESS={place.client_address} {name}"

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 
+from dispatchctl.failures import ExitStatus
 from dispatchctl.parameters import DURATION
 from dispatchctl.up import Up, UpOptions
 
+WITHIN_S = 600.0
 _FOLDER = click.Path(path_type=Path)
 
 
@@ -18,8 +20,9 @@ _FOLDER = click.Path(path_type=Path)
 @click.option("--samples", type=_FOLDER, help="Submit the sample tasks of this folder, such as deploy/examples.")
 @click.option("--data-dir", type=_FOLDER, help="Where the data is kept; DISPATCH_DATA_DIR by default.")
 @click.option("--once", is_flag=True, help="End when the samples have ended: status 0 if as they should.")
-@click.option("--within", type=DURATION, default="10m", metavar="DURATION", help="With --once: at the latest.")
-def up(samples: Path | None, data_dir: Path | None, once: bool, within: float) -> int:
+@click.option("--within", type=DURATION, metavar="DURATION", help="With --once: at the latest; 10m by default.")
+@click.option("--interrupt-status", type=click.IntRange(0, 255), default=130, show_default=True, help="Status after Ctrl-C.")
+def up(samples: Path | None, data_dir: Path | None, once: bool, within: float | None, interrupt_status: int) -> int:
     """Run both services on this machine until Ctrl-C, which ends their runs too.
 
     \b
@@ -31,4 +34,8 @@ def up(samples: Path | None, data_dir: Path | None, once: bool, within: float) -
     """
     if once and samples is None:
         raise click.UsageError("--once goes with --samples only")
-    return asyncio.run(Up(UpOptions(samples, data_dir, once, within), os.environ).run())
+    if within is not None and not once:
+        raise click.UsageError("--within goes with --once only")
+    options = UpOptions(samples, data_dir, once, WITHIN_S if within is None else within)
+    status = asyncio.run(Up(options, os.environ).run())
+    return interrupt_status if status == ExitStatus.INTERRUPTED else status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import psutil
 from pydantic import Field
 
 from dispatchctl.failures import ExitStatus, Failure
+from dispatchctl.settings_check import settings_failure
 from service_runtime.lifecycle import StartupError, bound_socket, split_address
 from service_runtime.settings import HostPort, ServiceSettings, SettingsError, load_settings
 
@@ -21,6 +23,7 @@ SAMPLE_COMMAND = "cecelia-run"
 SAMPLE_TASKS = "tasks.json"
 SAMPLE_SERVER = "minimax_server.py"
 
+_NO = frozenset({"false", "f", "no", "n", "off", "0"})
 _ANY_HOSTS = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}
 
 
@@ -68,13 +71,12 @@ class Samples:
         return self.folder / SAMPLE_SERVER
 
 
-def load_up_settings(environ: Mapping[str, str]) -> UpSettings:
-    """The settings. Raises Failure that names every wrong one."""
+async def load_up_settings(environ: Mapping[str, str]) -> UpSettings:
+    """The settings. Raises Failure that names every wrong one, those of the services too."""
     try:
         return load_settings(UpSettings, environ)
     except SettingsError as error:
-        why = "; ".join(str(error).splitlines())
-        raise Failure("the settings are wrong", f"config_error: {why}", "correct or unset them", ExitStatus.USAGE) from error
+        raise await settings_failure(environ, str(error)) or Failure(str(error), "config_error", "correct them") from error
 
 
 def reachable(address: str) -> str:
@@ -98,15 +100,28 @@ def free_addresses(settings: UpSettings) -> Addresses:
             try:
                 bound: socket.socket = held.enter_context(contextlib.closing(bound_socket(address, setting)))
             except StartupError as error:
-                taker = next((other for other, taken in found.items() if taken == address), "") or _holder(address)
-                by = f" by {taker}" if taker else ""
-                raise Failure(
-                    f"{address} is taken{by}",
-                    f"address_in_use: {error}",
-                    f"set {setting} to another address, such as {setting}={address.rpartition(':')[0]}:0 for any free port",
-                ) from error
+                raise _no_address(setting, address, error, found) from error
             found[setting] = f"{address.rpartition(':')[0]}:{bound.getsockname()[1]}"
     return Addresses(*found.values())
+
+
+def _no_address(setting: str, address: str, error: StartupError, found: Mapping[str, str]) -> Failure:
+    """Why an address cannot be had: taken, by whom, or not one that this machine or this user can have."""
+    host, _, port = address.rpartition(":")
+    number = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+    if number == errno.EADDRINUSE:
+        taker = next((other for other, taken in found.items() if taken == address), "") or _holder(address)
+        return Failure(
+            f"{address} is taken{f' by {taker}' if taker else ''}",
+            f"address_in_use: {error}",
+            f"set {setting} to another address, such as {setting}={host}:0 for any free port",
+        )
+    if number == errno.EACCES:
+        what, remedy = f"{address} is not allowed to this user", f"a port above 1023 with {setting}={host}:0 for any free one"
+    else:
+        what, remedy = f"{host} is no address of this machine", f"one of its own, such as {setting}=127.0.0.1:{port}"
+    said = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
+    return Failure(what, f"address_unusable: {setting}={address} cannot be bound ({said})", f"use {remedy}")
 
 
 def _holder(address: str) -> str:
@@ -175,3 +190,13 @@ def child_environ(
         "DISPATCH_DATA_DIR": str(data_dir),
     }
     return {**environ, **unset, **fixed, **overrides}
+
+
+def executor_folder(environ: Mapping[str, str]) -> Path:
+    """Where the executor with this environment keeps its runs."""
+    return Path(environ["EXECUTOR_DATA_DIR"]).expanduser().absolute()
+
+
+def runs_outlast(environ: Mapping[str, str]) -> bool:
+    """Whether the user wants the runs to go on after the end of `up`."""
+    return environ.get("EXECUTOR_END_RUNS_ON_STOP", "").lower() in _NO

@@ -1,4 +1,4 @@
-"""`scheduler-service`: settings from the environment, then the scheduler until a signal."""
+"""`scheduler-service`: settings from the environment, then the scheduler until a signal; `--check`: the settings only."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from service_runtime.structured_logging import configure_logging
 
 async def _run() -> int:
     settings = load_settings(SchedulerSettings, os.environ)
+    if "--check" in sys.argv[1:]:
+        return 0
     configure_logging(settings.log_format, settings.log_level)
     return await SchedulerApp(settings).run()
 

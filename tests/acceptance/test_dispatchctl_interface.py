@@ -403,7 +403,8 @@ def test_what_is_in_force_says_who_why_since_and_until(capsys: Capture) -> None:
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("override ")]
     assert [line.split()[1] for line in lines] == ["billing_pause", "budget_cap", "breaker_tripped"]
     for line, reason in zip(lines, ("quota", "a demonstration", "maintenance"), strict=True):
-        assert f"{reason}, since 20" in line
+        assert ", since 20" in line
+        assert line.endswith(f", {reason}")
         assert "until ended by hand" in line if "budget_cap" in line else ", until 20" in line
     for words in (["reset", "hk-minimax"], ["billing", "clear", "--backend", "hk-minimax"], ["cap", "off"]):
         assert main(words) == 0

@@ -112,6 +112,24 @@ async def test_up_shows_the_samples_and_leaves_no_process_behind(tmp_path: Path)
     assert processes_below(tmp_path) == []
 
 
+async def test_samples_that_do_not_end_in_time_are_listed_a_line_each(tmp_path: Path) -> None:
+    env = environment(tmp_path, MEM_PER_TASK_MB="10000000")
+    del env["EXECUTOR_DATA_DIR"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "dispatchctl", "up", "--samples", str(ROOT / "deploy/examples"), "--once", "--within", "2s",
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, env=env, cwd=tmp_path,
+    )  # fmt: skip
+    async with asyncio.timeout(DEADLINE_S):
+        _, err = await process.communicate()
+    lines = err.decode().splitlines()
+    assert process.returncode == 1
+    assert "  Fix the login page: queued, not completed" in lines
+    assert "  Prepare the release notes: queued, not completed (dependency)" in lines
+    assert [line[:7] for line in lines[-3:]] == ["error: ", "  why: ", "   do: "]
+    assert "timed_out" in lines[-2]
+    assert processes_below(tmp_path) == []
+
+
 def processes_below(folder: Path) -> list[str]:
     """Processes that name this folder in their command line or environment."""
     found = []

@@ -47,6 +47,7 @@ class FakeScheduler(pb_grpc.SchedulerServiceServicer):
         self.hold_until = threading.Event()
         self.hold_until.set()
         self.on_explain: Callable[[], None] = lambda: None
+        self.on_get: Callable[[], None] = lambda: None
         self.explanation = pb.ExplainDispatchResponse(would_dispatch=True, sentence="The next tick starts it.")
         self.stats = pb.GetDispatchStatsResponse()
         self.breakers = {"cecelia-run": pb.Breaker(key="cecelia-run", state=pb.BREAKER_STATE_OPEN, failures=3, generation=4)}
@@ -84,6 +85,7 @@ class FakeScheduler(pb_grpc.SchedulerServiceServicer):
 
     def GetTask(self, request: pb.GetTaskRequest, context: grpc.ServicerContext) -> pb.GetTaskResponse:
         self.requests.append(request)
+        self.on_get()
         return pb.GetTaskResponse(task=self._task(request.task_id, context))
 
     def ListTasks(self, request: pb.ListTasksRequest, context: grpc.ServicerContext) -> pb.ListTasksResponse:
@@ -123,6 +125,15 @@ class FakeScheduler(pb_grpc.SchedulerServiceServicer):
 
     def ListBreakers(self, request: pb.ListBreakersRequest, context: grpc.ServicerContext) -> pb.ListBreakersResponse:
         return pb.ListBreakersResponse(breakers=self.breakers.values())
+
+    def ListDispatchEvents(
+        self, request: pb.ListDispatchEventsRequest, context: grpc.ServicerContext
+    ) -> pb.ListDispatchEventsResponse:
+        return pb.ListDispatchEventsResponse()
+
+    def WatchEvents(self, request: pb.WatchEventsRequest, context: grpc.ServicerContext) -> Iterator[pb.WatchEventsResponse]:
+        context.send_initial_metadata((("next-event-id", "1"),))
+        yield from ()
 
     def ResetBreaker(self, request: pb.ResetBreakerRequest, context: grpc.ServicerContext) -> pb.ResetBreakerResponse:
         self.requests.append(request)

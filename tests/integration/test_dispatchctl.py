@@ -135,6 +135,8 @@ def test_wait_does_not_take_a_tasks_own_hold_for_a_gate(scheduler: FakeScheduler
         (["submit", "--title", "Tidy it", "--timeout", "soon"], 2, "usage"),
         (["submit", "--file", "/nonexistent"], 2, "not_found"),
         (["drain", "off", "--until-idle"], 2, "usage"),
+        (["up", "--within", "3s"], 2, "usage"),
+        (["up", "--once"], 2, "usage"),
         (["cancel", TASK], 2, "confirmation_required"),
         (["stats", "--address", "nowhere"], 2, "usage"),
         (["stats", "--address", unused_address()], 4, "UNAVAILABLE"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+from rich.cells import cell_len
 
 from dispatchctl.event_lines import decision_line, ends_task, event_line
 
@@ -37,9 +39,35 @@ def test_what_others_wrote_stays_on_its_line() -> None:
     assert line.isprintable()
 
 
-def test_a_decision_without_a_task_names_its_backend() -> None:
+@pytest.mark.parametrize("width", [50, 70, 90, 150])
+def test_a_line_fits_its_terminal_and_keeps_what_happened_to_whom(width: int) -> None:
+    started = event("task_dispatched", title="Fix the login page", priority="P1", task_type="dev", backend="cecelia-run" * 20)
+    line = event_line(started, width=width)
+    assert cell_len(line) == width
+    assert line.startswith("started      P1 dev")
+    assert "Fix the log" in line
+    other = event_line(event("circuit_open", reason="x" * 300), width=width)
+    assert cell_len(other) == width
+
+
+def test_nothing_is_cut_in_a_pipe() -> None:
+    ended = event("task_completed", title="t" * 200, priority="P1", task_type="y" * 40, status="completed")
+    line = event_line(ended, "r" * 500)
+    assert "t" * 200 in line
+    assert "y" * 40 in line
+    assert "r" * 500 in line
+    assert "d" * 500 in decision_line(pb.DispatchEvent(reason="draining", detail="d" * 500))
+
+
+def test_signs_of_two_columns_are_counted_as_such() -> None:
+    wide, narrow = (event_line(event("task_completed", title=title, status="completed"), "end") for title in ("修复登录", "fix"))
+    assert cell_len(wide) == cell_len(narrow)
+
+
+def test_a_decision_without_a_task_names_its_backend_once() -> None:
     line = decision_line(pb.DispatchEvent(reason="draining"))
     assert "all backends" in line
     assert line.endswith("draining")
+    assert decision_line(pb.DispatchEvent(reason="no_slots", backend="cecelia-run")).count("cecelia-run") == 1
     failed = pb.DispatchEvent(reason="executor_failed", attempt=True, backend="cecelia-run")
     assert decision_line(failed).startswith("failed start")

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
 
-from dispatchctl.failures import ExitStatus, Failure
-from dispatchctl.up_plan import Addresses, child_environ, load_up_settings, plan_samples, prepare_logs, reachable
+from dispatchctl.failures import Failure
+from dispatchctl.up_plan import (
+    Addresses,
+    UpSettings,
+    child_environ,
+    free_addresses,
+    plan_samples,
+    prepare_logs,
+    reachable,
+    runs_outlast,
+)
+from service_runtime.settings import load_settings
 
 EXAMPLES = Path(__file__).parents[3] / "deploy" / "examples"
 ADDRESSES = Addresses("0.0.0.0:1", "127.0.0.1:2", "[::]:3", "127.0.0.1:4")
@@ -19,14 +31,6 @@ ADDRESSES = Addresses("0.0.0.0:1", "127.0.0.1:2", "[::]:3", "127.0.0.1:4")
 )
 def test_a_wildcard_is_reached_over_loopback(address: str, client: str) -> None:
     assert reachable(address) == client
-
-
-def test_every_wrong_address_is_named() -> None:
-    with pytest.raises(Failure) as caught:
-        load_up_settings({"SCHEDULER_GRPC_ADDRESS": "x", "EXECUTOR_HTTP_ADDRESS": "host:99999"})
-    assert "SCHEDULER_GRPC_ADDRESS" in caught.value.why
-    assert "EXECUTOR_HTTP_ADDRESS" in caught.value.why
-    assert caught.value.status is ExitStatus.USAGE
 
 
 def test_the_services_are_told_what_must_agree_and_the_user_keeps_the_rest(tmp_path: Path) -> None:
@@ -59,3 +63,31 @@ def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Failure, match="cannot be written"):
         prepare_logs(tmp_path / "file" / "data")
+
+
+def settings(**changes: str) -> UpSettings:
+    free = {f"{service}_{kind}_ADDRESS": "127.0.0.1:0" for service in ("SCHEDULER", "EXECUTOR") for kind in ("GRPC", "HTTP")}
+    return load_settings(UpSettings, {**free, **changes})
+
+
+def test_a_taken_address_is_named_with_its_setting_and_taker() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(Failure, match=rf"{address} is taken by .*{os.getpid()}") as caught:
+            free_addresses(settings(EXECUTOR_GRPC_ADDRESS=address))
+    assert caught.value.why.startswith("address_in_use: EXECUTOR_GRPC_ADDRESS=")
+
+
+def test_an_address_of_another_machine_is_not_called_taken() -> None:
+    with pytest.raises(Failure, match=r"^192\.0\.2\.1 is no address of this machine$") as caught:
+        free_addresses(settings(EXECUTOR_GRPC_ADDRESS="192.0.2.1:50052"))
+    assert "EXECUTOR_GRPC_ADDRESS=192.0.2.1:50052" in caught.value.why
+    assert caught.value.remedy == "use one of its own, such as EXECUTOR_GRPC_ADDRESS=127.0.0.1:50052"
+
+
+@pytest.mark.parametrize(
+    ("value", "outlast"), [(None, False), ("true", False), ("", False), ("false", True), ("FALSE", True), ("0", True)]
+)
+def test_runs_outlast_up_only_when_the_user_says_so(tmp_path: Path, value: str | None, outlast: bool) -> None:
+    environ = {} if value is None else {"EXECUTOR_END_RUNS_ON_STOP": value}
+    assert runs_outlast(child_environ(environ, ADDRESSES, tmp_path, {})) is outlast
