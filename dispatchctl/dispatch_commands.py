@@ -153,7 +153,7 @@ def tick(session: Session) -> int:
     if session.output in TABLES and not taken.decisions:
         write("nothing to do")
     else:
-        show(session, taken, taken.decisions, TICK_DECISIONS, name=lambda decision: decision.task_id)
+        show(session, taken, taken.decisions, TICK_DECISIONS, name=lambda decision: decision.task_id or decision.reason)
     return ExitStatus.DONE
 
 

@@ -114,7 +114,7 @@ class Session:
             return given
         if not self.may_ask or self.yes:
             return NO_REASON
-        return str(_answer(lambda: click.prompt("reason", default=NO_REASON, err=True)))
+        return str(click.prompt("reason", default=NO_REASON, err=True)).strip() or NO_REASON
 
     def confirm(self, question: str) -> None:
         """Asks before something that cannot be undone. Raises Failure when it is not to be done."""
@@ -124,17 +124,8 @@ class Session:
             raise Failure(
                 "this needs a yes", "confirmation_required: there is no terminal to ask at", "pass --yes", ExitStatus.USAGE
             )
-        if not _answer(lambda: click.confirm(question, err=True)):
+        if not click.confirm(question, err=True):
             raise Failure("nothing was done", "declined: the answer was no", "pass --yes to skip the question")
-
-
-def _answer(ask: Callable[[], T]) -> T:
-    try:
-        return ask()
-    except click.Abort:
-        # The question stands on an unfinished line, which the shell's prompt would go on.
-        click.echo(err=True)
-        raise
 
 
 def _setter(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
