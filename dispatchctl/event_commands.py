@@ -12,7 +12,7 @@ from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 from dispatchctl.client import SchedulerClient
 from dispatchctl.event_lines import event_line
 from dispatchctl.failures import ExitStatus
-from dispatchctl.rendering import cut, iso, json_text, terminal_width, write
+from dispatchctl.rendering import iso, json_text, moment, terminal_width, write
 from dispatchctl.session import Output, Session, common_options
 
 
@@ -52,7 +52,15 @@ def _write_event(session: Session, event: pb.Event) -> None:
         case Output.NAME:
             write(str(event.id))
         case _:
-            write(cut(f"{event.id}  {iso(event.time)}  {event_line(event)}", terminal_width()))
+            write(_event_text(event))
+
+
+def _event_text(event: pb.Event) -> str:
+    width = terminal_width()
+    at = moment(event.time)
+    time = iso(event.time) if width is None or at is None else f"{at:%m-%d %H:%M:%S}"
+    before = f"{event.id}  {time}  "
+    return before + event_line(event, width=None if width is None else width - len(before))
 
 
 async def _follow(client: SchedulerClient, session: Session, after: int, types: tuple[str, ...], limit: int | None) -> None:

@@ -50,6 +50,7 @@ class FakeScheduler(pb_grpc.SchedulerServiceServicer):
         self.on_get: Callable[[], None] = lambda: None
         self.explanation = pb.ExplainDispatchResponse(would_dispatch=True, sentence="The next tick starts it.")
         self.stats = pb.GetDispatchStatsResponse()
+        self.events: list[pb.Event] = []
         self.breakers = {"cecelia-run": pb.Breaker(key="cecelia-run", state=pb.BREAKER_STATE_OPEN, failures=3, generation=4)}
         self.status = pb.GetStatusResponse(mode="idle", sentence="Nothing waits.", term=1, leader=True)
 
@@ -132,8 +133,10 @@ class FakeScheduler(pb_grpc.SchedulerServiceServicer):
         return pb.ListDispatchEventsResponse()
 
     def WatchEvents(self, request: pb.WatchEventsRequest, context: grpc.ServicerContext) -> Iterator[pb.WatchEventsResponse]:
-        context.send_initial_metadata((("next-event-id", "1"),))
-        yield from ()
+        newest = max((event.id for event in self.events), default=0)
+        after = request.after_event_id if request.after_event_id >= 0 else newest
+        context.send_initial_metadata((("next-event-id", str(after + 1)),))
+        yield from (pb.WatchEventsResponse(event=event) for event in self.events if event.id > after)
 
     def ResetBreaker(self, request: pb.ResetBreakerRequest, context: grpc.ServicerContext) -> pb.ResetBreakerResponse:
         self.requests.append(request)

@@ -55,11 +55,14 @@ def scheduler() -> FakeScheduler:
         until_time=now + timedelta(minutes=9, seconds=30),
     )
     fake._store(pb.TaskSpec(title="A title that is longer than most terminals are wide " * 3, task_type="initiative_plan"))
+    event = pb.Event(id=12345, type="task_dispatched", time=now)
+    event.payload.update({"title": "A title that is longer than most", "backend": "cecelia-run", "status": "running"})
+    fake.events.append(event)
     return fake
 
 
-@pytest.mark.parametrize("columns", [80, 100, 160])
-@pytest.mark.parametrize("words", [["stats"], ["status"], ["tasks"], ["breakers"]])
+@pytest.mark.parametrize("columns", [60, 80, 100, 160])
+@pytest.mark.parametrize("words", [["stats"], ["status"], ["tasks"], ["breakers"], ["events", "-n", "1"]])
 def test_nothing_wraps(scheduler: FakeScheduler, words: list[str], columns: int) -> None:
     with serving(scheduler) as address:
         lines = shown(address, words, columns)
