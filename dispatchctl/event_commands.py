@@ -11,7 +11,7 @@ from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from dispatchctl.client import SchedulerClient
 from dispatchctl.event_lines import event_line
-from dispatchctl.failures import ExitStatus
+from dispatchctl.failures import ExitStatus, Failure
 from dispatchctl.rendering import iso, json_text, moment, terminal_width, write
 from dispatchctl.session import Output, Session, common_options
 
@@ -89,6 +89,9 @@ async def _until_now(client: SchedulerClient, after: int, types: tuple[str, ...]
     Read without a filter, since a filtered stream would wait at its end for an event that matches.
     """
     newest = await client.newest_event_id(*types)
+    if newest < 0:
+        why = "no_answer: the scheduler ended the call before it said which event is the newest"
+        raise Failure("cannot tell which events there are", why, "try again in a few seconds", ExitStatus.UNREACHABLE)
     if newest <= after:
         return
     async for message in client.stream(client.stub.WatchEvents, pb.WatchEventsRequest(after_event_id=after)):

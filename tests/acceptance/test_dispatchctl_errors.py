@@ -142,7 +142,10 @@ def test_130_for_ctrl_c_and_no_more_words(finished: pb.Task, line: str) -> None:
         assert process.stdout is not None
         assert process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _out, err = process.communicate(timeout=DEADLINE_S)
+        try:
+            _out, err = process.communicate(timeout=DEADLINE_S)
+        finally:
+            process.kill()
     assert (process.returncode, err.strip()) == (130, "")
 
 

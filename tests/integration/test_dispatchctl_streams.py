@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import grpc
 import pytest
@@ -44,6 +45,7 @@ class Scheduler(FakeScheduler):
             refuse(context, code_pb2.INVALID_ARGUMENT, "INVALID_ARGUMENT", f"types {words}", types=words)
         if not self.opens:
             self.hold_until.wait(20)
+            return
         newest = 3
         after = newest if request.after_event_id < 0 else request.after_event_id
         context.send_initial_metadata((("next-event-id", str(after + 1)),))
@@ -153,8 +155,7 @@ def test_watch_draws_over_the_last_picture_and_is_cut_to_the_terminal(scheduler:
     ours, theirs = pty.openpty()
     call = [sys.executable, "-m", "dispatchctl", "tasks", "--watch", "100ms"]
     environ = {**os.environ, "TERM": "xterm", "NO_COLOR": "1", "LINES": "10", "COLUMNS": "100"}
-    with subprocess.Popen(call, stdout=theirs, stderr=theirs, stdin=theirs, env=environ, start_new_session=True) as process:
-        os.close(theirs)
+    with ended_for_certain(call, theirs, environ) as process:
         seen = read_until(ours, rb"(\x1b\[H\x1b\[2J.*){3}")
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
@@ -190,8 +191,7 @@ def test_ctrl_c_at_a_question_leaves_the_next_prompt_a_line_of_its_own(scheduler
     call = [sys.executable, "-m", "dispatchctl", "cancel", "123e4567-e89b-12d3-a456-426614174000"]
     # The terminal has to be its own for Ctrl-C to reach it.
     own_terminal = ["setsid", "--ctty", "--wait", *call]
-    with subprocess.Popen(own_terminal, stdin=theirs, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
+    with ended_for_certain(own_terminal, theirs, dict(os.environ)) as process:
         seen = read_until(ours, rb"\[y/N\]")
         os.write(ours, b"\x03")
         assert process.wait(20) == 130
@@ -199,6 +199,18 @@ def test_ctrl_c_at_a_question_leaves_the_next_prompt_a_line_of_its_own(scheduler
     os.close(ours)
     assert "Traceback" not in seen
     assert scheduler.requests == []
+
+
+@contextmanager
+def ended_for_certain(call: list[str], terminal: int, environ: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A program on a terminal; a test that fails does not wait for its end."""
+    with subprocess.Popen(call, stdin=terminal, stdout=terminal, stderr=terminal, env=environ, start_new_session=True) as process:
+        os.close(terminal)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def read_until(handle: int, pattern: bytes, seconds: float = 20.0) -> str:
