@@ -105,12 +105,15 @@ class SchedulerClient(ServiceClient):
         request = pb.WatchEventsRequest(after_event_id=-1, types=types)
         call = self.stub.WatchEvents(request, timeout=self.timeout_s, metadata=self._metadata)
         try:
-            told = dict(await call.initial_metadata() or ()).get("next-event-id", "")
-            if not told:
-                # It has none where the call has failed: reading says why.
-                await call.read()
+            async with asyncio.timeout(self.timeout_s):
+                told = dict(await call.initial_metadata() or ()).get("next-event-id", "")
+                if not told:
+                    # It has none where the call has ended already, or failed: reading says why.
+                    await call.read()
         except grpc.aio.AioRpcError as error:
             raise failure_of(error, request, self._callee, self.timeout_s) from error
+        except TimeoutError as error:
+            raise no_answer(self._callee, self.timeout_s, "the stream did not open") from error
         finally:
             call.cancel()
         return int(told) - 1 if str(told).isdecimal() else -1
