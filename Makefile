@@ -9,7 +9,7 @@ BUF := npx --yes --package=@bufbuild/buf@$(BUF_VERSION) buf
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help run test core-coverage lint fmt protos clean
+.PHONY: help run test core-coverage lint fmt protos docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 23
@@ -60,6 +60,9 @@ fmt: $(VENV)/.dev-ready ## Put the code into shape
 
 protos: $(VENV)/.dev-ready ## Generate protos/gen anew
 	$(BIN)/python protos/generate.py
+
+docs: $(VENV)/.dev-ready ## Write docs/settings.md, metrics.md, reason-codes.md and events.md anew
+	$(BIN)/python docs/generate.py
 
 clean: ## Remove the virtual environment and caches (not the data of the embedded database)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -13,7 +13,12 @@ INTERRUPTED = 130
 
 @contextlib.contextmanager
 def _ctrl_c_leaves_at_once() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        # In the background Ctrl-C is ignored, and stays so.
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     try:
         yield
     finally:

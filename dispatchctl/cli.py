@@ -75,7 +75,7 @@ def cli() -> None:
     \b
     Example:
       dispatchctl up --samples deploy/examples
-      dispatchctl submit --title "Tidy the importer" --description "Split importer.py by table." --wait
+      dispatchctl submit --title "Tidy it" --description "Split it up" --wait
       dispatchctl explain
 
     Exit status: 0 done, 1 failed, 2 usage, 3 not found, 4 unreachable, 5 refused, 6 held by a gate, 7 the task failed,

@@ -88,12 +88,17 @@ class Feed:
             try:
                 request = pb.WatchEventsRequest(after_event_id=self._last_event_id)
                 async for message in self._client.stream(self._client.stub.WatchEvents, request):
-                    await self._show(message.event)
-                    self._last_event_id = message.event.id
+                    await self._show_once(message.event)
             except Failure:
                 # The scheduler is being started again, or its supervisor says why not.
                 pass
             await asyncio.sleep(REOPEN_S)
+
+    async def _show_once(self, event: pb.Event) -> None:
+        # A stream that is opened anew need not begin exactly where the last one broke off.
+        if event.id > self._last_event_id:
+            await self._show(event)
+            self._last_event_id = event.id
 
     async def _show(self, event: pb.Event) -> None:
         task_id = str(fields_of(event).get("task_id", ""))

@@ -14,9 +14,9 @@ import psutil
 from dispatchctl.child_process import Child
 from dispatchctl.client import is_serving
 from dispatchctl.failures import Failure
-from dispatchctl.run_processes import alive, descendants, end_runs, run_processes
+from dispatchctl.run_processes import alive, descendants, end_runs, named, run_processes
 from dispatchctl.settings_check import settings_failure
-from dispatchctl.up_plan import Addresses, executor_folder, reachable, runs_outlast
+from dispatchctl.up_plan import Addresses, drain_s, executor_folder, reachable, runs_outlast
 from service_runtime.lifecycle import split_address
 
 BOUND_S = 60.0
@@ -44,7 +44,6 @@ class LocalServices:
         self._executor: Child | None = None
         self._executor_address = ""
         self._executor_folder: Path | None = None
-        self._runs_outlast = False
         self._environ: Mapping[str, str] = {}
         self._hurry: asyncio.Task[None] | None = None
 
@@ -69,7 +68,6 @@ class LocalServices:
     async def start(self, addresses: Addresses, environ: Mapping[str, str]) -> None:
         """Starts both services; returns when all four ports are bound. Raises Failure with a child's last words."""
         self._executor_address = reachable(addresses.executor_grpc)
-        self._runs_outlast = runs_outlast(environ)
         self._environ = environ
         self._scheduler = Child("scheduler", [sys.executable, "-m", "scheduler_service"], environ, self._logs / "scheduler.log")
         self._executor = Child("executor", [sys.executable, "-m", "executor_service"], environ, self._logs / "executor.log")
@@ -108,11 +106,13 @@ class LocalServices:
         Returns what is left of them, a line each.
         """
         executor = self._executor
-        if executor is not None and executor.started and not executor.running and self._scheduler is not None:
+        if executor is not None and self._executor_folder is not None and not executor.running:
             await self._revive(executor)
-        below = descendants(psutil.Process(child.pid) for child in self._all if child.pid is not None)
+        below = descendants([child.pid for child in self._all if child.pid is not None])
         for child in self._all:
             patience = SAMPLE_SERVER_STOP_S if child is self._sample_server else STOP_S
+            if child is self._executor:
+                patience += drain_s(self._environ)
             if not await child.stop(patience):
                 self._say(f"the {child.name} did not end in time and was killed; see {child.log}")
         if self._hurry is not None:
@@ -122,7 +122,7 @@ class LocalServices:
     async def _left(self, below: list[psutil.Process]) -> list[str]:
         """Ends runs that an executor could not end, waits for what ends by itself, such as PostgreSQL, and names the rest."""
         folder = self._executor_folder
-        if folder is not None and self._runs_outlast:
+        if folder is not None and runs_outlast(self._environ):
             runs = len(run_processes(folder)[0])
             return [f"{runs} runs go on, as EXECUTOR_END_RUNS_ON_STOP=false says"] if runs else []
         left = await end_runs(folder, HURRY_S) if folder is not None else []
@@ -130,13 +130,11 @@ class LocalServices:
         until = loop.time() + GONE_S
         while alive(below) and loop.time() < until:
             await asyncio.sleep(LOOK_S)
-        named = {process.pid: process.info.get("name", "a process") for process in left}
-        named |= {process.pid: process.name() for process in alive(below)}
-        return [f"{name} (process {pid})" for pid, name in named.items()]
+        return [named(process) for process in {process.pid: process for process in [*left, *alive(below)]}.values()]
 
     async def _revive(self, executor: Child) -> None:
         """An executor that died has left its runs to their guards: only an executor finds and ends them."""
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, OSError):
             async with asyncio.timeout(REVIVE_S):
                 await executor.start()
                 while executor.running and not await is_serving(self._executor_address, CONNECT_S):
@@ -148,7 +146,7 @@ class LocalServices:
             self._hurry = asyncio.get_running_loop().create_task(self._end_soon())
 
     async def _end_soon(self) -> None:
-        if self._executor_folder is not None and not self._runs_outlast:
+        if self._executor_folder is not None and not runs_outlast(self._environ):
             await end_runs(self._executor_folder, HURRY_S)
         for child in self._all:
             await child.gone(HURRY_S)

@@ -21,9 +21,10 @@ from dispatchctl.waiting import ENDED, changes
 @click.argument("subject", metavar="TASK|RUN")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended; wait for one that has not begun.")
 @click.option("--offset", type=click.IntRange(0), default=0, metavar="BYTES", help="Leave out so many bytes of the beginning.")
+@click.option("--tail", type=click.IntRange(1), metavar="BYTES", help="Only so many bytes of the end, and what follows.")
 @common_options(executor=True)
 @click.pass_obj
-def logs(session: Session, subject: str, follow: bool, offset: int) -> int:
+def logs(session: Session, subject: str, follow: bool, offset: int, tail: int | None) -> int:
     """Show the output of a task or of a run.
 
     That is its standard output and standard error, of a task's current or last run.
@@ -36,16 +37,16 @@ def logs(session: Session, subject: str, follow: bool, offset: int) -> int:
     """
     if follow and session.output is Output.JSON:
         raise click.UsageError("-f goes not with -o json, which is one document; use -o jsonl")
-    return session.run(lambda client: _logs(client, session, subject, follow, offset))
+    return session.run(lambda client: _logs(client, session, subject, follow, offset, tail))
 
 
-async def _logs(client: SchedulerClient, session: Session, subject: str, follow: bool, offset: int) -> int:
+async def _logs(client: SchedulerClient, session: Session, subject: str, follow: bool, offset: int, tail: int | None) -> int:
     run_id, address = await _run_of(client, session, subject, follow)
     async with ExecutorClient(address, session.timeout_s) as executor:
         # Has a deadline, which a stream has not that may be silent for long.
         await executor.call(executor.stub.GetRun, executor_pb.GetRunRequest(run_id=run_id))
-        request = executor_pb.StreamRunLogsRequest(run_id=run_id, offset=offset, follow=follow)
-        pieces = executor.stream(executor.stub.StreamRunLogs, request, may_be_silent=True)
+        request = executor_pb.StreamRunLogsRequest(run_id=run_id, offset=offset, follow=follow, tail_bytes=tail or 0)
+        pieces = _whole(executor.stream(executor.stub.StreamRunLogs, request, may_be_silent=True))
         if session.output in TABLES:
             await _write_output(pieces)
         elif session.output is Output.NAME:
@@ -54,11 +55,22 @@ async def _logs(client: SchedulerClient, session: Session, subject: str, follow:
             async for piece in pieces:
                 write(json_text(piece, indent=None))
         else:
-            whole = executor_pb.StreamRunLogsResponse(offset=offset)
-            async for piece in pieces:
-                whole = executor_pb.StreamRunLogsResponse(offset=offset, data=whole.data + piece.data)
-            write(json_text(whole))
+            found = [piece async for piece in pieces]
+            begin = found[0].offset if found else offset
+            write(json_text(executor_pb.StreamRunLogsResponse(offset=begin, data=b"".join(piece.data for piece in found))))
     return ExitStatus.DONE
+
+
+async def _whole(
+    pieces: AsyncIterator[executor_pb.StreamRunLogsResponse],
+) -> AsyncIterator[executor_pb.StreamRunLogsResponse]:
+    """The pieces, and a note where something between two of them is no longer kept."""
+    expected: int | None = None
+    async for piece in pieces:
+        if expected is not None and piece.offset > expected:
+            note(f"{piece.offset - expected} bytes of the output, from byte {expected} on, were not kept")
+        expected = piece.offset + len(piece.data)
+        yield piece
 
 
 async def _write_output(pieces: AsyncIterator[executor_pb.StreamRunLogsResponse]) -> None:

@@ -59,7 +59,7 @@ def billing() -> None:
 
     \b
     Example:
-      dispatchctl billing pause --backend hk-minimax --for 2h --reason "quota used up"
+      dispatchctl billing pause --backend hk-minimax --for 2h --reason quota
       dispatchctl billing clear --backend hk-minimax
     """
 

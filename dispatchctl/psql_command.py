@@ -42,7 +42,7 @@ def psql(statements: tuple[str, ...], env: bool, data_dir: Path, words: tuple[st
 
     \b
     Example:
-      dispatchctl psql -c "SELECT value_json FROM working_memory WHERE key = 'dispatch_stats'"
+      dispatchctl psql -c "SELECT key, value_json FROM working_memory"
       dispatchctl psql -c "SELECT count(*) FROM tasks" -- --csv --tuples-only
     """
     file = data_dir.expanduser().absolute() / SERVICE_FILE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,21 +24,26 @@ def run_processes(executor_data_dir: Path) -> tuple[list[psutil.Process], list[p
         words = process.info["cmdline"] or []
         if any(word.endswith(GUARD) for word in words) and words[-1].startswith(runs):
             guards.append(process)
-            commands |= {below.pid: below for below in descendants([process])}
+            commands |= {below.pid: below for below in descendants([process.pid])}
         elif _environment(process).get(OUTCOME_VARIABLE, "").startswith(runs):
             commands[process.pid] = process
     return alive(guards), alive(commands.values())
 
 
-def descendants(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Everything below some processes."""
+def descendants(pids: Iterable[int]) -> list[psutil.Process]:
+    """Everything below some processes, of which some may just have ended."""
     found: list[psutil.Process] = []
-    for process in processes:
-        try:
-            found += process.children(recursive=True)
-        except psutil.Error:
-            continue
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            found += psutil.Process(pid).children(recursive=True)
     return found
+
+
+def named(process: psutil.Process) -> str:
+    """A process for people."""
+    with contextlib.suppress(psutil.Error):
+        return f"{process.name()} (process {process.pid})"
+    return f"process {process.pid}"
 
 
 def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
@@ -70,8 +76,7 @@ async def end_runs(executor_data_dir: Path, seconds: float) -> list[psutil.Proce
         if loop.time() >= until:
             return guards + commands
         for process in [*commands, *(guards if loop.time() >= guards_at else [])]:
-            try:
+            # It may just have ended, or be another user's.
+            with contextlib.suppress(psutil.Error):
                 process.kill()
-            except psutil.Error:
-                continue  # it has just ended, or is another user's
         await asyncio.sleep(SWEEP_S)

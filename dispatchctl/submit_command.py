@@ -59,7 +59,7 @@ def submit(
 
     \b
     Example:
-      dispatchctl submit --title "Tidy the importer" --description "Split importer.py by table." --wait
+      dispatchctl submit --title "Tidy it" --description "Split it up" --wait
       dispatchctl submit -f deploy/examples/tasks.json -o name
     """
     request_id = request_id or new_request_id()

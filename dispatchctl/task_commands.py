@@ -118,7 +118,7 @@ def cancel(session: Session, task_id: str, reason: str | None) -> int:
 
     \b
     Example:
-      dispatchctl cancel 123e4567-e89b-12d3-a456-426614174000 --reason "wrong branch" --yes
+      dispatchctl cancel 123e4567-e89b-12d3-a456-426614174000 --yes
     """
     session.confirm(f"cancel {task_id}?")
     request = pb.CancelTaskRequest(task_id=task_id, reason=session.reason(reason), request_id=new_request_id())
@@ -153,7 +153,7 @@ def requeue(session: Session, task_id: str, reason: str | None) -> int:
 
     \b
     Example:
-      dispatchctl requeue 123e4567-e89b-12d3-a456-426614174000 --reason "quota is back"
+      dispatchctl requeue 123e4567-e89b-12d3-a456-426614174000 --reason quota
     """
     request = pb.RequeueTaskRequest(task_id=task_id, reason=session.reason(reason), request_id=new_request_id())
     after = session.run(lambda client: client.call(client.stub.RequeueTask, request)).task
@@ -192,8 +192,8 @@ def edit(
 
     \b
     Example:
-      dispatchctl edit 123e4567-e89b-12d3-a456-426614174000 --priority p0 --title "Tidy the importer"
-      dispatchctl edit 123e4567-e89b-12d3-a456-426614174000 --clear not_before_time
+      dispatchctl edit 123e4567-e89b-12d3-a456-426614174000 --priority p0
+      dispatchctl edit 123e4567-e89b-12d3-a456-426614174000 --clear payload
     """
     if description is not None and description_file is not None:
         raise click.UsageError("--description goes not with --description-file")

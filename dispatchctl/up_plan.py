@@ -200,3 +200,9 @@ def executor_folder(environ: Mapping[str, str]) -> Path:
 def runs_outlast(environ: Mapping[str, str]) -> bool:
     """Whether the user wants the runs to go on after the end of `up`."""
     return environ.get("EXECUTOR_END_RUNS_ON_STOP", "").lower() in _NO
+
+
+def drain_s(environ: Mapping[str, str]) -> float:
+    """How many seconds the user lets the executor wait for its runs before it ends them."""
+    given = environ.get("EXECUTOR_DRAIN_MS", "")
+    return int(given) / 1000 if given.isdecimal() else 0.0

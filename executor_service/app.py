@@ -25,7 +25,7 @@ from executor_service.rpc.executor_servicer import SNAPSHOT_EVERY_S, ExecutorSer
 from executor_service.runs.door import CallerIdentity
 from executor_service.runs.journal import Journal
 from executor_service.runs.manager import RunManager, StaleTerm
-from executor_service.runs.ports import Backend
+from executor_service.runs.ports import Backend, BackendState
 from executor_service.runs.watching import TooSlow
 from executor_service.settings import ExecutorSettings
 from service_runtime.clock import SystemClock
@@ -74,13 +74,12 @@ class Executor:
     def running_local(self) -> int:
         return self._manager.door.running()
 
-    def backends(self) -> list[tuple[str, bool, int, int, bool, str, str]]:
-        rows = []
-        for name, backend in self._manager.backends.items():
-            reason, detail = self._manager.door.availability(backend)
-            running = self._manager.door.running(name)
-            rows.append((name, backend.local, backend.max_runs, running, reason != "config_error", reason, detail))
-        return rows
+    def backends(self) -> list[BackendState]:
+        door = self._manager.door
+        return [
+            BackendState(b.name, b.local, b.max_runs, door.running(name), b.ends_by_callback, *door.availability(b))
+            for name, b in self._manager.backends.items()
+        ]
 
     @property
     def draining(self) -> bool:
@@ -114,6 +113,7 @@ class Executor:
             await self._manager.note_term(CallerIdentity(cluster_id, term))
         # Watching begins before the replay, so that nothing falls between the two.
         with self._manager.watchers.watch(cluster_id) as watcher:
+            yield None
             replay = self._manager.open_records(cluster_id)
             for record in replay:
                 yield record
@@ -126,8 +126,8 @@ class Executor:
                         "the stream was read too slowly; open it anew", reason="TOO_SLOW", retry_after=timedelta(seconds=1)
                     ) from None
 
-    def output(self, run_id: str, offset: int, *, follow: bool) -> AsyncGenerator[tuple[int, bytes], None]:
-        return self._manager.output(run_id, offset, follow=follow)
+    def output(self, run_id: str, offset: int, *, tail_bytes: int, follow: bool) -> AsyncGenerator[tuple[int, bytes], None]:
+        return self._manager.output(run_id, offset, tail_bytes=tail_bytes, follow=follow)
 
     async def acknowledge(self, run_ids: Sequence[str], cluster_id: str, term: int) -> int:
         with _callers_words():

@@ -37,6 +37,7 @@ class ExecutorMetrics:
         self._slots = make.gauge("effective_slots", "Slots that the pressure leaves.")
         self.rpc_durations = make.rpc_durations()
         make.build_info(version)
+        self.made = tuple(make.made)
 
     def observe(self, report: ResourceReport, live: Iterable[RunRecord]) -> None:
         """Takes in the state as it is."""

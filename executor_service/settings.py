@@ -30,7 +30,7 @@ class ExecutorSettings(ServiceSettings):
     )
     hk_minimax_url: str = Field("http://100.86.118.99:5226", description="the MiniMax service")
     hk_minimax_max_runs: int = Field(8, ge=1, le=10_000, description="MiniMax runs at once")
-    executor_bridge_url: str | None = Field(None, description="URL of an HTTP bridge")
+    executor_bridge_url: str | None = Field(None, description="URL of an HTTP bridge that runs the command; unset: run here")
     cecelia_run_path: str = Field("cecelia-run", min_length=1, description="command of the local bridge")
     cecelia_run_env: str = Field("", max_length=10_000, description="further variables passed through, comma-separated")
     session_process_name: str = Field("claude", description="process counted as an interactive session")
@@ -48,13 +48,6 @@ class ExecutorSettings(ServiceSettings):
     def _a_name(cls, value: str) -> str:
         if not _NAME.fullmatch(value):
             raise ValueError("must be 1 to 128 letters, digits, dots, dashes and underscores, beginning with a letter or digit")
-        return value
-
-    @field_validator("executor_bridge_url")
-    @classmethod
-    def _not_yet(cls, value: str | None) -> str | None:
-        if value is not None:
-            raise ValueError("is not supported by this version; unset it to run CECELIA_RUN_PATH directly")
         return value
 
     @field_validator("cecelia_run_env")

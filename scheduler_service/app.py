@@ -261,6 +261,7 @@ class _Callbacks:
             result = await self._database.run(lambda tx: record_callback(tx, callback, self._rules, random.random))
         if result.recorded is not None:
             self._metrics.recorded(result.recorded)
+            self._leader.compare_soon()
             self._leader.wake()
         return result
 

@@ -77,6 +77,7 @@ class SchedulerMetrics:
         self._overrides = make.gauge("override_active", "Whether an override is in force.", {"kind": OVERRIDES})
         self.rpc_durations = make.rpc_durations()
         make.build_info(version)
+        self.made = tuple(make.made)
 
     # --- told by the tick
 

@@ -219,6 +219,8 @@ async def json_body(request: Request) -> dict[str, Any]:
         raise HTTPException(415, "a body must be application/json")
     try:
         body = json.loads(data, parse_constant=_no_constant)
+        # Half a surrogate pair and 1e999 are JSON to the parser, and neither text nor number to anybody after it.
+        json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         raise errors.InvalidArgument("the body is no JSON", reason="UNDECODABLE") from error
     if not isinstance(body, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 
@@ -19,17 +20,34 @@ def distribution_version(name: str) -> str:
         return "unknown"
 
 
+@dataclass(frozen=True, slots=True)
+class MadeMetric:
+    """A metric as docs/metrics.md tells it; a label with None takes values that the service learns of while it runs."""
+
+    name: str
+    kind: str
+    help: str
+    labels: Mapping[str, tuple[str, ...] | None]
+
+
 class MetricSet:
     """Makes metrics in a registry under a prefix such as `cecelia_scheduler`."""
 
     def __init__(self, registry: CollectorRegistry, prefix: str) -> None:
         self._registry = registry
         self._prefix = prefix
+        self.made: list[MadeMetric] = []
+
+    def _note(self, name: str, kind: str, help_: str, labels: Mapping[str, Iterable[str] | None]) -> str:
+        full = f"{self._prefix}_{name}"
+        closed = {label: None if values is None else tuple(values) for label, values in labels.items()}
+        self.made.append(MadeMetric(full, kind, help_, closed))
+        return full
 
     def counter(self, name: str, help_: str, labels: Mapping[str, Iterable[str]] | None = None) -> Counter:
         """A counter; with labels, one series for each combination of their closed sets."""
         names, rows = _series(labels)
-        made = Counter(f"{self._prefix}_{name}", help_, names, registry=self._registry)
+        made = Counter(self._note(name, "counter", help_, labels or {}), help_, names, registry=self._registry)
         for row in rows:
             made.labels(*row)
         return made
@@ -37,38 +55,44 @@ class MetricSet:
     def gauge(self, name: str, help_: str, labels: Mapping[str, Iterable[str]] | None = None) -> Gauge:
         """A gauge; with labels, one series for each combination of their closed sets."""
         names, rows = _series(labels)
-        made = Gauge(f"{self._prefix}_{name}", help_, names, registry=self._registry)
+        made = Gauge(self._note(name, "gauge", help_, labels or {}), help_, names, registry=self._registry)
         for row in rows:
             made.labels(*row)
         return made
 
     def labelled_counter(self, name: str, help_: str, labels: Sequence[str], rows: Iterable[Sequence[str]] = ()) -> Counter:
         """A counter whose rows are named one by one; others may join while the service learns of them."""
-        made = Counter(f"{self._prefix}_{name}", help_, tuple(labels), registry=self._registry)
+        rows = [tuple(row) for row in rows]
+        values = {label: sorted({row[i] for row in rows}) or None for i, label in enumerate(labels)}
+        made = Counter(self._note(name, "counter", help_, values), help_, tuple(labels), registry=self._registry)
         for row in rows:
             made.labels(*row)
         return made
 
     def labelled_gauge(self, name: str, help_: str, labels: Sequence[str]) -> Gauge:
         """A gauge whose rows join while the service learns of them."""
-        return Gauge(f"{self._prefix}_{name}", help_, tuple(labels), registry=self._registry)
+        full = self._note(name, "gauge", help_, dict.fromkeys(labels))
+        return Gauge(full, help_, tuple(labels), registry=self._registry)
 
     def histogram(
         self, name: str, help_: str, buckets: Sequence[float], labels: Mapping[str, Iterable[str]] | None = None
     ) -> Histogram:
         """A histogram; with labels, one series for each combination of their closed sets."""
         names, rows = _series(labels)
-        made = Histogram(f"{self._prefix}_{name}", help_, names, registry=self._registry, buckets=tuple(buckets))
+        made = Histogram(
+            self._note(name, "histogram", help_, labels or {}), help_, names, registry=self._registry, buckets=tuple(buckets)
+        )
         for row in rows:
             made.labels(*row)
         return made
 
     def rpc_durations(self) -> Histogram:
         """`rpc_server_duration_seconds` by method and code."""
+        help_, labels = "How long rpcs took.", ("method", "code")
         return Histogram(
-            f"{self._prefix}_rpc_server_duration_seconds",
-            "How long rpcs took.",
-            ("method", "code"),
+            self._note("rpc_server_duration_seconds", "histogram", help_, dict.fromkeys(labels)),
+            help_,
+            labels,
             registry=self._registry,
             buckets=RPC_SECONDS,
         )

@@ -75,9 +75,14 @@ def _line(cls: type[ServiceSettings], given: Mapping[str, str], mistake: Any) ->
     return f"{name.upper()}={_shown(cls, name, given.get(name, ''))}: {text}{meaning}"
 
 
+def without_password(url: str) -> str:
+    """A URL to show: with stars for its password."""
+    return _URL_PASSWORD.sub(r"\1:********@", url)
+
+
 def _shown(cls: type[ServiceSettings], name: str, value: str) -> str:
     field = cls.model_fields.get(name)
     if field is not None and SecretStr.__name__ in str(field.annotation):
         return "********"
-    shown = _URL_PASSWORD.sub(r"\1:********@", value)
+    shown = without_password(value)
     return repr(shown if len(shown) <= _SHOWN_CHARS else shown[:_SHOWN_CHARS] + "…")

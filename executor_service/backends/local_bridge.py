@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import stat
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,8 +29,9 @@ from executor_service.core.run import (
 from executor_service.errors import BackendError
 from executor_service.host import guard
 from executor_service.host.processes import ProcessIdentity, SpawnedGuard, end_leftovers
+from executor_service.runs.output import last_bytes
 from executor_service.runs.ports import Reporter
-from executor_service.settings import ExecutorSettings
+from executor_service.runs.regular_files import read_regular
 
 _log = structlog.get_logger(__name__)
 
@@ -53,6 +53,7 @@ class LocalBridge:
 
     name = NAME
     local = True
+    ends_by_callback = False
     max_runs = 0
 
     def __init__(
@@ -154,14 +155,14 @@ class LocalBridge:
 
     def _guard(self, run_dir: Path) -> ProcessIdentity | None:
         try:
-            claim = json.loads(_read(run_dir / "claim"))
+            claim = json.loads(read_regular(run_dir / "claim", RESULT_MAX_BYTES))
             return ProcessIdentity(int(claim["pid"]), int(claim["start_ticks"]), str(claim["pid_namespace"]))
         except (ValueError, KeyError, TypeError):
             return None
 
     def _phase(self, run_dir: Path) -> dict[str, Any]:
         try:
-            state = json.loads(_read(run_dir / "state.json"))
+            state = json.loads(read_regular(run_dir / "state.json", RESULT_MAX_BYTES))
         except ValueError:
             return {}
         return state if isinstance(state, dict) else {}
@@ -221,12 +222,12 @@ class LocalBridge:
         if exit_code == 0:
             return _with(base, RunOutcome.COMPLETED, "")
         how = f"exit status {exit_code}" if exit_code is not None else f"signal {_signal_name(number)}"
-        tail = own_words or _last_line(run_dir / "output.log")
+        tail = own_words or _last_line(run_dir)
         return _with(base, RunOutcome.FAILED, f"{how}: {tail}" if tail else how)
 
     def _said(self, run_dir: Path) -> dict[str, Any]:
         """What the command left in CECELIA_OUTCOME_FILE; nothing when it is not as agreed."""
-        raw = _read(run_dir / "outcome.json", OUTCOME_MAX_BYTES + 1)
+        raw = read_regular(run_dir / "outcome.json", OUTCOME_MAX_BYTES + 1)
         try:
             data = json.loads(raw.decode("utf-8", "replace")) if len(raw) <= OUTCOME_MAX_BYTES else None
         except (ValueError, RecursionError):
@@ -282,33 +283,13 @@ def _clean(text: str) -> str:
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
-def _read(path: Path, most: int = RESULT_MAX_BYTES, *, from_end: bool = False) -> bytes:
-    """Bytes of a regular file; none of anything else: the command may put a link, a device or a pipe in its place."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            return b""
-        return os.pread(handle, most, max(0, found.st_size - most) if from_end else 0)
-    finally:
-        os.close(handle)
-
-
 def _text(path: Path) -> str:
     # Once more after the cleaning: a byte that is no text becomes three.
-    text = _clean(_read(path).decode("utf-8", "replace"))
+    text = _clean(read_regular(path, RESULT_MAX_BYTES).decode("utf-8", "replace"))
     return text.encode()[-RESULT_MAX_BYTES:].decode("utf-8", "ignore")
 
 
-def _last_line(path: Path) -> str:
+def _last_line(run_dir: Path) -> str:
     """The last line of the output, shortened: most commands say there why they failed."""
-    lines = _read(path, 4096, from_end=True).decode("utf-8", "replace").strip().splitlines()
+    lines = last_bytes(run_dir, 4096).decode("utf-8", "replace").strip().splitlines()
     return _clean(lines[-1].strip())[:300] if lines else ""
-
-
-def create(settings: ExecutorSettings, environ: Mapping[str, str]) -> LocalBridge:
-    """The backend as configured."""
-    return LocalBridge(settings.cecelia_run_path, settings.passed_through, environ)

@@ -10,7 +10,8 @@ whole tree (TERM, grace, KILL), and writes how it all ended. Files of RUN_DIR:
     claim       who may begin this run: this guard, or an executor that has given it up; the first wins
     cancel      why it is cancelled (written by the executor before SIGTERM)
     state.json  phase "started", then "ended"; or "failed": the command could not be started; or "cancelled": it was not to be
-    output.log  standard output and error; result: the last 64 KiB of standard output
+    output.log  the head of standard output and error; output-<first byte>.log: pieces of its tail, oldest gone first
+    result      the last 64 KiB of standard output
     reserve     room on the disk for what is written at the end: a full disk must not lose a finished run
 """
 
@@ -35,6 +36,8 @@ AFTER_EXIT_GRACE_S = 2.0
 KILLED_PATIENCE_S = 5.0
 RESERVE_BYTES = 256 * 1024
 RETRY_S = 1.0
+# Half of the log is the head; the tail is kept in so many pieces, the oldest of which goes when a new one begins.
+LOG_SEGMENTS = 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -185,25 +188,81 @@ def _become_command(spec: dict[str, object], guard: int, out: int, err: int) -> 
 
 
 class Log:
-    """output.log up to its cap; what is beyond is counted."""
+    """The output on disk: its head in output.log, its tail in pieces named by their first byte; what lies between is counted."""
 
     def __init__(self, directory: str, most: int) -> None:
-        self._file = os.open(os.path.join(directory, "output.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._left = most
+        self._directory = directory
+        self._segment_max = max(1, (most - most // 2) // LOG_SEGMENTS)
+        self._segments: list[tuple[str, int]] = []
+        self._position = 0
         self.dropped = 0
+        self._file: int | None = self._open("output.log")
+        self._room = most // 2
+
+    def _open(self, name: str) -> int | None:
+        path = os.path.join(self._directory, name)
+        try:
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return None
 
     def write(self, data: bytes) -> None:
-        """Appends what fits."""
-        kept = data[: self._left]
-        self._left -= len(kept)
-        self.dropped += len(data) - len(kept)
-        while kept:
-            try:
-                kept = kept[os.write(self._file, kept) :]
-            except OSError:
-                # A full disk must not end the run: its work is worth more than its log.
-                self.dropped += len(kept)
+        """Appends it all, and lets go of the oldest segment of the tail when there are too many."""
+        while data:
+            if self._room == 0:
+                self._next_segment()
+            written = self._append(data[: self._room])
+            self._position += written
+            self._room -= written
+            data = data[written:]
+            if written == 0:
+                # A full disk must not end the run: its work is worth more than its log. Once there is room, a new segment says
+                # by its name how much is missing.
+                self.dropped += len(data)
+                self._position += len(data)
+                self._room = 0
                 return
+
+    def _append(self, data: bytes) -> int:
+        if self._file is None:
+            return 0
+        try:
+            written = os.write(self._file, data)
+        except OSError:
+            return 0
+        if self._segments:
+            name, size = self._segments[-1]
+            self._segments[-1] = name, size + written
+        return written
+
+    def _next_segment(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+        while len(self._segments) >= LOG_SEGMENTS:
+            name, size = self._segments.pop(0)
+            self.dropped += size
+            self._remove(name)
+        name = f"output-{self._position:020d}.log"
+        self._file = self._open(name)
+        self._room = self._segment_max
+        if self._file is not None:
+            self._segments.append((name, 0))
+
+    def _remove(self, name: str) -> None:
+        try:
+            os.unlink(os.path.join(self._directory, name))
+        except OSError:
+            return
+
+    def make_room(self) -> None:
+        """Lets go of everything: the disk is full, and how the run ended matters more."""
+        for name, _size in self._segments:
+            self._remove(name)
+        self._segments = []
+        try:
+            os.truncate(os.path.join(self._directory, "output.log"), 0)
+        except OSError:
+            return
 
 
 class Guard:
@@ -363,7 +422,7 @@ class Guard:
             write_file(self.directory, "result", bytes(self.result))
         except OSError:
             # How it ended matters more than what it said; room for that is made at the log's cost.
-            self._empty_log()
+            self.log.make_room()
         self._write_state(
             {
                 "phase": "ended",
@@ -389,12 +448,6 @@ class Guard:
     def _release(self) -> None:
         try:
             os.unlink(os.path.join(self.directory, "reserve"))
-        except OSError:
-            return
-
-    def _empty_log(self) -> None:
-        try:
-            os.truncate(os.path.join(self.directory, "output.log"), 0)
         except OSError:
             return
 

@@ -21,6 +21,7 @@ from executor_service.rpc.conversions import (
     resources_message,
     run_message,
 )
+from executor_service.runs.ports import BackendState
 from service_runtime.errors import NotFound, ResourceExhausted
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -41,9 +42,7 @@ class ExecutorPart(Protocol):
 
     def resources(self) -> ResourceReport: ...
     def running_local(self) -> int: ...
-    def backends(self) -> list[tuple[str, bool, int, int, bool, str, str]]:
-        """Name, local, max_runs, running, configured, reason and detail of each backend."""
-        ...
+    def backends(self) -> list[BackendState]: ...
 
     @property
     def draining(self) -> bool: ...
@@ -62,7 +61,7 @@ class ExecutorPart(Protocol):
         """Open runs, their number as the end of the replay, then changes; None asks for a snapshot."""
         ...
 
-    def output(self, run_id: str, offset: int, *, follow: bool) -> AsyncGenerator[tuple[int, bytes], None]:
+    def output(self, run_id: str, offset: int, *, tail_bytes: int, follow: bool) -> AsyncGenerator[tuple[int, bytes], None]:
         """Pieces of a known run's output with the offset of their first byte."""
         ...
 
@@ -93,16 +92,17 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
         return resources_message(self._executor.resources(), self._executor.running_local())
 
     def _backends(self) -> Iterator[pb.BackendAvailability]:
-        for name, local, max_runs, running, configured, reason, detail in self._executor.backends():
+        for state in self._executor.backends():
             yield pb.BackendAvailability(
-                backend=name,
-                available=not reason,
-                reason=reason,
-                detail=detail,
-                local=local,
-                max_runs=max_runs,
-                running=running,
-                configured=configured,
+                backend=state.name,
+                available=not state.reason,
+                reason=state.reason,
+                detail=state.detail,
+                local=state.local,
+                max_runs=state.max_runs,
+                running=state.running,
+                configured=state.configured,
+                ends_by_callback=state.ends_by_callback,
             )
 
     async def CheckAvailability(self, request: pb.CheckAvailabilityRequest, context: Context) -> pb.CheckAvailabilityResponse:
@@ -155,7 +155,6 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
         check = Checker()
         cluster_id = check.text("cluster_id", request.cluster_id, CLUSTER_ID_MAX_CHARS)
         check.done()
-        yield self._snapshot()
         watching = self._executor.watch(cluster_id, request.term)
         async with contextlib.aclosing(watching):  # type: ignore[type-var]  # an async generator behind the Protocol
             async for item in watching:
@@ -203,8 +202,9 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
     async def StreamRunLogs(self, request: pb.StreamRunLogsRequest, context: Context) -> AsyncIterator[pb.StreamRunLogsResponse]:
         check = Checker()
         run_id = check.run_id("run_id", request.run_id)
-        if request.offset < 0:
-            check.wrong("offset", f"is {request.offset}; must be 0 or more")
+        for name, value in (("offset", request.offset), ("tail_bytes", request.tail_bytes)):
+            if value < 0:
+                check.wrong(name, f"is {value}; must be 0 or more")
         check.done()
         if self._executor.record(run_id) is None:
             raise NotFound(f"no run has the id {run_id} here", reason="RUN_NOT_FOUND")
@@ -214,7 +214,10 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
             )
         self._log_streams += 1
         try:
-            async with contextlib.aclosing(self._executor.output(run_id, request.offset, follow=request.follow)) as pieces:
+            # A silent run tells nothing for long: the reader knows by this that it is being followed.
+            await context.send_initial_metadata(())
+            output = self._executor.output(run_id, request.offset, tail_bytes=request.tail_bytes, follow=request.follow)
+            async with contextlib.aclosing(output) as pieces:
                 async for offset, data in pieces:
                     yield pb.StreamRunLogsResponse(offset=offset, data=data)
         finally:

@@ -21,7 +21,7 @@ from executor_service.core.run import EndReport, RunOutcome, RunRecord, RunSpec,
 from executor_service.errors import BackendError, JournalError
 from executor_service.runs.door import Answer, CallerIdentity, Door
 from executor_service.runs.journal import Journal
-from executor_service.runs.output import OUTPUT_FILE, read_output
+from executor_service.runs.output import read_output
 from executor_service.runs.ports import Backend, Resources
 from executor_service.runs.table import RunTable
 from executor_service.runs.watching import Watchers
@@ -102,14 +102,14 @@ class RunManager:
         chosen = self._runs.live if live_only else self._runs
         return sorted(chosen, key=lambda record: record.accept_time, reverse=True)[:KNOWN_MAX]
 
-    def output(self, run_id: str, offset: int, *, follow: bool) -> AsyncGenerator[tuple[int, bytes], None]:
-        """The output of a known run from a byte on: pieces with the offset of their first byte."""
+    def output(self, run_id: str, offset: int, *, tail_bytes: int = 0, follow: bool) -> AsyncGenerator[tuple[int, bytes], None]:
+        """The output of a known run from a byte on: see runs/output.py."""
 
         def live() -> bool:
             record = self._runs.get(run_id)
             return record is not None and record.live
 
-        return read_output(self._journal.run_dir(run_id) / OUTPUT_FILE, offset, live, follow=follow)
+        return read_output(self._journal.run_dir(run_id), offset, live, tail_bytes=tail_bytes, follow=follow)
 
     def open_records(self, cluster_id: str) -> list[RunRecord]:
         """Every running and unacknowledged run of a cluster ('': of all)."""
@@ -383,13 +383,14 @@ class RunManager:
         With `end_runs` it then ends the rest as lost, and lets watchers take the finals.
         """
         self.drain()
-        waited_for = [record for record in self._runs.live if end_runs or not self._outlives_us(record)]
+        waited_for = [r for r in self._runs.live if not self._outlives_us(r) or (end_runs and not self._goes_on_elsewhere(r))]
         await self._wait(waited_for, drain.total_seconds())
         if end_runs:
-            for record in self.records(live_only=True):
+            ours = [record for record in self._runs.live if not self._goes_on_elsewhere(record)]
+            for record in ours:
                 self._stopping.add(record.spec.run_id)
                 await self._cancel(record, STOPPING)
-            await self._wait(self._runs.live, kill_s)
+            await self._wait(ours, kill_s)
             await self._wait_delivered(deliver_s)
         if self._uncut:
             await asyncio.wait(list(self._uncut), timeout=UNCUT_S)
@@ -400,6 +401,11 @@ class RunManager:
         for backend in self.backends.values():
             await backend.close()
         self._disk.shutdown(wait=False, cancel_futures=True)
+
+    def _goes_on_elsewhere(self, record: RunRecord) -> bool:
+        """What a bridge has launched cannot be ended: called lost, its task would run twice."""
+        backend = self.backends.get(record.spec.backend)
+        return backend is not None and backend.ends_by_callback
 
     def _outlives_us(self, record: RunRecord) -> bool:
         backend = self.backends.get(record.spec.backend)

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from executor_service.core.admission import ResourceReport
 from executor_service.core.run import EndReport, RunSpec, StartReport
+
+
+@dataclass(frozen=True, slots=True)
+class BackendState:
+    """What a backend could take now. `reason` '' means: a task; `detail` says more of a reason."""
+
+    name: str
+    local: bool
+    max_runs: int
+    running: int
+    ends_by_callback: bool
+    reason: str
+    detail: str
+
+    @property
+    def configured(self) -> bool:
+        """Whether nothing is wrong with how it is set up."""
+        return self.reason != "config_error"
 
 
 class Reporter(Protocol):
@@ -24,6 +43,10 @@ class Backend(Protocol):
     def local(self) -> bool: ...
     @property
     def max_runs(self) -> int: ...
+    @property
+    def ends_by_callback(self) -> bool:
+        """Whether the ends of its runs come to the scheduler by a callback of whoever runs them, not from here."""
+        ...
 
     def check_configuration(self) -> str:
         """What is wrong with its configuration, in words; '' when nothing is. Probes no remote service."""

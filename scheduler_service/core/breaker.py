@@ -17,11 +17,10 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+from scheduler_service.core.events import EventType
 from scheduler_service.core.routing import BackendKind
 from scheduler_service.core.task import IllegalTransition
 
-CIRCUIT_OPEN = "circuit_open"
-CIRCUIT_CLOSED = "circuit_closed"
 FAILURE_THRESHOLD_REACHED = "failure_threshold_reached"
 HALF_OPEN_PROBE_FAILED = "half_open_probe_failed"
 
@@ -94,7 +93,7 @@ class Breaker:
 class BreakerEvent:
     """`circuit_open{key, reason, failures}` or `circuit_closed{key, previous_state, previous_failures}`."""
 
-    type: str
+    type: EventType
     payload: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -113,12 +112,12 @@ def _moved(breaker: Breaker, signal: Signal) -> Breaker:
 
 
 def _opened(breaker: Breaker) -> BreakerEvent:
-    return BreakerEvent(CIRCUIT_OPEN, {"key": breaker.key, "reason": breaker.reason, "failures": breaker.failures})
+    return BreakerEvent(EventType.CIRCUIT_OPEN, {"key": breaker.key, "reason": breaker.reason, "failures": breaker.failures})
 
 
 def _closed(before: Breaker) -> BreakerEvent:
     return BreakerEvent(
-        CIRCUIT_CLOSED,
+        EventType.CIRCUIT_CLOSED,
         {"key": before.key, "previous_state": before.state.value, "previous_failures": before.failures},
     )
 

@@ -54,6 +54,25 @@ REASON_KINDS: Mapping[Reason, ReasonKind] = MappingProxyType(
     }
 )
 
+REASON_MEANINGS: Mapping[Reason, str] = MappingProxyType(
+    {
+        Reason.DRAINING: "a drain is in force: some source asks that nothing start",
+        Reason.BILLING_PAUSE: "a billing pause is in force for the backend, or for all",
+        Reason.USER_TEAM_MODE: "no slot: three or more interactive sessions are open on the machine",
+        Reason.POOL_EXHAUSTED: "no slot: the machine's load, seats, reserve or budget leave none for tasks",
+        Reason.POOL_C_FULL: "no slot: as many tasks run as may",
+        Reason.LOW_SUCCESS_RATE: "too few of the backend's starts in the window succeeded; one task an interval is let through",
+        Reason.CIRCUIT_BREAKER_OPEN: "the backend's breaker is open, or its probe is under way",
+        Reason.PRE_FLIGHT_CHECK_FAILED: "a task's title, description, priority or skill will not do; it is quarantined",
+        Reason.NO_EXECUTOR: "no executor answers for the backend, or the ones that do are stopping; once a tick and backend",
+        Reason.TASK_NOT_FOUND: "the task vanished between claim and dispatch",
+        Reason.EXECUTOR_FAILED: "the start verdict is failure: the backend is there and did not begin the work",
+        Reason.ALREADY_RUNNING: "the executor has a run of this task under way",
+        Reason.SERVER_OVERLOADED: "the executor has no room, or did not take the order as it came",
+        Reason.CONFIG_ERROR: "the backend is set up wrongly on the executor: somebody must mend it",
+    }
+)
+
 ATTEMPT_REASONS: frozenset[Reason] = frozenset({Reason.EXECUTOR_FAILED})
 """The reasons that are failed attempts: they alone feed `attempts` and the breaker."""
 
@@ -70,6 +89,23 @@ EXECUTOR_REASON_MAP: Mapping[str, Reason] = MappingProxyType(
         "refused": Reason.SERVER_OVERLOADED,
         "draining": Reason.NO_EXECUTOR,
         "no_executor": Reason.NO_EXECUTOR,
+    }
+)
+
+
+EXECUTOR_CODE_MEANINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "already_running": "another run of this task is under way there",
+        "server_overloaded": "CPU, memory, swap, disk or the backend's own limit leave no room",
+        "config_error": "no such backend there, its command or URL is missing or wrong, or another run has this run_id",
+        "executor_failed": "the backend did not begin the work",
+        "bridge_error": "the bridge failed",
+        "no_sample": "its resources are not measured yet, or not any more",
+        "stale_request": "the order was sent before the executor's last start, or too long ago",
+        "stale_term": "the sender no longer leads",
+        "refused": "the run was called off before it was seen",
+        "draining": "the executor is stopping",
+        "no_executor": "no executor is behind the address",
     }
 )
 
@@ -96,3 +132,17 @@ class HoldReason(StrEnum):
     START_FAILED = "start_failed"
     MAX_TRIES = "max_tries"
     CANCEL_REQUESTED = "cancel_requested"
+
+
+HOLD_MEANINGS: Mapping[HoldReason, str] = MappingProxyType(
+    {
+        HoldReason.NOT_BEFORE: "queued: its `not_before_time` has not come",
+        HoldReason.BACKOFF: "queued: after a failed start, a rejection or a failed try; `next_attempt_time` says until when",
+        HoldReason.DEPENDENCY: "queued: a task that it depends on has not completed",
+        HoldReason.DEPENDENCY_FAILED: "failed: a task that it depends on failed, was cancelled, or does not exist",
+        HoldReason.PRE_FLIGHT_CHECK_FAILED: "quarantined: pre-flight found the issues in `error`",
+        HoldReason.START_FAILED: "quarantined: its start failed three times while others of its backend began",
+        HoldReason.MAX_TRIES: "quarantined: its tries are used up",
+        HoldReason.CANCEL_REQUESTED: "running: cancelled by hand, and its run has not ended yet",
+    }
+)

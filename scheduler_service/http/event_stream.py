@@ -30,6 +30,12 @@ async def event_stream(
     """
     check = FieldChecker()
     after = -1
+    asked = [name for name, _ in request.query_params.multi_items()]
+    for name in dict.fromkeys(asked):
+        if name not in ("after", "types"):
+            check.wrong(name[:64], "is unknown; must be after or types")
+        elif asked.count(name) > 1:
+            check.wrong(name, f"is given {asked.count(name)} times; must be given once")
     given = request.headers.get("last-event-id") or request.query_params.get("after")
     if given is not None:
         if given.isdecimal() and given.isascii() and int(given) <= _ID_MAX:

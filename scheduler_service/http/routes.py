@@ -1,4 +1,4 @@
-"""The paths below /api/brain: each calls the rpc of the same meaning and shows its answer in the reference's shape."""
+"""The status page, and the paths below /api/brain: each calls the rpc of the same meaning and shows its answer."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from scheduler_service.core.callback import CALLBACK_STATUSES, Callback
 from scheduler_service.http import shapes
 from scheduler_service.http.event_stream import event_stream
 from scheduler_service.http.ports import Callbacks, LocalCall, SchedulerRpcs, WorkingMemory
+from scheduler_service.http.status_page import HEADERS, status_page
 from service_runtime.clock import Clock
 from service_runtime.field_checks import FieldChecker, shown
 from service_runtime.http_app import json_body
@@ -56,7 +57,8 @@ class BrainPaths:
             ("GET", "/events", self._events),
             ("POST", "/execution-callback", self._callback),
         ]
-        return [Route(PREFIX + path, handler, methods=[method]) for method, path, handler in paths]
+        below = [Route(PREFIX + path, handler, methods=[method]) for method, path, handler in paths]
+        return [Route("/", self._page, methods=["GET"]), *below]
 
     def _json(self, body: Any) -> Response:
         return JSONResponse(shapes.without_payloads(body) if self._hide else body, headers={"cache-control": "no-store"})
@@ -72,6 +74,9 @@ class BrainPaths:
 
     async def _working_memory(self, _request: Request) -> Response:
         return self._json(shapes.memory(await self._memory.working_memory()))
+
+    async def _page(self, request: Request) -> Response:
+        return HTMLResponse(status_page(await self._status(request)), headers=HEADERS)
 
     async def _status_full(self, request: Request) -> Response:
         status = shapes.plain(await self._status(request))

@@ -151,7 +151,7 @@ class TaskCalls(Calls):
 
     async def WatchEvents(self, request: pb.WatchEventsRequest, context: Context) -> AsyncIterator[pb.WatchEventsResponse]:
         check = Checker()
-        types = check.names("types", request.types)
+        types = check.event_types("types", request.types)
         check.done()
         after = request.after_event_id
         async with self._stream_slot():

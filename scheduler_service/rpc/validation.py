@@ -12,6 +12,7 @@ from typing import TypeVar
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from scheduler_service.core import limits
+from scheduler_service.core.events import EventType
 from scheduler_service.core.limits import TaskSpec, batch_violations, violations_of
 from scheduler_service.core.task import EDITABLE_FIELDS, Priority, TaskChanges, TaskStatus
 from scheduler_service.rpc.conversions import PRIORITIES, STATUSES
@@ -148,6 +149,14 @@ class Checker(FieldChecker):
     def names(self, field: str, values: Sequence[str]) -> list[str]:
         """A filter by words."""
         return self.texts(field, values, FILTERS_MAX, limits.NAME_MAX_CHARS)
+
+    def event_types(self, field: str, values: Sequence[str]) -> list[str]:
+        """A filter by types of events; an unknown one would wait for ever."""
+        known = [type_.value for type_ in EventType]
+        for index, name in enumerate(values):
+            if name not in known:
+                self.wrong(f"{field}[{index}]", f"is {shown(name)}; must be one of {', '.join(known)}")
+        return list(dict.fromkeys(values))
 
     # --- overrides
 

@@ -18,6 +18,7 @@ import structlog
 
 from scheduler_service.core.breaker import breaker_key
 from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.events import EventType
 from scheduler_service.core.routing import BackendKind
 from scheduler_service.core.run import (
     CancelAnswer,
@@ -32,8 +33,9 @@ from scheduler_service.core.run import (
 from scheduler_service.core.task import Task
 from scheduler_service.errors import ExecutorUnreachable, StorageUnavailable
 from scheduler_service.tick.ports import ExecutorClient, Observer
+from scheduler_service.transactions.consequences import tell
 from scheduler_service.transactions.leases import cancelled_runs, extend_leases, order_is_stale
-from scheduler_service.transactions.ports import Database, Event, ExecutorRow, Transaction
+from scheduler_service.transactions.ports import Database, ExecutorRow, Transaction
 from scheduler_service.transactions.recording import record_answers, record_lost, record_reports
 from scheduler_service.transactions.ticking import order_of
 from service_runtime.clock import Clock
@@ -77,6 +79,7 @@ class ExecutorLink:
         self._disowned: set[UUID] = set()
         self._opening = _Opening(None)
         self._to_end = asyncio.Event()
+        self._to_compare = asyncio.Event()
 
     @property
     def live(self) -> bool:
@@ -99,7 +102,9 @@ class ExecutorLink:
             group.create_task(self._watch(identity))
             group.create_task(self._take_in(identity))
             group.create_task(self._every(1.0, lambda: self._look_after(identity), self._to_end))
-            group.create_task(self._every(self._rules.lease_ttl.total_seconds() / 12, lambda: self.renew(identity)))
+            group.create_task(
+                self._every(self._rules.lease_ttl.total_seconds() / 12, lambda: self.renew(identity), self._to_compare)
+            )
 
     def take_for_full(self) -> None:
         """It has just refused a local run for want of room: no more of them until its next snapshot says otherwise."""
@@ -109,6 +114,10 @@ class ExecutorLink:
     def end_soon(self) -> None:
         """A run is to be ended: do not wait for the next look."""
         self._to_end.set()
+
+    def compare_soon(self) -> None:
+        """The executor may hold a run that has ended here: do not wait for the next renewal, which finds it."""
+        self._to_compare.set()
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]], at_once: asyncio.Event | None = None) -> None:
         at_once = at_once or asyncio.Event()
@@ -185,7 +194,7 @@ class ExecutorLink:
                 per_executor = (b for b in self._rules.backends.values() if b.kind is BackendKind.PER_EXECUTOR)
                 await tx.add_breakers([breaker_key(b.name, b.kind, report.executor_id) for b in per_executor])
                 payload = {"executor_id": report.executor_id, "target": self.client.target, "version": report.version}
-                tx.emit(Event("executor_up", tx.now, "executor", payload))
+                tell(tx, EventType.EXECUTOR_UP, payload)
             await tx.save_executor(ExecutorRow(row.executor_id, row.target, row.boot_id, row.snapshot, tx.now))
 
         await self._database.run(store)
@@ -201,7 +210,7 @@ class ExecutorLink:
         payload = {"executor_id": self.report.executor_id, "target": self.client.target}
 
         async def store(tx: Transaction) -> None:
-            tx.emit(Event("executor_down", tx.now, "executor", payload))
+            tell(tx, EventType.EXECUTOR_DOWN, payload)
 
         await self._database.run(store)
         self._was_live = False

@@ -91,6 +91,11 @@ class Leader:
         for link in self.links:
             link.end_soon()
 
+    def compare_soon(self) -> None:
+        """A run has ended without its executor's knowing."""
+        for link in self.links:
+            link.compare_soon()
+
     @property
     def known_links(self) -> Sequence[ExecutorLink]:
         """The lines to executors; none while this replica does not lead."""

@@ -193,6 +193,8 @@ class TickLoop:
         by_run = {answer.run_id: answer for answer in answers}
         if any(self._found_full(order, by_run.get(order.run_id)) for order in orders):
             link.take_for_full()
+        if any(answer.reason == Reason.ALREADY_RUNNING for answer in answers):
+            link.compare_soon()
         if any(not answer.accepted for answer in answers):
             self.wake()
         return [_decision(order, by_run.get(order.run_id), "") for order in orders]

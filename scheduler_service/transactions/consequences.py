@@ -1,25 +1,31 @@
-"""What follows from changed tasks and breakers: their events, and what it means for the tasks that depend on them."""
+"""What follows from changed tasks, breakers and overrides: the events that tell it, and what it means for dependent tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from scheduler_service.core.breaker import BreakerEvent
+from scheduler_service.core.events import EVENT_SHAPES, EventType
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.run import Run
 from scheduler_service.core.task import Task, TaskStatus, fail
 from scheduler_service.transactions.ports import Event, Lock, Transaction
 
 _END_EVENTS = {
-    TaskStatus.COMPLETED: "task_completed",
-    TaskStatus.FAILED: "task_failed",
-    TaskStatus.CANCELLED: "task_cancelled",
-    TaskStatus.QUARANTINED: "task_quarantined",
+    TaskStatus.COMPLETED: EventType.TASK_COMPLETED,
+    TaskStatus.FAILED: EventType.TASK_FAILED,
+    TaskStatus.CANCELLED: EventType.TASK_CANCELLED,
+    TaskStatus.QUARANTINED: EventType.TASK_QUARANTINED,
 }
 # A prerequisite in quarantine can still be mended by hand: its dependents wait.
 _ENDS_DEPENDENTS = (TaskStatus.FAILED, TaskStatus.CANCELLED)
+
+
+def tell(tx: Transaction, type_: EventType, payload: Mapping[str, Any]) -> None:
+    """Emits an event; its type says from where."""
+    tx.emit(Event(type_, tx.now, EVENT_SHAPES[type_].source, payload))
 
 
 def task_payload(task: Task, run: Run | None = None) -> dict[str, Any]:
@@ -48,22 +54,22 @@ def emit_breaker_events(tx: Transaction, events: Iterable[BreakerEvent], *, acto
     """Emits what a breaker's move tells; `actor` names the person behind it, if one is."""
     for event in events:
         payload = {**event.payload, **({"actor": actor} if actor else {})}
-        tx.emit(Event(event.type, tx.now, "circuit_breaker", payload))
+        tell(tx, event.type, payload)
 
 
-def emit_task_event(tx: Transaction, type_: str, task: Task, run: Run | None = None, source: str = "scheduler") -> None:
+def emit_task_event(tx: Transaction, type_: EventType, task: Task, run: Run | None = None) -> None:
     """Emits one event of a task."""
-    tx.emit(Event(type_, tx.now, source, task_payload(task, run)))
+    tell(tx, type_, task_payload(task, run))
 
 
-async def conclude(tx: Transaction, tasks: Sequence[tuple[Task, Run | None]], source: str = "scheduler") -> None:
+async def conclude(tx: Transaction, tasks: Sequence[tuple[Task, Run | None]]) -> None:
     """Emits the events of tasks that have just ended, and moves what waits for them.
 
     Dependents of completed tasks wait for one prerequisite less; those of failed and cancelled ones fail with
     `dependency_failed`, and theirs with them.
     """
     for task, run in tasks:
-        emit_task_event(tx, _END_EVENTS[task.status], task, run, source)
+        emit_task_event(tx, _END_EVENTS[task.status], task, run)
     await tx.unblock_dependents([task.id for task, _ in tasks if task.status is TaskStatus.COMPLETED])
     ended = {task.id: task for task, _ in tasks if task.status in _ENDS_DEPENDENTS}
     while ended:
@@ -82,5 +88,5 @@ async def _fail_dependents(tx: Transaction, ended: dict[UUID, Task]) -> dict[UUI
             failed[task.id] = fail(task, error, None, "", tx.now, HoldReason.DEPENDENCY_FAILED)
     await tx.save_tasks(failed.values())
     for task in failed.values():
-        emit_task_event(tx, "task_failed", task)
+        emit_task_event(tx, EventType.TASK_FAILED, task)
     return failed

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from scheduler_service.core.breaker import Breaker, BreakerSettings, describe_bare, reset, trip
+from scheduler_service.core.events import EventType
 from scheduler_service.core.routing import Backend, BackendKind
-from scheduler_service.transactions.consequences import emit_breaker_events
+from scheduler_service.transactions.consequences import emit_breaker_events, tell
 from scheduler_service.transactions.ports import (
     AuditEntry,
     BillingPause,
     BudgetCap,
     Drain,
-    Event,
     LiveCount,
     Lock,
     Transaction,
@@ -73,7 +73,7 @@ async def set_drain(tx: Transaction, enabled: bool, source: str, until_idle: boo
         since = before[source].since_time if source in before else tx.now
         await tx.save_drain(Drain(source, caller.reason, caller.actor, until_idle, since))
         if source not in before:
-            tx.emit(Event("drain_started", tx.now, "drain", {"source": source, "reason": caller.reason, "actor": caller.actor}))
+            tell(tx, EventType.DRAIN_STARTED, {"source": source, "reason": caller.reason, "actor": caller.actor})
     elif source in before:
         await end_drains(tx, [before[source]], caller.actor, caller.reason)
     return await drain_state(tx)
@@ -85,7 +85,7 @@ async def end_drains(tx: Transaction, drains: Sequence[Drain], actor: str, reaso
         await tx.delete_drain(drain.source)
         seconds = (tx.now - drain.since_time).total_seconds()
         payload = {"source": drain.source, "reason": reason, "actor": actor, "seconds": seconds}
-        tx.emit(Event("drain_ended", tx.now, "drain", payload))
+        tell(tx, EventType.DRAIN_ENDED, payload)
 
 
 async def end_what_is_over(
@@ -112,7 +112,7 @@ async def set_billing_pause(tx: Transaction, backend: str, until_time: datetime,
     await tx.save_billing_pause(pause)
     if before is None:
         payload = {"backend": backend, "until_time": until_time.isoformat(), "reason": caller.reason, "actor": caller.actor}
-        tx.emit(Event("billing_pause_started", tx.now, "billing", payload))
+        tell(tx, EventType.BILLING_PAUSE_STARTED, payload)
     return pause
 
 
@@ -135,7 +135,7 @@ async def end_billing_pauses(tx: Transaction, pauses: Sequence[BillingPause], ac
     for pause in pauses:
         await tx.delete_billing_pause(pause.backend)
         payload = {"backend": pause.backend, "reason": reason, "actor": actor}
-        tx.emit(Event("billing_pause_ended", tx.now, "billing", payload))
+        tell(tx, EventType.BILLING_PAUSE_ENDED, payload)
 
 
 async def set_budget_cap(tx: Transaction, slots: int | None, caller: Caller) -> BudgetCap:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from scheduler_service.core.breaker import Breaker, record_failure, record_neutral, record_success
 from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.events import EventType
 from scheduler_service.core.reasons import ATTEMPT_REASONS, Reason, from_executor
 from scheduler_service.core.run import DispatchAnswer, Run, RunReport, RunState
 from scheduler_service.core.task import ENDED_STATUSES, Task, TaskStatus
@@ -198,7 +199,7 @@ class _Batch:
             self._record(run, False, Reason.EXECUTOR_FAILED.value, report.verdict_detail, attempt=True)
         self._settle_start(run, task, verdict, report.verdict_reason, report.verdict_detail or report.error, report)
         if verdict is StartVerdict.SUCCESS:
-            emit_task_event(self._tx, "task_dispatched", self._tasks[task.id], run)
+            emit_task_event(self._tx, EventType.TASK_DISPATCHED, self._tasks[task.id], run)
 
     def _settle_start(
         self, run: Run, task: Task, verdict: StartVerdict, reason: str, detail: str, report: RunReport | None = None
@@ -291,7 +292,7 @@ class _Batch:
         await conclude(tx, list(self._with_runs(task for task in changed if task.status in ENDED_STATUSES)))
         for task, run in self._with_runs(task for task in changed if task.status is TaskStatus.QUEUED):
             if run is not None and run.outcome in (OutcomeClass.FAILED, OutcomeClass.TIMED_OUT):
-                emit_task_event(tx, "task_failed", task, run)
+                emit_task_event(tx, EventType.TASK_FAILED, task, run)
         return self._result
 
     def _with_runs(self, tasks: Iterable[Task]) -> Iterable[tuple[Task, Run | None]]:

@@ -15,16 +15,17 @@ from scheduler_service.core import pre_flight, ramp
 from scheduler_service.core.breaker import Admission, Breaker, admit, breaker_key, claim_probe, clamp_opened_time
 from scheduler_service.core.dispatch_checks import AVAILABILITY, Permit, Verdict, evaluate, first_hold, permits, recordable
 from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.events import EventType
 from scheduler_service.core.ramp import Ramp
 from scheduler_service.core.reasons import HoldReason, Reason
 from scheduler_service.core.routing import Backend, model_for, permission_mode_for, provider_for, skill_for
 from scheduler_service.core.run import ExecutorReport, Run, RunOrder
 from scheduler_service.core.task import Task, claim, quarantine
-from scheduler_service.transactions.consequences import conclude
+from scheduler_service.transactions.consequences import conclude, tell
 from scheduler_service.transactions.gathering import Facts, backend_report, gather, lease_until_give_up
 from scheduler_service.transactions.leases import require_leadership
 from scheduler_service.transactions.overrides import end_what_is_over
-from scheduler_service.transactions.ports import BackendState, DispatchEvent, Event, Lock, Transaction
+from scheduler_service.transactions.ports import BackendState, DispatchEvent, Lock, Transaction
 
 CANDIDATES_PER_SLOT = 6  # the first and up to five further ones
 RAMP_REASONS = frozenset({Reason.DRAINING, Reason.BILLING_PAUSE, Reason.LOW_SUCCESS_RATE, Reason.CIRCUIT_BREAKER_OPEN})
@@ -338,7 +339,7 @@ class _Tick:
         for backend, verdict in low.items():
             if backend not in self._request.memory.low_rate:
                 payload = {"backend": backend, "rate": verdict.value, "threshold": verdict.limit, "enforced": verdict.holds}
-                self._tx.emit(Event("dispatch_low_success_rate", self._tx.now, "scheduler", payload))
+                tell(self._tx, EventType.DISPATCH_LOW_SUCCESS_RATE, payload)
         return frozenset(low)
 
     @property

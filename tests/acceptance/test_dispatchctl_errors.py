@@ -58,6 +58,8 @@ def test_1_failed_where_a_question_is_answered_by_no(capsys: Capture, monkeypatc
         ("tasks --page-token nonsense", 2, "INVALID_ARGUMENT"),
         ("task nonsense", 2, "INVALID_ARGUMENT"),
         (f"cancel {NO_SUCH}", 2, "confirmation_required"),
+        ("events --type nosuch -n 1 --timeout 2s", 2, "INVALID_ARGUMENT"),
+        ("events -f --type nosuch -n 1 --timeout 2s", 2, "INVALID_ARGUMENT"),
         (f"task {NO_SUCH}", 3, "TASK_NOT_FOUND"),
         (f"task {NO_SUCH} --watch", 3, "TASK_NOT_FOUND"),
         (f"explain {NO_SUCH}", 3, "TASK_NOT_FOUND"),

@@ -129,3 +129,4 @@ def test_logs_are_what_the_run_wrote(finished: pb.Task, running: Pair) -> None:
     said = cli("logs", finished.id, pair=running).stdout
     assert said == f"Tidy the importer\n\n{DESCRIPTION}" == cli("logs", finished.run_id, "-f", pair=running).stdout
     assert cli("logs", finished.id, "--offset", "5", pair=running).stdout == said[5:]
+    assert cli("logs", finished.id, "--tail", "5", pair=running).stdout == said[-5:]

@@ -214,6 +214,20 @@ async def test_a_wrong_request_gets_a_problem_document(http: httpx.AsyncClient) 
     assert (await http.get("/api/brain/drain-status")).json()["draining"] is False, "what was refused changed nothing"
 
 
+async def test_the_status_page_shows_what_is_in_force(pair: Pair, http: httpx.AsyncClient) -> None:
+    async with pair.calls() as stub:
+        await stub.SetDrain(pb.SetDrainRequest(enabled=True, reason="<b>maintenance</b>"), timeout=10)
+
+    async def with_the_executor() -> httpx.Response | None:
+        found = await http.get("/")
+        return found if "cecelia-run@host-a" in found.text else None
+
+    page = await eventually(with_the_executor)
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    assert "&lt;b&gt;maintenance&lt;/b&gt;" in page.text
+
+
 async def test_probes_take_any_host_and_our_own_page_may_write(pair: Pair, http: httpx.AsyncClient) -> None:
     for path in ("/metrics", "/healthz", "/readyz"):
         assert (await http.get(path, headers={"host": "scheduler.svc:80"})).status_code == 200

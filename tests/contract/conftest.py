@@ -13,6 +13,7 @@ import pytest
 
 from scheduler_service.core.dispatch_checks import CheckSettings
 from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.events import EVENT_SHAPES, EventType
 from scheduler_service.core.limits import TaskSpec
 from scheduler_service.core.run import BackendReport, DispatchAnswer, ExecutorReport, Run, RunReport
 from scheduler_service.core.task import Task
@@ -150,6 +151,13 @@ class Cluster:
     async def events(self) -> list[str]:
         return [event.type for event in await self.run(lambda tx: tx.events_after(0, (), 1_000))]
 
+    async def check_events(self) -> None:
+        """Each event has the source and the payload that its type's row in EVENT_SHAPES says."""
+        for event in await self.run(lambda tx: tx.events_after(0, (), 1_000)):
+            shape = EVENT_SHAPES[EventType(event.type)]
+            assert event.source == shape.source, event
+            assert set(shape.always) <= set(event.payload) <= {*shape.always, *shape.sometimes}, event
+
 
 @pytest.fixture(params=["memory", "postgres"])
 def store_url(request: pytest.FixtureRequest) -> str:
@@ -159,16 +167,18 @@ def store_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def cluster(store_url: str) -> AsyncIterator[Cluster]:
-    """A leading cluster on each store."""
+    """A leading cluster on each store; every event of the test must be one that docs/events.md describes."""
     clock = FakeClock()
     if not store_url:
         made = Cluster(MemoryDatabase(clock.now), clock)
         await made.lead()
         yield made
+        await made.check_events()
         return
     database = PostgresDatabase(store_url, clock=clock.now)
     await database.open()
     made = Cluster(database, clock)
     await made.lead()
     yield made
+    await made.check_events()
     await database.close()

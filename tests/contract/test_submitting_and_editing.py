@@ -10,10 +10,11 @@ import pytest
 from scheduler_service.core.limits import TaskSpec
 from scheduler_service.core.task import Priority, TaskStatus
 from scheduler_service.core.verdicts import OutcomeClass
+from scheduler_service.transactions import submitting
 from scheduler_service.transactions.editing import cancel_task, requeue_task, update_task
 from scheduler_service.transactions.idempotency import once
 from scheduler_service.transactions.ports import TaskFilter, Transaction
-from service_runtime.errors import AlreadyExists, FailedPrecondition, NotFound
+from service_runtime.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 from tests.contract.conftest import DESCRIPTION, Cluster
 
 
@@ -31,6 +32,17 @@ async def test_a_batch_is_stored_whole_or_not_at_all(cluster: Cluster) -> None:
     with pytest.raises(AlreadyExists):
         await cluster.submit(TaskSpec(title="The first of two"), TaskSpec(title="Taken", task_id=taken.id))
     assert len(await cluster.run(lambda tx: tx.list_tasks(TaskFilter(), None, 10))) == 1
+
+
+async def test_a_full_queue_takes_no_more(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitting, "QUEUE_MAX_TASKS", 3)
+    await cluster.submit(TaskSpec(title="First of two"), TaskSpec(title="Second of two"))
+    with pytest.raises(ResourceExhausted, match="holds 2 waiting tasks; at most 3 fit") as refused:
+        await cluster.submit(TaskSpec(title="Third"), TaskSpec(title="Fourth, one too many"))
+    assert refused.value.reason == "QUEUE_FULL"
+    third = await cluster.add("The last that fits")
+    await cluster.run(lambda tx: cancel_task(tx, third.id, actor="me", reason="", request_id=""))
+    await cluster.add("What has ended takes no room")
 
 
 async def test_a_task_waits_for_its_prerequisites_in_the_batch_and_before_it(cluster: Cluster) -> None:

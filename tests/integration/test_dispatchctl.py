@@ -16,6 +16,7 @@ import pytest
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from dispatchctl.__main__ import main
+from dispatchctl.cli import cli
 from tests.fakes.fake_scheduler import FakeScheduler, serving
 
 ROOT = Path(__file__).parents[2]
@@ -248,12 +249,13 @@ def test_explain_is_6_only_while_a_gate_holds_something(scheduler: FakeScheduler
     assert main(["explain"]) == 0
 
 
-def test_help_leads_with_an_example() -> None:
-    for command in ("up", "submit", "tasks", "task", "stats", "breakers", "reset", "drain", "explain", "status"):
-        done = subprocess.run(
-            [sys.executable, "-m", "dispatchctl", command, "-h"], capture_output=True, text=True, timeout=30, check=True
-        )
-        assert done.stdout.index(f"dispatchctl {command}", 20) < done.stdout.index("Options:"), done.stdout
+@pytest.mark.parametrize("command", sorted(cli.commands))
+def test_help_leads_with_an_example_and_fits(capsys: Capture, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([command, "-h"]) == 0
+    out = capsys.readouterr().out
+    assert out.index(f"dispatchctl {command}", 20) < out.index("Options:"), out
+    assert max(len(line) for line in out.splitlines()) <= 80, out
 
 
 def test_ctrl_c_ends_a_wait_with_130(scheduler: FakeScheduler) -> None:

@@ -159,6 +159,16 @@ def test_logs_of_a_task_ask_the_executor_that_has_its_run(
     assert capfdbinary.readouterr().out == b"\x1b[31mred\xff\n", "byte for byte where a program reads"
 
 
+def test_output_that_was_not_kept_is_noted(services: AnyService, capfd: pytest.CaptureFixture[str]) -> None:
+    pieces = [executor_pb.StreamRunLogsResponse(data=b"head\n"), executor_pb.StreamRunLogsResponse(offset=105, data=b"tail\n")]
+    services._answers["StreamRunLogs"] = pieces
+    assert main(["logs", ID, "--tail", "200"]) == 0
+    out, err = capfd.readouterr()
+    assert out == "head\ntail\n"
+    assert err == "100 bytes of the output, from byte 5 on, were not kept\n"
+    assert services.requests[-1] == executor_pb.StreamRunLogsRequest(run_id=ID, tail_bytes=200)
+
+
 def test_a_task_that_was_never_started_has_no_output(services: AnyService, capsys: pytest.CaptureFixture[str]) -> None:
     services._answers["GetTask"] = [pb.GetTaskResponse(task=pb.Task(id=ID, status=pb.TASK_STATUS_QUEUED))]
     assert main(["logs", ID]) == 3

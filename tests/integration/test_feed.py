@@ -47,6 +47,14 @@ async def test_tasks_of_earlier_runs_are_told_from_ours(scheduler: FakeScheduler
     assert "Fix the login page" in said[1]
 
 
+async def test_an_event_that_comes_again_is_shown_once(client: SchedulerClient) -> None:
+    said: list[str] = []
+    feed = Feed(client, said.append)
+    for _ in range(2):
+        await feed._show_once(started("t", "Fix the login page", datetime.now(UTC)))
+    assert len(said) == 1
+
+
 async def test_a_refusal_that_has_an_event_is_shown_once(client: SchedulerClient) -> None:
     said: list[str] = []
     feed = Feed(client, said.append)

@@ -16,11 +16,13 @@ from uuid import uuid4
 
 import pytest
 
+from executor_service.backends import local_bridge
 from executor_service.backends.local_bridge import LocalBridge
 from executor_service.core.run import EndReport, RunOutcome, RunSpec, StartReport, StartVerdict
 from executor_service.errors import BackendError
 from executor_service.host import guard
 from executor_service.host.processes import processes_of_run
+from executor_service.runs.output import last_bytes, read_piece
 
 DEADLINE_S = 30.0
 
@@ -135,6 +137,15 @@ async def test_only_the_last_64_kib_of_any_bytes_are_the_result(bench: Bench) ->
     assert "\x00" not in end.result
     assert len((bench.run_dir / "result").read_bytes()) == 64 * 1024
     assert (bench.run_dir / "output.log").stat().st_size == 300_009
+
+
+async def test_of_a_flood_the_head_and_the_tail_are_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_bridge, "LOG_MAX_BYTES", 8_000)
+    end = await bench.run("echo first; seq 1 50000; echo the last words; exit 3")
+    assert end.error == "exit status 3: the last words"
+    assert sum(path.stat().st_size for path in bench.run_dir.glob("output*.log")) <= 8_000
+    assert read_piece(bench.run_dir, 0)[1].startswith(b"first\n1\n2\n")
+    assert last_bytes(bench.run_dir, 30).endswith(b"50000\nthe last words\n")
 
 
 async def test_a_command_that_is_there_and_cannot_be_started_is_the_backends_failure(bench: Bench) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from executor_service.backends.minimax import BODY_MAX_BYTES, MiniMax
+from executor_service.backends.http_call import BODY_MAX_BYTES
+from executor_service.backends.minimax import MiniMax
 from executor_service.core.run import EndReport, RunOutcome, RunSpec, StartReport, StartVerdict
+from service_runtime.clock import SystemClock
 from tests.fakes.misbehaving_http_server import Behaviour, MisbehavingServer, answer, drip, endless, plain, raw, silent
 
 SPEC = RunSpec(
@@ -45,7 +47,7 @@ async def server() -> AsyncIterator[MisbehavingServer]:
 
 
 async def call(url: str, spec: RunSpec = SPEC, total_s: float = 5.0) -> tuple[StartReport, EndReport]:
-    backend, reports = MiniMax(url, 4, total_s=total_s), Reports()
+    backend, reports = MiniMax(url, 4, SystemClock(), total_s=total_s), Reports()
     try:
         async with asyncio.timeout(20):
             end = await backend.execute(spec, NOWHERE, 0, reports)
@@ -175,7 +177,7 @@ async def test_the_tasks_own_time_out_is_not_the_services_fault(server: Misbehav
 async def test_a_cancelled_call_is_broken_off(server: MisbehavingServer) -> None:
     done = asyncio.Event()
     server.behaviour = silent(done)
-    backend, reports = MiniMax(server.url, 4), Reports()
+    backend, reports = MiniMax(server.url, 4, SystemClock()), Reports()
     work = asyncio.ensure_future(backend.execute(SPEC, NOWHERE, 0, reports))
     async with asyncio.timeout(10):
         await server.asked.wait()
@@ -191,7 +193,7 @@ async def test_a_cancelled_call_is_broken_off(server: MisbehavingServer) -> None
 
 
 async def test_a_call_does_not_outlive_the_executor() -> None:
-    backend, reports = MiniMax("http://127.0.0.1:9", 4), Reports()
+    backend, reports = MiniMax("http://127.0.0.1:9", 4, SystemClock()), Reports()
     end = await backend.reattach(SPEC, NOWHERE, reports)
     await backend.close()
     assert (reports.seen[0].verdict, end.outcome) == (StartVerdict.NEUTRAL, RunOutcome.LOST)
@@ -199,6 +201,6 @@ async def test_a_call_does_not_outlive_the_executor() -> None:
 
 @pytest.mark.parametrize("url", ["", "ftp://host", "http://", "not a url", "http://host:0"])
 async def test_a_wrong_url_is_a_matter_of_configuration(url: str) -> None:
-    backend = MiniMax(url, 4)
+    backend = MiniMax(url, 4, SystemClock())
     assert "HK_MINIMAX_URL" in backend.check_configuration()
     await backend.close()

@@ -32,6 +32,7 @@ class Told:
 
     def __init__(self, name: str, *, local: bool, max_runs: int = 0) -> None:
         self.name, self.local, self.max_runs = name, local, max_runs
+        self.ends_by_callback = False
         self.wrong = ""
         self.unprepared = ""
         self.broken_disk = False
@@ -416,3 +417,12 @@ async def test_a_half_written_run_was_never_accepted(bench: Bench) -> None:
     await bench.die()
     bench.open()
     assert not half.exists()
+
+
+async def test_a_stop_leaves_what_a_bridge_has_launched_to_the_next_process(bench: Bench) -> None:
+    bench.local.ends_by_callback = True
+    await bench.dispatch(bench.spec())
+    await bench.manager.stop(end_runs=True, drain=timedelta(seconds=60))
+    assert bench.local.cancelled == []
+    (record,) = bench.manager.records(live_only=True)
+    assert record.live

@@ -13,6 +13,7 @@ from dispatchctl.up_plan import (
     Addresses,
     UpSettings,
     child_environ,
+    drain_s,
     free_addresses,
     plan_samples,
     prepare_logs,
@@ -91,3 +92,8 @@ def test_an_address_of_another_machine_is_not_called_taken() -> None:
 def test_runs_outlast_up_only_when_the_user_says_so(tmp_path: Path, value: str | None, outlast: bool) -> None:
     environ = {} if value is None else {"EXECUTOR_END_RUNS_ON_STOP": value}
     assert runs_outlast(child_environ(environ, ADDRESSES, tmp_path, {})) is outlast
+
+
+def test_a_drain_that_the_user_asks_for_is_waited_for(tmp_path: Path) -> None:
+    assert drain_s(child_environ({}, ADDRESSES, tmp_path, {})) == 0
+    assert drain_s(child_environ({"EXECUTOR_DRAIN_MS": "30000"}, ADDRESSES, tmp_path, {})) == 30

@@ -47,7 +47,7 @@ def test_every_mistake_is_named_at_once_with_its_variable_and_value() -> None:
 
 def test_a_secret_is_not_told() -> None:
     with pytest.raises(SettingsError) as caught:
-        load_settings(ExecutorSettings, {"EXECUTOR_BRIDGE_URL": "http://user:hunter2@host"})
+        load_settings(ExecutorSettings, {"EXECUTOR_ID": "http://user:hunter2@host"})
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in repr(load_settings(SchedulerSettings, {"DATABASE_URL": "postgresql://u:hunter2@h/d"}))
 

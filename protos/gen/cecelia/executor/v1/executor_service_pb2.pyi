@@ -1090,22 +1090,26 @@ class StreamRunLogsRequest(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
+    TAIL_BYTES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     offset: _builtins.int
     """First byte wanted, counted from the start of the output."""
     follow: _builtins.bool
     """Go on until the run has ended."""
+    tail_bytes: _builtins.int
+    """Begin so many bytes before the end, if that is later than `offset`; 0: begin at `offset`."""
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         offset: _builtins.int = ...,
         follow: _builtins.bool = ...,
+        tail_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "offset", b"offset", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "offset", b"offset", "run_id", b"run_id", "tail_bytes", b"tail_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1120,7 +1124,9 @@ class StreamRunLogsResponse(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
-    """Offset of the first byte."""
+    """Offset of the first byte, counted over all that the run has written. Of a large output only the head and the tail are kept:
+    a piece that begins later than the one before it ended says how much is missing between them.
+    """
     data: _builtins.bytes
     """The bytes, at most 64 KiB."""
     def __init__(

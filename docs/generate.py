@@ -1,0 +1,213 @@
+"""Writes the reference pages of docs/ from the code: `python docs/generate.py [FOLDER]` (default docs)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from executor_service.metrics import ExecutorMetrics
+from executor_service.settings import ExecutorSettings
+from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.events import EVENT_SHAPES
+from scheduler_service.core.reasons import (
+    ATTEMPT_REASONS,
+    EXECUTOR_CODE_MEANINGS,
+    EXECUTOR_REASON_MAP,
+    HOLD_MEANINGS,
+    REASON_KINDS,
+    REASON_MEANINGS,
+)
+from scheduler_service.metrics import SchedulerMetrics
+from scheduler_service.settings import SchedulerSettings
+from service_runtime.error_reasons import ERROR_REASONS
+from service_runtime.metrics import MadeMetric
+from service_runtime.settings import ServiceSettings
+
+DOCS = Path(__file__).resolve().parent
+NOTE = "Made from the code by `make docs`; a test tells when it is stale."
+UNITS = {"_ms": "ms", "_mb": "MiB"}
+
+
+def page(title: str, *parts: str) -> str:
+    """A page of paragraphs and tables."""
+    return "\n\n".join([f"# {title}", NOTE, *(part.strip() for part in parts)]) + "\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *([cell.replace("|", r"\|") for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def code(text: object) -> str:
+    """Text as code; nothing for nothing."""
+    return f"`{text}`" if str(text) else ""
+
+
+# --- settings
+
+
+def settings_page() -> str:
+    """Every environment variable of both services."""
+    return page(
+        "Settings",
+        """
+Environment variables; an empty one counts as unset unless said otherwise. Wrong ones are all reported at the start, with what
+would be right, and nothing is started. `--check` checks them and ends.
+""",
+        "## Scheduler",
+        _settings_table(SchedulerSettings),
+        "## Executor",
+        _settings_table(ExecutorSettings),
+    )
+
+
+def _settings_table(cls: type[ServiceSettings]) -> str:
+    schema: Mapping[str, Any] = cls.model_json_schema()
+    rows = []
+    for name, shape in schema["properties"].items():
+        flat = {**shape, **_flattened(shape, schema.get("$defs", {}))}
+        note = "; may be empty" if name in cls.empty_is_a_value else ""
+        unit = next((unit for suffix, unit in UNITS.items() if name.endswith(suffix)), "")
+        rows.append([code(name.upper()), _default(shape), _bounds(flat), unit, str(shape["description"]) + note])
+    return table(["variable", "default", "takes", "unit", "meaning"], rows)
+
+
+def _flattened(shape: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a schema that says what a value may be: behind a reference, or the one beside null."""
+    if "$ref" in shape:
+        return dict(definitions[shape["$ref"].rpartition("/")[2]])
+    inner: dict[str, Any] = next((part for part in shape.get("anyOf", ()) if part.get("type") != "null"), {})
+    return inner
+
+
+def _default(shape: Mapping[str, Any]) -> str:
+    if "default" not in shape:
+        return "the host's name"
+    value = shape["default"]
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return code(str(value).lower())
+    return code(value) or "empty"
+
+
+def _bounds(shape: Mapping[str, Any]) -> str:
+    if "enum" in shape:
+        return ", ".join(code(value) for value in shape["enum"])
+    if shape["type"] == "boolean":
+        return "`true`, `false`"
+    if shape["type"] in ("integer", "number"):
+        low = shape.get("minimum", shape.get("exclusiveMinimum"))
+        kind = "whole number" if shape["type"] == "integer" else "number"
+        span = f"{low:,} to" if "minimum" in shape else f"above {low:,}, up to"
+        return f"{kind}, {span} {shape['maximum']:,}"
+    return "text"
+
+
+# --- metrics
+
+
+def metrics_page() -> str:
+    """Every metric of both services."""
+    backends = sorted(DispatchRules().backends)
+    scheduler = SchedulerMetrics(CollectorRegistry(), "0", backends).made
+    executor = ExecutorMetrics(CollectorRegistry(), "0", backends).made
+    return page(
+        "Metrics",
+        """
+At `/metrics` on the HTTP address of each service. Histograms have `_bucket`, `_sum` and `_count`. The series of closed sets of
+labels are there from the start, at zero.
+""",
+        "## Scheduler",
+        _metrics_table(scheduler),
+        "## Executor",
+        _metrics_table(executor),
+    )
+
+
+def _metrics_table(made: Iterable[MadeMetric]) -> str:
+    rows = [
+        [_full_name(metric), metric.kind, "; ".join(_label(*item) for item in metric.labels.items()), metric.help]
+        for metric in made
+    ]
+    return table(["metric", "type", "labels", "meaning"], rows)
+
+
+def _full_name(metric: MadeMetric) -> str:
+    return code(f"{metric.name}_total" if metric.kind == "counter" else metric.name)
+
+
+def _label(name: str, values: tuple[str, ...] | None) -> str:
+    if values is None or name == "version":
+        return code(name)
+    return f"{code(name)} ({', '.join(value or 'empty' for value in values)})"
+
+
+# --- codes and events
+
+
+def reason_codes_page() -> str:
+    """Every code that says why something did not happen."""
+    reasons = [
+        [code(r), REASON_KINDS[r] + (", an attempt" if r in ATTEMPT_REASONS else ""), REASON_MEANINGS[r]] for r in REASON_KINDS
+    ]
+    holds = [[code(hold), meaning] for hold, meaning in HOLD_MEANINGS.items()]
+    answers = [[code(c), code(EXECUTOR_REASON_MAP[c]), meaning] for c, meaning in EXECUTOR_CODE_MEANINGS.items()]
+    errors = [[code(reason), meaning] for reason, meaning in ERROR_REASONS.items()]
+    return page(
+        "Reason codes",
+        "## Why a dispatch did not happen",
+        """
+The same strings in PostgreSQL, JSON, the labels of metrics and `failure_reasons`. Only an attempt feeds the success-rate guard
+and the breaker.
+""",
+        table(["code", "kind", "when"], reasons),
+        "## Why one task waits, or was put aside",
+        "`hold_reason` of a task; never a gate's hold.",
+        table(["code", "status, and why"], holds),
+        "## What an executor says at its door",
+        "A code that is not listed is recorded as `config_error`.",
+        table(["code", "recorded as", "meaning"], answers),
+        "## Why a call failed",
+        "`ErrorInfo.reason` (domain `dispatch.cecelia`), and `reason` of a problem document.",
+        table(["reason", "meaning"], errors),
+    )
+
+
+def events_page() -> str:
+    """Every type of event."""
+    rows = [
+        [code(type_), code(shape.source), _listed(shape.always), _listed(shape.sometimes), shape.meaning]
+        for type_, shape in EVENT_SHAPES.items()
+    ]
+    return page(
+        "Events",
+        """
+Over `WatchEvents`, `GET /api/brain/events` and `dispatchctl events`, numbered in the order of commits; a stream that is resumed
+after an id misses nothing and tells nothing twice.
+""",
+        table(["type", "source", "payload", "where it applies", "says"], rows),
+    )
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(code(word) for word in words)
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "settings.md": settings_page,
+    "metrics.md": metrics_page,
+    "reason-codes.md": reason_codes_page,
+    "events.md": events_page,
+}
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS
+    for name, make in PAGES.items():
+        (folder / name).write_text(make(), encoding="utf-8")
