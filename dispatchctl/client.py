@@ -1,20 +1,23 @@
-"""The scheduler over gRPC: a deadline on every call, and every error as a `Failure` that says its reason code."""
+"""The services over gRPC: a deadline on every call, who calls on every call, and every error as a `Failure`."""
 
 from __future__ import annotations
 
+import asyncio
+import getpass
+import os
+import socket
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 import grpc
+from cecelia.executor.v1 import executor_service_pb2_grpc as executor_grpc
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 from cecelia.scheduler.v1 import scheduler_service_pb2_grpc as pb_grpc
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_status import rpc_status
 
-from dispatchctl.failures import ExitStatus, Failure
+from dispatchctl.call_failures import Callee, failure_of, no_answer
+from service_runtime.identity import ACTOR_METADATA
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -30,52 +33,26 @@ CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
 )
 
-_STATUSES = {
-    grpc.StatusCode.INVALID_ARGUMENT: ExitStatus.USAGE,
-    grpc.StatusCode.OUT_OF_RANGE: ExitStatus.USAGE,
-    grpc.StatusCode.NOT_FOUND: ExitStatus.NOT_FOUND,
-    grpc.StatusCode.UNAVAILABLE: ExitStatus.UNREACHABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED: ExitStatus.UNREACHABLE,
-    grpc.StatusCode.FAILED_PRECONDITION: ExitStatus.REFUSED,
-    grpc.StatusCode.ALREADY_EXISTS: ExitStatus.REFUSED,
-    grpc.StatusCode.ABORTED: ExitStatus.REFUSED,
-    grpc.StatusCode.PERMISSION_DENIED: ExitStatus.REFUSED,
-    grpc.StatusCode.UNAUTHENTICATED: ExitStatus.REFUSED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: ExitStatus.REFUSED,
-}
+
+def caller() -> str:
+    """Who calls, as far as this machine knows: user@host."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorDetails:
-    """The details of a `google.rpc.Status`: the reason code, the wrong fields as (path, description), seconds to wait."""
+class ServiceClient:
+    """One channel to one service; an asynchronous context manager. `call` and `stream` make the calls of its stub."""
 
-    reason: str = ""
-    violations: tuple[tuple[str, str], ...] = ()
-    retry_s: float | None = None
-
-
-def decode_details(status: status_pb2.Status | None) -> ErrorDetails:
-    """The details that we know of a status; unknown ones are passed over."""
-    reason, violations, retry_s = "", [], None
-    for packed in status.details if status is not None else ():
-        info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
-        if packed.Unpack(info):
-            reason = info.reason
-        elif packed.Unpack(bad):
-            violations += [(violation.field, violation.description) for violation in bad.field_violations]
-        elif packed.Unpack(retry):
-            retry_s = retry.retry_delay.ToTimedelta().total_seconds()
-    return ErrorDetails(reason, tuple(violations), retry_s)
-
-
-class SchedulerClient:
-    """One channel to one scheduler; an asynchronous context manager. `stub` has the rpcs, `call` and `stream` make them."""
-
-    def __init__(self, address: str, timeout_s: float) -> None:
-        self.address = address
+    def __init__(self, callee: Callee, timeout_s: float) -> None:
+        self.address = callee.address
         self.timeout_s = timeout_s
-        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-        self.stub = pb_grpc.SchedulerServiceStub(self._channel)
+        self._callee = callee
+        self._channel = grpc.aio.insecure_channel(callee.address, options=CHANNEL_OPTIONS)
+        # gRPC takes nothing but ASCII here.
+        self._metadata = ((ACTOR_METADATA, caller().encode("ascii", "replace").decode("ascii")),)
 
     async def __aenter__(self) -> Self:
         return self
@@ -83,83 +60,71 @@ class SchedulerClient:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._channel.close(grace=0)
 
-    async def call(
-        self,
-        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
-        request: Request,
-        *,
-        see: str = "dispatchctl status",
-    ) -> Response:
-        """One unary call. `see` is the command that lists what a NOT_FOUND or a refusal is about. Raises Failure."""
+    async def call(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
+        """One unary call. Raises Failure."""
         try:
-            return await method(request, timeout=self.timeout_s)
+            return await method(request, timeout=self.timeout_s, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
-            raise self._failure(error, see) from error
+            raise failure_of(error, request, self._callee, self.timeout_s) from error
 
     async def stream(
-        self,
-        method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
-        request: Request,
-        *,
-        see: str = "dispatchctl status",
+        self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response], request: Request, *, may_be_silent: bool = False
     ) -> AsyncIterator[Response]:
-        """A stream of answers, open until the scheduler ends it or the caller stops reading. Raises Failure."""
-        call = method(request)
+        """A stream of answers until the service ends it or the caller stops reading. Raises Failure.
+
+        It must open within the deadline, unless nothing may come for long (`may_be_silent`): some streams open with their first
+        message only.
+        """
+        call = method(request, metadata=self._metadata)
         try:
+            if not may_be_silent:
+                async with asyncio.timeout(self.timeout_s):
+                    await call.initial_metadata()
             async for response in call:
                 yield response
         except grpc.aio.AioRpcError as error:
-            raise self._failure(error, see) from error
+            raise failure_of(error, request, self._callee, self.timeout_s) from error
+        except TimeoutError as error:
+            raise no_answer(self._callee, self.timeout_s, "the stream did not open") from error
         finally:
             call.cancel()
 
-    async def newest_event_id(self) -> int:
-        """The id of the newest event, as WatchEvents tells it when asked for what comes from now on; -1 when it does not."""
-        call = self.stub.WatchEvents(pb.WatchEventsRequest(after_event_id=-1), timeout=self.timeout_s)
+
+class SchedulerClient(ServiceClient):
+    """A scheduler. `stub` has its rpcs."""
+
+    def __init__(self, address: str, timeout_s: float) -> None:
+        super().__init__(Callee("scheduler", address, "--address or DISPATCH_ADDRESS=host:port"), timeout_s)
+        self.stub = pb_grpc.SchedulerServiceStub(self._channel)
+
+    async def newest_event_id(self, *types: str) -> int:
+        """The id of the newest event, as WatchEvents tells it when asked for what comes from now on; -1 when it does not.
+
+        The scheduler checks the types. Raises Failure.
+        """
+        request = pb.WatchEventsRequest(after_event_id=-1, types=types)
+        call = self.stub.WatchEvents(request, timeout=self.timeout_s, metadata=self._metadata)
         try:
-            told = dict(await call.initial_metadata()).get("next-event-id", "")
+            async with asyncio.timeout(self.timeout_s):
+                told = dict(await call.initial_metadata() or ()).get("next-event-id", "")
+                if not told:
+                    # It has none where the call has ended already, or failed: reading says why.
+                    await call.read()
         except grpc.aio.AioRpcError as error:
-            raise self._failure(error, "dispatchctl status") from error
+            raise failure_of(error, request, self._callee, self.timeout_s) from error
+        except TimeoutError as error:
+            raise no_answer(self._callee, self.timeout_s, "the stream did not open") from error
         finally:
             call.cancel()
         return int(told) - 1 if str(told).isdecimal() else -1
 
-    def _failure(self, error: grpc.aio.AioRpcError, see: str) -> Failure:
-        try:
-            details = decode_details(rpc_status.from_call(error))  # type: ignore[arg-type]  # has all that it reads
-        except ValueError:
-            details = ErrorDetails()
-        code, said = error.code(), error.details() or "no text"
-        reason = details.reason or code.name
-        status = _STATUSES.get(code, ExitStatus.FAILED)
-        if code is grpc.StatusCode.UNAVAILABLE and not details.reason:
-            return Failure(
-                f"the scheduler at {self.address} cannot be reached",
-                f"{reason}: {said}",
-                "start it with: dispatchctl up; or name another with DISPATCH_ADDRESS=host:port",
-                status,
-            )
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return Failure(
-                f"the scheduler at {self.address} did not answer within {self.timeout_s:g} s",
-                f"{reason}: {said}",
-                "look at: dispatchctl status; or wait longer with: dispatchctl --timeout 60 ...",
-                status,
-            )
-        fields = "; ".join(f"{field} {description}" for field, description in details.violations)
-        return Failure(said, f"{reason}: {fields or said}", _remedy(code, details, see), status)
 
+class ExecutorClient(ServiceClient):
+    """An executor. `stub` has its rpcs."""
 
-def _remedy(code: grpc.StatusCode, details: ErrorDetails, see: str) -> str:
-    if details.violations:
-        return f"correct {', '.join(dict.fromkeys(field for field, _ in details.violations))}"
-    if details.retry_s is not None:
-        return f"try again in {details.retry_s:g} s"
-    if code is grpc.StatusCode.INVALID_ARGUMENT:
-        return "correct the request; dispatchctl COMMAND -h shows what it takes"
-    if code is grpc.StatusCode.UNAVAILABLE:
-        return "try again in a few seconds"
-    return f"look at: {see}"
+    def __init__(self, address: str, timeout_s: float) -> None:
+        super().__init__(Callee("executor", address, "--executor or EXECUTOR_GRPC_ADDRESS=host:port"), timeout_s)
+        self.stub = executor_grpc.ExecutorServiceStub(self._channel)
 
 
 async def is_serving(address: str, timeout_s: float) -> bool:

@@ -21,8 +21,8 @@ _NO_READER = frozenset({errno.EPIPE, errno.EIO})
 def _usage(error: click.UsageError) -> Failure:
     path = error.ctx.command_path if error.ctx is not None else "dispatchctl"
     return Failure(
-        error.format_message().rstrip(".") or "the command is incomplete",
-        f"usage: {path} was not called as it should be",
+        f"{path} was not called as it should be",
+        f"usage: {error.format_message().rstrip('.') or 'the command is incomplete'}",
         f"see: {path} -h",
         ExitStatus.USAGE,
     )

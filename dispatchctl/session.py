@@ -1,29 +1,33 @@
-"""What every command is told: where the scheduler is, how long a call may take, how to print, whether to ask."""
+"""What every command is told: where the services are, how long a call may take, how to print, whether to ask."""
 
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
 import sys
 import uuid
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import click
 
-from dispatchctl.client import SchedulerClient
+from dispatchctl.client import ExecutorClient, SchedulerClient
 from dispatchctl.failures import ExitStatus, Failure
-from dispatchctl.parameters import ADDRESS, DURATION
+from dispatchctl.parameters import ADDRESS, POSITIVE_DURATION
+from dispatchctl.profiles import load_profile
+from dispatchctl.up_plan import reachable
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
+DEFAULT_EXECUTOR = "127.0.0.1:50052"
 DEFAULT_TIMEOUT_S = 10.0
-DEFAULT_REASON = "dispatchctl"
+NO_REASON = "no reason given"
 
 
 class Output(StrEnum):
@@ -36,23 +40,58 @@ class Output(StrEnum):
     NAME = "name"
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
-    """The options that all commands share."""
+TABLES = (Output.TABLE, Output.WIDE)
+_OUTPUT = click.Choice([output.value for output in Output])
+_PROFILE_KEYS = MappingProxyType({"address": ADDRESS, "executor": ADDRESS, "timeout": POSITIVE_DURATION, "output": _OUTPUT})
 
-    address: str = DEFAULT_ADDRESS
-    timeout_s: float = DEFAULT_TIMEOUT_S
-    output: Output = Output.TABLE
-    yes: bool = False
-    no_input: bool = False
+
+@dataclass(frozen=True)
+class Session:
+    """The options that all commands share: `given` by flag or environment, else from the profile, else the default."""
+
+    given: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    @cached_property
+    def profile(self) -> Mapping[str, Any]:
+        """The profile; read when an option is needed, so that help needs none. Raises Failure."""
+        return load_profile(os.environ, _PROFILE_KEYS)
+
+    def _option(self, name: str, default: Any) -> Any:
+        return self.given[name] if name in self.given else self.profile.get(name, default)
+
+    @property
+    def address(self) -> str:
+        """The scheduler, host:port."""
+        return reachable(self._option("address", DEFAULT_ADDRESS))
+
+    @property
+    def executor(self) -> str:
+        """The executor, host:port; '' when none was named."""
+        named = self._option("executor", "")
+        return reachable(named) if named else ""
+
+    @property
+    def timeout_s(self) -> float:
+        """How long a call may take, in seconds."""
+        return float(self._option("timeout", DEFAULT_TIMEOUT_S))
+
+    @property
+    def output(self) -> Output:
+        """How data is printed."""
+        return Output(self._option("output", Output.TABLE))
+
+    @property
+    def yes(self) -> bool:
+        """Whether questions are answered by yes."""
+        return "yes" in self.given
 
     @property
     def may_ask(self) -> bool:
         """Whether there is a person to ask."""
-        return not self.no_input and sys.stdin.isatty() and sys.stderr.isatty()
+        return "no_input" not in self.given and sys.stdin.isatty() and sys.stderr.isatty()
 
     def run(self, work: Callable[[SchedulerClient], Coroutine[Any, Any, T]]) -> T:
-        """The result of some work with a client."""
+        """The result of some work with a scheduler. Raises Failure."""
 
         async def main() -> T:
             async with SchedulerClient(self.address, self.timeout_s) as client:
@@ -60,13 +99,22 @@ class Session:
 
         return asyncio.run(main())
 
+    def run_with_executor(self, work: Callable[[ExecutorClient], Coroutine[Any, Any, T]]) -> T:
+        """The result of some work with an executor. Raises Failure."""
+
+        async def main() -> T:
+            async with ExecutorClient(self.executor or DEFAULT_EXECUTOR, self.timeout_s) as client:
+                return await work(client)
+
+        return asyncio.run(main())
+
     def reason(self, given: str | None) -> str:
-        """Why an override is made: as given, else as a person at the terminal says, else `dispatchctl`."""
+        """Why an override is made: as given, else as a person at the terminal says, else that nobody said it."""
         if given is not None:
             return given
         if not self.may_ask or self.yes:
-            return DEFAULT_REASON
-        return str(click.prompt("reason", default=DEFAULT_REASON, err=True))
+            return NO_REASON
+        return str(click.prompt("reason", default=NO_REASON, err=True)).strip() or NO_REASON
 
     def confirm(self, question: str) -> None:
         """Asks before something that cannot be undone. Raises Failure when it is not to be done."""
@@ -83,54 +131,60 @@ class Session:
 def _setter(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     def callback(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
         if value is not None and value is not False:
-            ctx.obj = replace(ctx.obj, **{name: Output(value) if name == "output" else value})
+            ctx.obj = Session(MappingProxyType({**ctx.obj.given, name: value}))
 
     return callback
 
 
-def common_options(*, timeout: bool = True, root: bool = False) -> Callable[[F], F]:
+def _shared(name: str, *flags: str, **more: Any) -> Callable[[F], F]:
+    return click.option(*flags, expose_value=False, callback=_setter(name), **more)
+
+
+def common_options(*, timeout: bool = True, executor: bool = False, root: bool = False) -> Callable[[F], F]:
     """The shared options, taken before the command's name and after it; the later one wins, over the environment too."""
+    options = [
+        _shared(
+            "output",
+            "-o",
+            "--output",
+            type=_OUTPUT,
+            help="How to print data; table by default.",
+        ),
+        _shared(
+            "address",
+            "--address",
+            type=ADDRESS,
+            # Read once, at the root: a flag there wins over it too.
+            envvar="DISPATCH_ADDRESS" if root else None,
+            metavar="HOST:PORT",
+            help=f"The scheduler; {DEFAULT_ADDRESS} by default. [DISPATCH_ADDRESS]",
+        ),
+        _shared("yes", "--yes", is_flag=True, help="Do not ask."),
+        _shared("no_input", "--no-input", is_flag=True, help="Never prompt; fail where an answer is needed."),
+    ]
+    if executor:
+        options[1:1] = [
+            _shared(
+                "executor",
+                "--executor",
+                type=ADDRESS,
+                envvar="EXECUTOR_GRPC_ADDRESS",
+                metavar="HOST:PORT",
+                help=f"The executor; {DEFAULT_EXECUTOR} by default. [EXECUTOR_GRPC_ADDRESS]",
+            )
+        ]
+    if timeout:
+        options.append(
+            _shared(
+                "timeout",
+                "--timeout",
+                type=POSITIVE_DURATION,
+                metavar="DURATION",
+                help=f"How long a call may take, or a stream to open; {DEFAULT_TIMEOUT_S:g}s by default.",
+            )
+        )
 
     def add(command: F) -> F:
-        options: list[Callable[[F], F]] = [
-            click.option(
-                "-o",
-                "--output",
-                type=click.Choice([o.value for o in Output]),
-                expose_value=False,
-                callback=_setter("output"),
-                help="How to print data; table by default.",
-            ),
-            click.option(
-                "--address",
-                type=ADDRESS,
-                # Read once, at the root: a flag there wins over it too.
-                envvar="DISPATCH_ADDRESS" if root else None,
-                expose_value=False,
-                metavar="HOST:PORT",
-                callback=_setter("address"),
-                help=f"The scheduler; {DEFAULT_ADDRESS} by default. [DISPATCH_ADDRESS]",
-            ),
-            click.option("--yes", is_flag=True, expose_value=False, callback=_setter("yes"), help="Do not ask."),
-            click.option(
-                "--no-input",
-                is_flag=True,
-                expose_value=False,
-                callback=_setter("no_input"),
-                help="Never prompt; fail where an answer is needed.",
-            ),
-        ]
-        if timeout:
-            options.append(
-                click.option(
-                    "--timeout",
-                    type=DURATION,
-                    expose_value=False,
-                    callback=_setter("timeout_s"),
-                    metavar="DURATION",
-                    help=f"How long a call may take; {DEFAULT_TIMEOUT_S:g}s by default.",
-                )
-            )
         for option in reversed(options):
             command = option(command)
         return command
@@ -141,11 +195,3 @@ def common_options(*, timeout: bool = True, root: bool = False) -> Callable[[F],
 def new_request_id() -> str:
     """An id under which a call can be repeated without being carried out twice."""
     return str(uuid.uuid4())
-
-
-def caller() -> str:
-    """Who makes an override, as far as this machine knows."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return f"uid {os.getuid()}"

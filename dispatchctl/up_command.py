@@ -26,8 +26,9 @@ def up(samples: Path | None, data_dir: Path | None, once: bool, within: float | 
     """Run both services on this machine until Ctrl-C, which ends their runs too.
 
     \b
-    dispatchctl up --samples deploy/examples
-    dispatchctl up --data-dir /tmp/dispatch
+    Example:
+      dispatchctl up --samples deploy/examples
+      dispatchctl up --data-dir /tmp/dispatch
 
     Further settings come from the environment, such as SCHEDULER_GRPC_ADDRESS, DATABASE_URL or CECELIA_RUN_PATH.
     """

@@ -79,7 +79,9 @@ def violations_of(spec: TaskSpec) -> list[Violation]:
     if not MAX_TRIES_MIN <= spec.max_tries <= MAX_TRIES_MAX:
         found.append(Violation("max_tries", f"is {spec.max_tries}; must be {MAX_TRIES_MIN} to {MAX_TRIES_MAX}"))
     if not timedelta(0) < spec.timeout <= TIMEOUT_MAX:
-        found.append(Violation("timeout", f"is {spec.timeout}; must be above 0 and at most 7 days"))
+        found.append(
+            Violation("timeout", f"is {spec.timeout.total_seconds():.15g} s; must be above 0 and at most 7 days (604800 s)")
+        )
     found.extend(_payload(spec.payload))
     return found[:VIOLATIONS_MAX]
 

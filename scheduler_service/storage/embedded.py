@@ -127,6 +127,7 @@ class EmbeddedPostgres:
             self._folder.clear_left_overs()
             async with asyncio.timeout(deadline_s):
                 await ensure_roles(self.admin_url, self._url(ADMIN_ROLE), self._folder.passwords)
+            self._folder.save_service_file(DATABASE, READER_ROLE)
         except (psycopg.Error, TimeoutError) as error:
             await self.stop()
             raise StartupError(

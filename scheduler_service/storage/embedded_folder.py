@@ -2,6 +2,7 @@
 
 DISPATCH_DATA_DIR/lock            held while a scheduler uses the folder
 DISPATCH_DATA_DIR/secrets.json    the roles' passwords and the port of last time
+DISPATCH_DATA_DIR/pg_service.conf the reader's way in, for people with psql (`dispatchctl psql`)
 DISPATCH_DATA_DIR/postgres/       the cluster (of the unprivileged user when we are root)
 DISPATCH_DATA_DIR/postgres.log    its log
 DISPATCH_DATA_DIR/initdb.*/       a cluster in the making
@@ -20,6 +21,7 @@ from pathlib import Path
 from service_runtime.lifecycle import StartupError
 
 WORKSHOP = "initdb."
+LIBPQ_SERVICE = "cecelia"
 LOG_MAX_BYTES = 10 * 1024 * 1024
 
 
@@ -98,13 +100,37 @@ class DataFolder:
 
     def save_secrets(self) -> None:
         """Writes passwords and port, whole or not at all."""
-        temporary = self.path / ".secrets.json.new"
+        self._write_closed(self._secrets, json.dumps({"passwords": self.passwords, "port": self.port}))
+
+    def save_service_file(self, database: str, reader: str) -> None:
+        """Writes how libpq gets in as a reader (service `[cecelia]`), whole or not at all."""
+        options = {
+            # Both: an environment's PGHOSTADDR would lead the password elsewhere.
+            "host": "127.0.0.1",
+            "hostaddr": "127.0.0.1",
+            "port": self.port,
+            "dbname": database,
+            "user": reader,
+            "password": self.passwords[reader],
+            # Whoever else listens at the port while we do not run learns no password.
+            "require_auth": "scram-sha-256",
+            "sslmode": "disable",
+            "gssencmode": "disable",
+        }
+        lines = [f"[{LIBPQ_SERVICE}]", *(f"{name}={value}" for name, value in options.items())]
+        self._write_closed(self.path / "pg_service.conf", "\n".join(lines) + "\n")
+
+    def _write_closed(self, target: Path, text: str) -> None:
+        """Replaces a file that only we may read."""
+        temporary = self.path / f".{target.name}.new"
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"passwords": self.passwords, "port": self.port}, file)
+            # One that was left over may have had other permissions.
+            os.fchmod(handle, 0o600)
+            file.write(text)
             file.flush()
             os.fsync(handle)
-        self.rename(temporary, self._secrets)
+        self.rename(temporary, target)
 
     def rename(self, source: Path, target: Path) -> None:
         """Renames within the folder, and for good: a power cut does not undo it."""

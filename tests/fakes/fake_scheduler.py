@@ -133,8 +133,14 @@ class FakeScheduler(pb_grpc.SchedulerServiceServicer):
         return pb.ListDispatchEventsResponse()
 
     def WatchEvents(self, request: pb.WatchEventsRequest, context: grpc.ServicerContext) -> Iterator[pb.WatchEventsResponse]:
-        context.send_initial_metadata((("next-event-id", "1"),))
-        yield from (pb.WatchEventsResponse(event=event) for event in self.events)
+        newest = max((event.id for event in self.events), default=0)
+        after = request.after_event_id if request.after_event_id >= 0 else newest
+        context.send_initial_metadata((("next-event-id", str(after + 1)),))
+        yield from (pb.WatchEventsResponse(event=event) for event in self.events if event.id > after)
+        # As the scheduler's, it stays open until the caller goes.
+        gone = threading.Event()
+        if context.add_callback(gone.set):
+            gone.wait(30)
 
     def ResetBreaker(self, request: pb.ResetBreakerRequest, context: grpc.ServicerContext) -> pb.ResetBreakerResponse:
         self.requests.append(request)

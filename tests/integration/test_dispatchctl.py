@@ -134,7 +134,7 @@ def test_wait_does_not_take_a_tasks_own_hold_for_a_gate(scheduler: FakeScheduler
         (["submit"], 2, "usage"),
         (["submit", "--title", "Tidy it", "--payload", "[1]"], 2, "usage"),
         (["submit", "--title", "Tidy it", "--timeout", "soon"], 2, "usage"),
-        (["submit", "--file", "/nonexistent"], 2, "usage"),
+        (["submit", "--file", "/nonexistent"], 2, "not_found"),
         (["drain", "off", "--until-idle"], 2, "usage"),
         (["up", "--within", "3s"], 2, "usage"),
         (["up", "--once"], 2, "usage"),
@@ -218,7 +218,7 @@ def test_an_override_without_a_reason_and_a_person_has_a_default(scheduler: Fake
     assert main(["drain", "on", "--until-idle", "--source", "deploy"]) == 0
     request = scheduler.requests[0]
     assert (request.enabled, request.until_idle, request.source) == (True, True, "deploy")
-    assert request.reason == "dispatchctl"
+    assert request.reason == "no reason given"
 
 
 def test_cancel_and_requeue(scheduler: FakeScheduler, capsys: Capture) -> None:
@@ -231,9 +231,14 @@ def test_cancel_and_requeue(scheduler: FakeScheduler, capsys: Capture) -> None:
     assert scheduler.requests[-1].reason == "again"
 
 
-def test_explain_is_6_only_while_a_gate_holds(scheduler: FakeScheduler, capsys: Capture) -> None:
+def test_explain_is_6_only_while_a_gate_holds_something(scheduler: FakeScheduler, capsys: Capture) -> None:
     guard = pb.GuardVerdict(name="draining", holds=True, reason="draining", detail="by operator")
     scheduler.explanation = pb.ExplainDispatchResponse(guards=[guard], sentence="Drained by operator.")
+    assert main(["explain"]) == 0, "a gate that holds nothing"
+    scheduler.status.queue.add(priority=pb.PRIORITY_P1, status=pb.TASK_STATUS_RUNNING, tasks=2)
+    assert main(["explain"]) == 0
+    scheduler.status.queue.add(priority=pb.PRIORITY_P1, status=pb.TASK_STATUS_QUEUED, tasks=1)
+    capsys.readouterr()
     assert main(["explain"]) == 6
     assert capsys.readouterr().out.startswith("Drained by operator.\n")
     assert main(["explain", "-o", "name"]) == 6

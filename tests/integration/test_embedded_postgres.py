@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import json
 import os
 import pwd
 import shutil
@@ -147,6 +148,23 @@ async def test_reader_sees_later_tables_and_changes_nothing(data_dir: Path) -> N
             await _value(server.reader_url, "DELETE FROM later")
         with pytest.raises(errors.InsufficientPrivilege):
             await _value(server.reader_url + "?options=-cdefault_transaction_read_only%3Doff", "DELETE FROM later")
+
+
+async def test_the_service_file_leads_a_reader_to_the_port_of_this_start(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = data_dir / "pg_service.conf"
+    file.write_text("left over", encoding="utf-8")
+    file.chmod(0o644)
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        secrets = json.loads((data_dir / "secrets.json").read_text("utf-8"))
+        (data_dir / "secrets.json").write_text(json.dumps({**secrets, "port": taken.getsockname()[1]}), encoding="utf-8")
+        async with EmbeddedPostgres(data_dir) as server:
+            assert f"port={server.port}\n" in file.read_text("utf-8")
+            assert file.stat().st_mode & 0o777 == 0o600
+            for name, value in {"PGHOSTADDR": "192.0.2.1", "PGPORT": "1", "PGUSER": "postgres", "PGPASSWORD": "x"}.items():
+                monkeypatch.setenv(name, value)
+            assert await _value("service=cecelia", "SELECT current_user || '@' || current_database()") == "cecelia_reader@cecelia"
+    assert not list(data_dir.glob(".*.new"))
 
 
 # --- ports and identity

@@ -36,13 +36,23 @@ def test_a_uuid_is_kept() -> None:
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        ([], "no list"),
+        ([], "is empty"),
+        ({"tasks": []}, "is empty"),
+        ({}, "missing"),
         ("text", "no list"),
-        ([1], "no list"),
+        ([1], "tasks[0] is no object"),
         ({"tasks": [{"title": "A"}], "expect": {}}, "unknown field 'expect'"),
-        ([{"title": "A", "colour": "red"}], "tasks[0]"),
-        ([{"title": "A", "priority": "P0"}], "tasks[0]"),
+        ([{"title": "A", "colour": "red"}], "tasks[0] has the unknown field 'colour'"),
+        ([{"title": "A", "priority": "P7"}], "tasks[0].priority is 'P7'; must be P0, P1 or P2"),
+        ([{"title": "A", "payload": [1]}], "tasks[0].payload is [1]; must be an object"),
+        ([{"title": "A", "payload": json.loads('{"a":' * 40 + "1" + "}" * 40)}], "must be an object of at most 16 levels"),
+        ([{"title": "A", "payload": {"a": "\ud800"}}], "tasks[0].payload"),
+        ([{"title": 7}], "tasks[0].title is 7; must be a text"),
+        ([{"title": "A"}, {"title": "B", "timeout": "soon"}], "tasks[1].timeout is 'soon'"),
         ([{"title": "A", "depends_on": "a"}], "tasks[0].depends_on"),
+        ([{"title": "A", "depends_on": ["b"]}], "tasks[0].depends_on names 'b', which is no task_id of this file"),
+        ([{"task_id": "a", "depends_on": ["b"]}, {"task_id": "b", "depends_on": ["a"]}], "a circle: "),
+        ([{"task_id": "a", "depends_on": ["a"]}], "a → a"),
         ([{"task_id": "a"}, {"task_id": "a"}], "'a'"),
         ([{"task_id": 7}], "no text"),
         ({"tasks": [{"task_id": "a"}], "expected": {"b": "failed"}}, "'b'"),
@@ -56,8 +66,24 @@ def test_a_mistake_is_named(document: object, words: str) -> None:
     assert caught.value.status is ExitStatus.USAGE
 
 
+def test_a_priority_is_written_as_on_the_command_line_or_as_in_the_protocol() -> None:
+    words: list[object] = ["P0", "p0", "PRIORITY_P0", 1]
+    assert [load([{"title": "A", "priority": word}])[0].priority for word in words] == [pb.PRIORITY_P0] * 4
+
+
+def test_fields_are_named_as_in_the_protocol_or_as_in_its_json() -> None:
+    first, second = load([{"title": "A", "task_type": "qa", "max_tries": 2}, {"title": "A", "taskType": "qa", "maxTries": 2}])
+    assert first == second
+
+
+def test_an_unknown_field_is_answered_with_those_that_there_are_as_the_samples_write_them() -> None:
+    with pytest.raises(Failure) as caught:
+        load([{"title": "A", "colour": "red"}])
+    assert "not_before_time" in caught.value.remedy
+
+
 def test_no_json_is_named() -> None:
-    with pytest.raises(Failure, match="no batch"):
+    with pytest.raises(Failure, match=r"tasks\.json"):
         load_batch("{", "tasks.json", "r")
 
 

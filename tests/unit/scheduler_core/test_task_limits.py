@@ -176,3 +176,8 @@ class TestBatch:
         own = replace(GOOD, task_id=UUID(int=1), depends_on=ids(1))
         assert batch_violations([own]) == []
         assert fields(own) == ["depends_on"]
+
+
+def test_a_timeout_that_is_too_long_is_shown_in_the_unit_of_the_limit() -> None:
+    (violation,) = violations_of(replace(GOOD, timeout=timedelta(days=8)))
+    assert violation == Violation("timeout", "is 691200 s; must be above 0 and at most 7 days (604800 s)")
