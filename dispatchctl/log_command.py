@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import sys
 from collections.abc import AsyncIterator
 
@@ -14,7 +15,9 @@ from dispatchctl.client import ExecutorClient, SchedulerClient
 from dispatchctl.failures import ExitStatus, Failure
 from dispatchctl.rendering import clean, json_text, note, write
 from dispatchctl.session import DEFAULT_EXECUTOR, TABLES, Output, Session, common_options
-from dispatchctl.waiting import ENDED, changes
+from dispatchctl.waiting import ENDED
+
+Piece = executor_pb.StreamRunLogsResponse | pb.StreamTaskLogsResponse
 
 
 @click.command()
@@ -29,7 +32,7 @@ def logs(session: Session, subject: str, follow: bool, offset: int, tail: int | 
 
     That is its standard output and standard error, of a task's current or last run.
 
-    The executor of a task's run is found through the scheduler; --executor names it for a run, or where it is reached otherwise.
+    A task's comes through the scheduler; a run's from the executor, which --executor names.
 
     \b
     Example:
@@ -41,29 +44,56 @@ def logs(session: Session, subject: str, follow: bool, offset: int, tail: int | 
 
 
 async def _logs(client: SchedulerClient, session: Session, subject: str, follow: bool, offset: int, tail: int | None) -> int:
-    run_id, address = await _run_of(client, session, subject, follow)
-    async with ExecutorClient(address, session.timeout_s) as executor:
-        # Has a deadline, which a stream has not that may be silent for long.
-        await executor.call(executor.stub.GetRun, executor_pb.GetRunRequest(run_id=run_id))
-        request = executor_pb.StreamRunLogsRequest(run_id=run_id, offset=offset, follow=follow, tail_bytes=tail or 0)
-        pieces = _whole(executor.stream(executor.stub.StreamRunLogs, request, may_be_silent=True))
-        if session.output in TABLES:
-            await _write_output(pieces)
-        elif session.output is Output.NAME:
-            write(run_id)
-        elif session.output is Output.JSONL:
-            async for piece in pieces:
-                write(json_text(piece, indent=None))
-        else:
-            found = [piece async for piece in pieces]
-            begin = found[0].offset if found else offset
-            write(json_text(executor_pb.StreamRunLogsResponse(offset=begin, data=b"".join(piece.data for piece in found))))
+    async with contextlib.AsyncExitStack() as stack:
+        pieces = await _pieces_of(client, session, subject, follow, offset, tail or 0, stack)
+        await _show(session, _whole(pieces), subject, offset)
     return ExitStatus.DONE
 
 
+async def _pieces_of(
+    client: SchedulerClient,
+    session: Session,
+    subject: str,
+    follow: bool,
+    offset: int,
+    tail_bytes: int,
+    stack: contextlib.AsyncExitStack,
+) -> AsyncIterator[Piece]:
+    """The output of a task, through the scheduler; of what is no task, as a run's, from the executor. Raises Failure."""
+    try:
+        task = (await client.call(client.stub.GetTask, pb.GetTaskRequest(task_id=subject))).task
+    except Failure as failure:
+        # With the executor named, nothing of the scheduler is needed.
+        without = failure.status is ExitStatus.UNREACHABLE and session.executor
+        if failure.status is not ExitStatus.NOT_FOUND and not without:
+            raise
+        executor = await stack.enter_async_context(ExecutorClient(session.executor or DEFAULT_EXECUTOR, session.timeout_s))
+        # Has a deadline, which a stream has not that may be silent for long.
+        await executor.call(executor.stub.GetRun, executor_pb.GetRunRequest(run_id=subject))
+        of_run = executor_pb.StreamRunLogsRequest(run_id=subject, offset=offset, follow=follow, tail_bytes=tail_bytes)
+        return executor.stream(executor.stub.StreamRunLogs, of_run, may_be_silent=True)
+    if follow and not task.run_id and task.status not in ENDED:
+        note("waiting for its first run")
+    of_task = pb.StreamTaskLogsRequest(task_id=subject, offset=offset, follow=follow, tail_bytes=tail_bytes)
+    return client.stream(client.stub.StreamTaskLogs, of_task, may_be_silent=True)
+
+
+async def _show(session: Session, pieces: AsyncIterator[Piece], subject: str, offset: int) -> None:
+    if session.output in TABLES:
+        await _write_output(pieces)
+    elif session.output is Output.JSONL:
+        async for piece in pieces:
+            write(json_text(piece, indent=None))
+    else:
+        found = [piece async for piece in pieces]
+        whole = found[0] if found else pb.StreamTaskLogsResponse(offset=offset)
+        whole.data = b"".join(piece.data for piece in found)
+        write(getattr(whole, "run_id", "") or subject if session.output is Output.NAME else json_text(whole))
+
+
 async def _whole(
-    pieces: AsyncIterator[executor_pb.StreamRunLogsResponse],
-) -> AsyncIterator[executor_pb.StreamRunLogsResponse]:
+    pieces: AsyncIterator[Piece],
+) -> AsyncIterator[Piece]:
     """The pieces, and a note where something between two of them is no longer kept."""
     expected: int | None = None
     async for piece in pieces:
@@ -73,7 +103,7 @@ async def _whole(
         yield piece
 
 
-async def _write_output(pieces: AsyncIterator[executor_pb.StreamRunLogsResponse]) -> None:
+async def _write_output(pieces: AsyncIterator[Piece]) -> None:
     """Byte for byte where a program reads; for a terminal without what would steer it."""
     if not sys.stdout.isatty():
         async for piece in pieces:
@@ -93,34 +123,3 @@ async def _write_output(pieces: AsyncIterator[executor_pb.StreamRunLogsResponse]
 def harmless(line: str) -> str:
     """A line of output with its blanks, without control characters."""
     return "".join(char if char in " \t" else clean(char) for char in line.rstrip("\r"))
-
-
-async def _run_of(client: SchedulerClient, session: Session, subject: str, follow: bool) -> tuple[str, str]:
-    """The run, and its executor's address. What is no task is taken for a run. Raises Failure."""
-    try:
-        task = (await client.call(client.stub.GetTask, pb.GetTaskRequest(task_id=subject))).task
-    except Failure as failure:
-        # With the executor named, nothing of the scheduler is needed.
-        without = failure.status is ExitStatus.UNREACHABLE and session.executor
-        if failure.status is not ExitStatus.NOT_FOUND and not without:
-            raise
-        return subject, session.executor or DEFAULT_EXECUTOR
-    if follow and not task.run_id and task.status not in ENDED:
-        note("waiting for its first run")
-        async for task in changes(client, subject):
-            if task.run_id:
-                break
-    if not task.run_id:
-        remedy = f"wait for one with: dispatchctl logs -f {subject}; why there is none: dispatchctl explain {subject}"
-        raise Failure(f"task {subject} has no output", "no_run: it has never been started", remedy, ExitStatus.NOT_FOUND)
-    return task.run_id, session.executor or await _executor_of(client, task)
-
-
-async def _executor_of(client: SchedulerClient, task: pb.Task) -> str:
-    status = await client.call(client.stub.GetStatus, pb.GetStatusRequest())
-    targets = [executor.target for executor in status.executors if executor.executor_id == task.executor_id]
-    if not targets:
-        why = f"unknown_executor: the scheduler knows no address of {task.executor_id or 'it'} any more"
-        what = f"cannot find the executor of run {task.run_id}"
-        raise Failure(what, why, "name it with --executor HOST:PORT", ExitStatus.NOT_FOUND)
-    return targets[0]

@@ -100,6 +100,15 @@ def test_5_for_a_request_id_that_is_used_for_something_else(capsys: Capture) -> 
     assert "--request-id" in err.splitlines()[2]
 
 
+def test_5_for_the_output_of_a_task_without_a_run(capsys: Capture) -> None:
+    assert main(["submit", "--title", "Tidy the importer", "--not-before", "+1h", "-o", "name"]) == 0
+    task_id = capsys.readouterr().out.strip()
+    assert main(["logs", task_id]) == 5
+    err = capsys.readouterr().err
+    assert_three_lines(err, "TASK_NOT_STARTED")
+    assert f"dispatchctl logs -f {task_id}" in err.splitlines()[2]
+
+
 def test_6_held_only_while_something_waits(capsys: Capture) -> None:
     assert main(["drain", "on", "--reason", "test"]) == 0
     try:

@@ -33,7 +33,8 @@ READING: list[tuple[str, type[Message]]] = [
     ("run {run}", executor_pb.Run),
     ("resources", executor_pb.CheckResourcesResponse),
     ("backends", executor_pb.CheckAvailabilityResponse),
-    ("logs {task}", executor_pb.StreamRunLogsResponse),
+    ("logs {task}", pb.StreamTaskLogsResponse),
+    ("logs {run}", executor_pb.StreamRunLogsResponse),
     ("tick", pb.RunTickResponse),
 ]
 WRITING: list[tuple[str, type[Message]]] = [

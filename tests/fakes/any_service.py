@@ -14,9 +14,13 @@ from google.protobuf.message_factory import GetMessageClass
 
 
 class AnyService(grpc.GenericRpcHandler):
-    """Every rpc of some services. `answers` has the messages of an rpc's answer; an empty message by default."""
+    """Every rpc of some services. `answers` has the messages of an rpc's answer; an empty message by default.
+
+    A request for a task in `unknown_tasks` is NOT_FOUND.
+    """
 
     def __init__(self, *services: ServiceDescriptor, answers: Mapping[str, Sequence[Message]] | None = None) -> None:
+        self.unknown_tasks: set[str] = set()
         self.called: list[str] = []
         self.requests: list[Message] = []
         self.metadata: list[dict[str, Any]] = []
@@ -40,6 +44,8 @@ class AnyService(grpc.GenericRpcHandler):
 
     def _answer(self, method: MethodDescriptor, request: Message, context: grpc.ServicerContext) -> Any:
         self.requests.append(request)
+        if getattr(request, "task_id", "") in self.unknown_tasks:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such task")
         answers = self._answers.get(method.name) or [GetMessageClass(method.output_type)()]
         if method.name == "WatchEvents":
             context.send_initial_metadata((("next-event-id", "2"),))

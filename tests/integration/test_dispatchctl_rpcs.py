@@ -18,6 +18,7 @@ from tests.fakes.any_service import AnyService, serving_any
 SCHEDULER = pb.DESCRIPTOR.services_by_name["SchedulerService"]
 EXECUTOR = executor_pb.DESCRIPTOR.services_by_name["ExecutorService"]
 ID = "123e4567-e89b-12d3-a456-426614174000"
+RUN = "123e4567-e89b-12d3-a456-426614174001"
 
 COMMANDS = {
     "SubmitTask": ["submit", "--title", "Tidy the importer"],
@@ -25,6 +26,7 @@ COMMANDS = {
     "GetTask": ["task", ID],
     "ListTasks": ["tasks"],
     "WatchTask": ["task", ID, "--watch"],
+    "StreamTaskLogs": ["logs", ID],
     "CancelTask": ["cancel", ID, "--yes"],
     "RequeueTask": ["requeue", ID],
     "UpdateTask": ["edit", ID, "--priority", "p0"],
@@ -49,7 +51,7 @@ EXECUTOR_COMMANDS = {
     "CheckAvailability": ["backends"],
     "ListRuns": ["runs"],
     "GetRun": ["run", ID],
-    "StreamRunLogs": ["logs", ID],
+    "StreamRunLogs": ["logs", RUN],
 }
 THE_SCHEDULERS_BUSINESS = {
     "DispatchTasks": "starts runs that no task owns: `submit` is the way, which counts slots and breakers",
@@ -72,6 +74,7 @@ def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[AnyService]:
     with serving_any(handler) as address:
         monkeypatch.setenv("DISPATCH_ADDRESS", address)
         monkeypatch.setenv("EXECUTOR_GRPC_ADDRESS", address)
+        handler.unknown_tasks.add(RUN)
         yield handler
 
 
@@ -139,37 +142,27 @@ def test_an_empty_reason_is_refused(services: AnyService, words: list[str]) -> N
     assert services.called == []
 
 
-def test_logs_of_a_task_ask_the_executor_that_has_its_run(
-    services: AnyService, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+def test_logs_of_a_task_come_through_the_scheduler_and_a_runs_from_the_executor(
+    services: AnyService, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    monkeypatch.delenv("EXECUTOR_GRPC_ADDRESS")
-    pieces = [executor_pb.StreamRunLogsResponse(data=b"\x1b[31m"), executor_pb.StreamRunLogsResponse(offset=5, data=b"red\xff\n")]
-    task = pb.Task(id=ID, status=pb.TASK_STATUS_RUNNING, run_id=ID, executor_id="host-b")
-    executors = [
-        pb.ExecutorStatus(executor_id="host-a", target="127.0.0.1:1"),
-        pb.ExecutorStatus(executor_id="host-b"),
+    services._answers["StreamTaskLogs"] = [
+        pb.StreamTaskLogsResponse(run_id=RUN, data=b"\x1b[31m"),
+        pb.StreamTaskLogsResponse(run_id=RUN, offset=5, data=b"red\xff\n"),
     ]
-    with serving_any(AnyService(EXECUTOR, answers={"StreamRunLogs": pieces})) as address:
-        executors[1].target = address
-        services._answers |= {
-            "GetTask": [pb.GetTaskResponse(task=task)],
-            "GetStatus": [pb.GetStatusResponse(executors=executors)],
-        }
-        assert main(["logs", ID]) == 0
+    services._answers["StreamRunLogs"] = [executor_pb.StreamRunLogsResponse(data=b"of the run\n")]
+    assert main(["logs", ID]) == 0
     assert capfdbinary.readouterr().out == b"\x1b[31mred\xff\n", "byte for byte where a program reads"
+    assert main(["logs", ID, "-o", "name"]) == 0
+    assert capfdbinary.readouterr().out == f"{RUN}\n".encode()
+    assert main(["logs", RUN]) == 0
+    assert capfdbinary.readouterr().out == b"of the run\n"
 
 
 def test_output_that_was_not_kept_is_noted(services: AnyService, capfd: pytest.CaptureFixture[str]) -> None:
-    pieces = [executor_pb.StreamRunLogsResponse(data=b"head\n"), executor_pb.StreamRunLogsResponse(offset=105, data=b"tail\n")]
-    services._answers["StreamRunLogs"] = pieces
+    pieces = [pb.StreamTaskLogsResponse(data=b"head\n"), pb.StreamTaskLogsResponse(offset=105, data=b"tail\n")]
+    services._answers["StreamTaskLogs"] = pieces
     assert main(["logs", ID, "--tail", "200"]) == 0
     out, err = capfd.readouterr()
     assert out == "head\ntail\n"
     assert err == "100 bytes of the output, from byte 5 on, were not kept\n"
-    assert services.requests[-1] == executor_pb.StreamRunLogsRequest(run_id=ID, tail_bytes=200)
-
-
-def test_a_task_that_was_never_started_has_no_output(services: AnyService, capsys: pytest.CaptureFixture[str]) -> None:
-    services._answers["GetTask"] = [pb.GetTaskResponse(task=pb.Task(id=ID, status=pb.TASK_STATUS_QUEUED))]
-    assert main(["logs", ID]) == 3
-    assert "no_run" in capsys.readouterr().err
+    assert services.requests[-1] == pb.StreamTaskLogsRequest(task_id=ID, tail_bytes=200)
