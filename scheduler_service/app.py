@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -32,7 +33,7 @@ from scheduler_service.storage.postgres import PostgresDatabase, service_conninf
 from scheduler_service.tick.leader import Leader
 from scheduler_service.tick.maintenance import Maintenance
 from scheduler_service.transactions.callbacks import CallbackResult, record_callback
-from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.ports import MemoryRow, Transaction
 from scheduler_service.transactions.reading import read_status
 from service_runtime.clock import SystemClock
 from service_runtime.grpc_server import GrpcServer, OfferedService
@@ -160,7 +161,7 @@ class SchedulerApp:
         self._cleanups.add("leadership", self._leader.resign)
         self._cleanups.add("background work", self._background.stop)
         callbacks = _Callbacks(database, self._rules, self._leader, self._metrics)
-        paths = BrainPaths(servicer, database, callbacks, self._clock, hide_payloads=settings.http_hide_payloads)
+        paths = BrainPaths(servicer, _Memory(database), callbacks, self._clock, hide_payloads=settings.http_hide_payloads)
         routes = [*operational_routes(self._registry, self._readiness), *paths.routes()]
         await http.start(make_app(routes, settings.http_policy))
         self._background.start("database watch", self._watch_database(database, server))
@@ -246,6 +247,17 @@ class SchedulerApp:
         exit_at_the_latest(STOP_AT_THE_LATEST_S)
         await self._cleanups.run()
         _log.info("scheduler_stopped")
+
+
+class _Memory:
+    """The rows of `working_memory`, in callers' words: see http.ports.WorkingMemory."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+
+    async def working_memory(self) -> Sequence[MemoryRow]:
+        with callers_words():
+            return await self._database.working_memory()
 
 
 class _Callbacks:

@@ -24,6 +24,7 @@ ERROR_REASONS: Mapping[str, str] = MappingProxyType(
         "NOT_A_BRIDGE_RUN": "the run does not end by a callback",
         "RUN_ENDED": "the run has ended otherwise already",
         "QUEUE_FULL": "as many tasks wait as may",
+        "TOO_MANY_DRAINS": "as many sources ask for a drain as may",
         "TOO_MANY_STREAMS": "as many streams are open as may: close one, or come back later",
         "TOO_SLOW": "the stream was read too slowly: open it anew",
         "STORAGE_UNAVAILABLE": "the database does not answer: try again",
@@ -34,7 +35,7 @@ ERROR_REASONS: Mapping[str, str] = MappingProxyType(
         "METHOD_NOT_ALLOWED": "HTTP: the path takes another method",
         "HTTP_ERROR": "HTTP: the request will not do, as its status says (413 too large, 415 another type than application/json)",
         "HOST_NOT_ALLOWED": "HTTP: the Host header names none of ours; see HTTP_ALLOWED_HOSTS",
-        "CROSS_ORIGIN": "HTTP: a browser's write came from a page of another origin",
+        "CROSS_ORIGIN": "HTTP: a page of another origin asks",
         "READ_ONLY": "HTTP: writes are closed by HTTP_READ_ONLY",
         "INTERNAL": "our fault; the id is in the log",
     }

@@ -9,6 +9,7 @@ from uuid import UUID
 from service_runtime.errors import FieldViolation, InvalidArgument
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 VIOLATIONS_MAX = 20
 _SHOWN_CHARS = 40
@@ -25,20 +26,29 @@ class FieldChecker:
 
     def __init__(self) -> None:
         self._violations: list[FieldViolation] = []
+        self._wrong = 0
 
     @property
     def wrong_so_far(self) -> int:
         """How many violations were noted."""
-        return len(self._violations)
+        return self._wrong
 
     def wrong(self, field: str, description: str) -> None:
-        """Notes one violation."""
-        self._violations.append(FieldViolation(field, description))
+        """Notes one violation; those beyond the first 20 are only counted."""
+        self._wrong += 1
+        if len(self._violations) < VIOLATIONS_MAX:
+            self._violations.append(FieldViolation(field, description))
+
+    def few(self, field: str, values: Sequence[V], most: int) -> Sequence[V]:
+        """As many values as are allowed: what is beyond is noted, and not even looked at."""
+        if len(values) > most:
+            self.wrong(field, f"has {len(values)} values; at most {most} are allowed")
+        return values[:most]
 
     def done(self) -> None:
         """Raises InvalidArgument if anything was wrong; it names at most 20 fields."""
         if self._violations:
-            told = tuple(self._violations[:VIOLATIONS_MAX])
+            told = tuple(self._violations)
             raise InvalidArgument(f"{told[0].field} {told[0].description}", reason="INVALID_ARGUMENT", violations=told)
 
     def uuid(self, field: str, text: str, *, required: bool = True) -> UUID | None:
@@ -66,9 +76,7 @@ class FieldChecker:
 
     def texts(self, field: str, values: Sequence[str], most: int, most_chars: int) -> list[str]:
         """Several texts within their bounds."""
-        if len(values) > most:
-            self.wrong(field, f"has {len(values)} values; at most {most} are allowed")
-        return [self.text(f"{field}[{i}]", value, most_chars) for i, value in enumerate(values[:most])]
+        return [self.text(f"{field}[{i}]", value, most_chars) for i, value in enumerate(self.few(field, values, most))]
 
     def converted(self, field: str, convert: Callable[[], T]) -> T | None:
         """The value of a conversion that raises ValueError with what is wrong."""

@@ -1,11 +1,13 @@
 """HTTP applications of ours: errors as RFC 9457 problem documents, and who may ask at all.
 
 A page in somebody's browser can reach a service on loopback. So a request must name a host that is ours (DNS rebinding),
-and a write that a browser sends must come from our own page (cross-site requests); programs send no Origin.
+and what a browser sends must come from our own page (cross-site requests), but for a link that somebody follows; programs send
+no Origin.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import json
@@ -18,7 +20,7 @@ from typing import Any
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,6 +30,8 @@ from service_runtime import errors
 _log = structlog.get_logger(__name__)
 
 BODY_MAX_BYTES = 256 * 1024
+BODY_S = 20.0
+PROBLEM_TYPE = "application/problem+json"
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 
@@ -48,6 +52,7 @@ _TITLES = {
     403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
+    408: "Request timed out",
     409: "Conflict",
     413: "Content too large",
     415: "Unsupported media type",
@@ -81,7 +86,7 @@ def problem(
         json.dumps({**body, **members}, ensure_ascii=False),
         status_code=status,
         headers=dict(headers),
-        media_type="application/problem+json",
+        media_type=PROBLEM_TYPE,
     )
 
 
@@ -158,13 +163,20 @@ class _Guard:
         host = request.headers.get("host", "")
         if not host_allowed(host, self._policy.allowed_hosts):
             return problem(403, f"the host {host[:100]!r} is not served here: add it to HTTP_ALLOWED_HOSTS", "HOST_NOT_ALLOWED")
+        if not same_origin(request.headers, host) and not _is_link(request):
+            return problem(403, "a browser's request must come from a page of this service", "CROSS_ORIGIN")
         if request.method in READING_METHODS:
             return None
-        if not same_origin(request.headers, host):
-            return problem(403, "a browser's write must come from a page of this service", "CROSS_ORIGIN")
         if self._policy.read_only:
             return problem(403, "this address only reads: HTTP_READ_ONLY is set", "READ_ONLY")
         return None
+
+
+def _is_link(request: Request) -> bool:
+    """Whether somebody only follows a link to here, from wherever."""
+    headers = request.headers
+    followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    return request.method in READING_METHODS and followed and "origin" not in headers
 
 
 def _below(scope: Scope, base_path: str) -> Scope:
@@ -196,7 +208,7 @@ def _bare(host: str) -> str:
 
 
 def same_origin(headers: Mapping[str, str], host: str) -> bool:
-    """Whether a write is no browser's, or comes from a page of the same host and port."""
+    """Whether a request is no browser's, or comes from a page of the same host and port."""
     if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
         return False
     origin = headers.get("origin")
@@ -206,13 +218,25 @@ def same_origin(headers: Mapping[str, str], host: str) -> bool:
     return scheme in ("http", "https") and authority.lower() == host.lower()
 
 
-async def json_body(request: Request) -> dict[str, Any]:
-    """The JSON object of a request; {} without a body. Raises InvalidArgument, and HTTPException for 413 and 415."""
+async def _whole_body(request: Request, most: int) -> bytes:
     data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > BODY_MAX_BYTES:
-            raise HTTPException(413, f"the body is larger than {BODY_MAX_BYTES} bytes")
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > most:
+                    raise HTTPException(413, f"the body is larger than {most} bytes")
+    except TimeoutError:
+        raise HTTPException(408, f"the body did not come within {BODY_S:g} s", headers={"connection": "close"}) from None
+    except ClientDisconnect:
+        # Nobody is left to read the answer, and nothing was done.
+        raise HTTPException(400, "the body broke off") from None
+    return bytes(data)
+
+
+async def json_body(request: Request, most: int = BODY_MAX_BYTES) -> dict[str, Any]:
+    """The JSON object of a request; {} without a body. Raises InvalidArgument, and HTTPException for 400, 408, 413 and 415."""
+    data = await _whole_body(request, most)
     if not data.strip():
         return {}
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import h11
 import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -15,11 +16,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from service_runtime.http_app import PROBLEM_TYPE, problem
 from service_runtime.lifecycle import bound_socket
 
 STOP_S = 2.0
 CONNECTIONS_MAX = 1_000
+HEAD_S = 10.0
 OPERATIONAL_PATHS = frozenset({"/metrics", "/healthz", "/readyz"})
 
 
@@ -46,6 +50,50 @@ def operational_routes(registry: CollectorRegistry, readiness: Callable[[], Read
         return JSONResponse({"ready": state.ready, "reason": state.reason}, status_code=200 if state.ready else 503)
 
     return [Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)]
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's, with bounds on connections and on the time that a request's head may take, and our words for what is no HTTP."""
+
+    _head_deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        super().connection_made(transport)
+        self._head_deadline = self.loop.call_later(HEAD_S, self._too_slow)
+        if len(self.connections) > CONNECTIONS_MAX:
+            # Whoever holds connections without asking anything must not shut out those who ask.
+            idle = (c for c in self.connections if c is not self and isinstance(c, _Protocol) and c.conn.their_state is h11.IDLE)
+            next(idle, self).transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_deadline()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.conn.their_state is not h11.IDLE:
+            self._forget_deadline()
+        elif self._head_deadline is None and self.conn.trailing_data[0]:
+            # The beginning of a further request on a kept connection.
+            self._head_deadline = self.loop.call_later(HEAD_S, self._too_slow)
+
+    def _forget_deadline(self) -> None:
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
+
+    def _too_slow(self) -> None:
+        self._head_deadline = None
+        self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP: told like every other error."""
+        body = problem(400, msg, "HTTP_ERROR").body
+        length = str(len(body)).encode()
+        headers = [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", length), (b"connection", b"close")]
+        for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=bytes(body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -77,14 +125,16 @@ class HttpServer:
         assert self._socket is not None
         config = uvicorn.Config(
             app,
+            http=_Protocol,
             log_config=None,
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=1,
             timeout_keep_alive=30,
             h11_max_incomplete_event_size=64 * 1024,
-            limit_concurrency=CONNECTIONS_MAX,
             server_header=False,
+            # Whoever is on this machine could name any peer, and the audit log would believe it.
+            proxy_headers=False,
         )
         self._server = _Server(config)
         self._task = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self._socket]), name="http")

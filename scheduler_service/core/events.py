@@ -49,7 +49,9 @@ EVENT_SHAPES: Mapping[EventType, EventShape] = MappingProxyType(
     {
         EventType.TASK_DISPATCHED: _of_task("a run has begun: its start verdict is success"),
         EventType.TASK_COMPLETED: _of_task("a task has ended well"),
-        EventType.TASK_FAILED: _of_task("a task has failed for good, or one that it depends on has"),
+        EventType.TASK_FAILED: _of_task(
+            "a try has failed, and `status` says whether another one follows; or one that the task depends on has failed"
+        ),
         EventType.TASK_CANCELLED: _of_task("a task has been cancelled, and nothing of it runs"),
         EventType.TASK_QUARANTINED: _of_task("a task is put aside for a person; `hold_reason` says why"),
         EventType.CIRCUIT_OPEN: EventShape(

@@ -44,7 +44,7 @@ class SchedulerRpcs(Protocol):
 
 
 class WorkingMemory(Protocol):
-    """Reads the view `working_memory`. Raises StorageUnavailable."""
+    """Reads the view `working_memory`. Raises ServiceError."""
 
     async def working_memory(self) -> Sequence[MemoryRow]: ...
 

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from scheduler_service.core.callback import CALLBACK_STATUSES, Callback
 from scheduler_service.http import shapes
-from scheduler_service.http.event_stream import event_stream
+from scheduler_service.http.event_stream import EventStreams
 from scheduler_service.http.ports import Callbacks, LocalCall, SchedulerRpcs, WorkingMemory
 from scheduler_service.http.status_page import HEADERS, status_page
 from service_runtime.clock import Clock
@@ -21,6 +21,8 @@ from service_runtime.http_app import json_body
 
 DEFAULT_REASON = "http"
 RESULT_MAX_BYTES = 64 * 1024
+# Of a result only the end is kept: one that is larger must not lose the end of its run.
+CALLBACK_MAX_BYTES = 4 * 1024 * 1024
 PREFIX = "/api/brain"
 
 
@@ -41,6 +43,7 @@ class BrainPaths:
         self._callbacks = callbacks
         self._clock = clock
         self._hide = hide_payloads
+        self._streams = EventStreams()
 
     def routes(self) -> list[BaseRoute]:
         """Every path with its method."""
@@ -57,8 +60,13 @@ class BrainPaths:
             ("GET", "/events", self._events),
             ("POST", "/execution-callback", self._callback),
         ]
-        below = [Route(PREFIX + path, handler, methods=[method]) for method, path, handler in paths]
-        return [Route("/", self._page, methods=["GET"]), *below]
+        routes = [Route("/", self._page, methods=["GET"])]
+        routes += [Route(PREFIX + path, handler, methods=[method]) for method, path, handler in paths]
+        for route in routes:
+            if route.endpoint == self._events and route.methods is not None:
+                # A stream without its body would never end.
+                route.methods.discard("HEAD")
+        return list(routes)
 
     def _json(self, body: Any) -> Response:
         return JSONResponse(shapes.without_payloads(body) if self._hide else body, headers={"cache-control": "no-store"})
@@ -94,7 +102,7 @@ class BrainPaths:
 
     async def _events(self, request: Request) -> Response:
         shape: Callable[[Any], Any] = shapes.without_payloads if self._hide else lambda event: event
-        return await event_stream(self._rpcs, request, _call(request), lambda event: shape(shapes.event(event)))
+        return await self._streams.open(self._rpcs, request, _call(request), lambda event: shape(shapes.event(event)))
 
     # --- overriding
 
@@ -120,7 +128,7 @@ class BrainPaths:
     # --- the bridge
 
     async def _callback(self, request: Request) -> Response:
-        callback = callback_of(await json_body(request))
+        callback = callback_of(await json_body(request, CALLBACK_MAX_BYTES))
         result = await self._callbacks.record(callback)
         changed = result.recorded is not None
         message = "recorded" if changed else "this end was recorded before"

@@ -18,7 +18,7 @@ from service_runtime.proto_values import object_of
 
 HIDDEN = "(hidden)"
 # What the submitters of tasks wrote, wherever it shows.
-_SUBMITTED = frozenset({"title", "task_title", "description", "payload", "result", "error"})
+_SUBMITTED = frozenset({"title", "task_title", "task_type", "description", "skill", "payload", "result", "error"})
 
 
 def iso(moment: datetime) -> str:

@@ -24,8 +24,6 @@ from scheduler_service.transactions.ports import EventFilter, ExecutorRow, Trans
 from scheduler_service.transactions.reading import StatusView, explain, read_slots, read_stats, read_status
 from service_runtime.proto_values import timestamp
 
-REASON_CODE_MAX_CHARS = 64
-
 
 class DispatchCalls(Calls):
     """RunTick, ExplainDispatch, GetDispatchStats, ListDispatchEvents, GetSlots and GetStatus."""
@@ -54,7 +52,7 @@ class DispatchCalls(Calls):
         size = check.page_size(request.page_size)
         chosen = EventFilter(
             check.uuid("task_id", request.task_id, required=False),
-            check.text("reason", request.reason, REASON_CODE_MAX_CHARS),
+            check.reason_code("reason", request.reason),
             request.success if request.HasField("success") else None,
         )
         scope = repr(("events", chosen))

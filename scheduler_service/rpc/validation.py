@@ -14,6 +14,7 @@ from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 from scheduler_service.core import limits
 from scheduler_service.core.events import EventType
 from scheduler_service.core.limits import TaskSpec, batch_violations, violations_of
+from scheduler_service.core.reasons import Reason
 from scheduler_service.core.task import EDITABLE_FIELDS, Priority, TaskChanges, TaskStatus
 from scheduler_service.rpc.conversions import PRIORITIES, STATUSES
 from service_runtime.field_checks import FieldChecker, shown
@@ -109,11 +110,11 @@ class Checker(FieldChecker):
 
     def changes(self, request: pb.UpdateTaskRequest) -> TaskChanges:
         """The fields that an update mask names."""
-        paths = list(dict.fromkeys(request.update_mask.paths))
+        paths = list(dict.fromkeys(self.few("update_mask", request.update_mask.paths, FILTERS_MAX)))
         right = ", ".join(sorted(EDITABLE_FIELDS))
         if not paths:
             self.wrong("update_mask", f"is empty; must name some of {right}")
-        for path in paths[:100]:
+        for path in paths:
             if path not in EDITABLE_FIELDS:
                 self.wrong("update_mask", f"names {shown(path)}; must name some of {right}")
         self.done()
@@ -139,12 +140,11 @@ class Checker(FieldChecker):
         return self._known("priorities", numbers, by_number)
 
     def _known(self, field: str, numbers: Sequence[int], by_number: Mapping[int, T]) -> list[T]:
-        for number in numbers[:FILTERS_MAX]:
+        few = self.few(field, numbers, FILTERS_MAX)
+        for number in few:
             if number not in by_number:
                 self.wrong(field, f"has {number}; must be one of {', '.join(str(n) for n in sorted(by_number))}")
-        if len(numbers) > FILTERS_MAX:
-            self.wrong(field, f"has {len(numbers)} values; at most {FILTERS_MAX} are allowed")
-        return [by_number[number] for number in numbers if number in by_number]
+        return [by_number[number] for number in few if number in by_number]
 
     def names(self, field: str, values: Sequence[str]) -> list[str]:
         """A filter by words."""
@@ -153,10 +153,18 @@ class Checker(FieldChecker):
     def event_types(self, field: str, values: Sequence[str]) -> list[str]:
         """A filter by types of events; an unknown one would wait for ever."""
         known = [type_.value for type_ in EventType]
-        for index, name in enumerate(values):
+        few = self.few(field, values, FILTERS_MAX)
+        for index, name in enumerate(few):
             if name not in known:
                 self.wrong(f"{field}[{index}]", f"is {shown(name)}; must be one of {', '.join(known)}")
-        return list(dict.fromkeys(values))
+        return list(dict.fromkeys(few))
+
+    def reason_code(self, field: str, code: str) -> str:
+        """A filter by a reason code; '' for all."""
+        known = [reason.value for reason in Reason]
+        if code and code not in known:
+            self.wrong(field, f"is {shown(code)}; must be one of {', '.join(known)}")
+        return code
 
     # --- overrides
 

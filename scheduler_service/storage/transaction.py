@@ -238,6 +238,9 @@ class PostgresTransaction:
     async def newest_event_id(self) -> int:
         return int((await self._one("newest_event_id"))["id"])
 
+    async def last_event_id_given(self) -> int:
+        return int((await self._one("last_event_id_given"))["id"])
+
     async def last_dispatch(self) -> ports.LastDispatch | None:
         rows = await self._all("get_last_dispatch")
         return ports.LastDispatch(**rows[0]) if rows else None

@@ -23,7 +23,10 @@ from scheduler_service.transactions.ports import (
     Lock,
     Transaction,
 )
-from service_runtime.errors import NotFound
+from service_runtime.errors import NotFound, ResourceExhausted
+
+DRAINS_MAX = 50
+"""Sources that may ask for a drain at once: each is told in every status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ async def set_drain(tx: Transaction, enabled: bool, source: str, until_idle: boo
     """Turns one source's drain on or off. Idempotent."""
     await tx.leadership(Lock.UPDATE)
     before = {drain.source: drain for drain in await tx.drains()}
+    if enabled and source not in before and len(before) >= DRAINS_MAX:
+        raise ResourceExhausted(f"{DRAINS_MAX} sources ask for a drain already", reason="TOO_MANY_DRAINS")
     await _audit(tx, "SetDrain", source, caller, {"enabled": enabled, "until_idle": until_idle})
     if enabled:
         since = before[source].since_time if source in before else tx.now

@@ -241,7 +241,7 @@ class _Batch:
         self._set_run(replace(ended, usage=dict(report.usage)))
         self._result.ended.append(ended)
         if ended.verdict is StartVerdict.SUCCESS and report.error_class in END_PAUSES:
-            self._pause(run, END_PAUSES[report.error_class], report, f"{report.error_class}: {report.error}")
+            self._pause(run, END_PAUSES[report.error_class], report, f"{report.error_class}: said by a run of task {run.task_id}")
         if ended.is_probe and ended.verdict is None:
             self._breaker(ended, StartVerdict.NEUTRAL)
         task = self._current_task(ended)

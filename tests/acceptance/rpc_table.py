@@ -167,6 +167,8 @@ SCHEDULER: dict[str, Rpc] = {
             Wrong(sc.ListTasksRequest(priorities=[77]), BAD, "priorities"),  # type: ignore[list-item]  # of a newer version
             Wrong(sc.ListTasksRequest(task_types=["x" * 65]), BAD, "task_types[0]"),
             Wrong(sc.ListTasksRequest(task_types=["x"] * 51), BAD, "task_types"),
+            Wrong(sc.ListTasksRequest(statuses=[1] * 51), BAD, "statuses"),  # type: ignore[list-item]  # a number of the enum
+            Wrong(sc.ListTasksRequest(priorities=[1] * 51), BAD, "priorities"),  # type: ignore[list-item]  # a number of the enum
         ],
     ),
     "WatchTask": Rpc(sc.WatchTaskRequest(task_id=ENDED_TASK), named_task(sc.WatchTaskRequest), STREAMS),
@@ -218,6 +220,7 @@ SCHEDULER: dict[str, Rpc] = {
             Wrong(sc.ListDispatchEventsRequest(page_token="foreign"), BAD, "page_token"),
             Wrong(sc.ListDispatchEventsRequest(task_id="no uuid"), BAD, "task_id"),
             Wrong(sc.ListDispatchEventsRequest(reason="x" * 65), BAD, "reason"),
+            Wrong(sc.ListDispatchEventsRequest(reason="nosuch"), BAD, "reason"),
         ],
     ),
     "ListBreakers": Rpc(sc.ListBreakersRequest()),
@@ -252,6 +255,7 @@ SCHEDULER: dict[str, Rpc] = {
     "SetDrain": Rpc(
         sc.SetDrainRequest(enabled=False),
         [Wrong(sc.SetDrainRequest(source="x" * 65), BAD, "source"), *override(sc.SetDrainRequest, enabled=True)],
+        {"RESOURCE_EXHAUSTED": "test_a_drain_has_so_many_sources_at_the_most"},
     ),
     "SetBillingPause": Rpc(
         sc.SetBillingPauseRequest(until_time=Timestamp(seconds=1), backend="hk-minimax"),
@@ -285,6 +289,8 @@ SCHEDULER: dict[str, Rpc] = {
             Wrong(sc.WatchEventsRequest(types=["x" * 65]), BAD, "types[0]"),
             Wrong(sc.WatchEventsRequest(types=["task_failed", "nosuch"]), BAD, "types[1]"),
             Wrong(sc.WatchEventsRequest(types=[""]), BAD, "types[0]"),
+            Wrong(sc.WatchEventsRequest(types=["task_failed"] * 51), BAD, "types"),
+            Wrong(sc.WatchEventsRequest(after_event_id=2**62), BAD, "after_event_id"),
         ],
         STREAMS,
     ),

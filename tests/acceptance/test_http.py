@@ -18,6 +18,7 @@ import httpx
 import pytest
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
+from scheduler_service.http.event_stream import STREAMS_MAX
 from tests.acceptance.programs import Pair, eventually
 
 # Every line of the card that asks for something, word for word; the port is the test's own.
@@ -92,6 +93,42 @@ async def test_every_line_of_the_card_can_be_typed(pair: Pair, database_url: str
     assert (reset["success"], reset["key"], reset["state"]["state"]) == (True, "cecelia-run", "CLOSED")
     assert json.loads(said["the drain"])["value_json"]["draining"] is False
     assert json.loads(said["ending the drain"])["draining"] is False
+
+
+async def test_nobody_chooses_where_a_call_came_from(pair: Pair, http: httpx.AsyncClient) -> None:
+    named = {"x-forwarded-for": "root (ipv4:10.0.0.1)", "x-forwarded-proto": "https", "forwarded": "for=10.0.0.1"}
+    await http.post("/api/brain/drain", headers=named)
+    async with pair.calls() as stub:
+        (override,) = (await stub.GetStatus(pb.GetStatusRequest(), timeout=10)).overrides
+    assert override.actor.startswith("http:127.0.0.1:")
+
+
+async def test_streams_end_with_their_readers_and_leave_some_to_the_rpcs(
+    pair: Pair, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader_of: list[asyncio.StreamWriter] = []
+
+    async def opened() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", pair.scheduler.http_port)
+        reader_of.append(writer)
+        writer.write(b"GET /api/brain/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return await reader.readline()
+
+    async with asyncio.timeout(60):
+        assert {await opened() for _ in range(STREAMS_MAX)} == {b"HTTP/1.1 200 OK\r\n"}
+        assert b" 429 " in await opened()
+        async with pair.calls() as stub:
+            watching = stub.WatchEvents(pb.WatchEventsRequest(after_event_id=-1), timeout=20)
+            await watching.initial_metadata()
+            watching.cancel()
+    for writer in reader_of:
+        writer.transport.abort()
+
+    async def free_again() -> bool:
+        async with http.stream("GET", "/api/brain/events") as stream:
+            return stream.status_code == 200
+
+    assert await eventually(free_again)
 
 
 async def test_a_drain_over_http_holds_and_ends(pair: Pair, http: httpx.AsyncClient) -> None:

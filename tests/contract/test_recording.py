@@ -414,6 +414,8 @@ async def test_a_command_that_says_quota_pauses_its_backend_and_its_credentials_
         await cluster.started(task.id)
         await cluster.reported(task.id, outcome=OutcomeClass.FAILED, error_class=error_class, error="spending cap reached")
         assert await pauses_of(cluster) == expected, error_class
+    (pause,) = await cluster.run(lambda tx: tx.billing_pauses())
+    assert pause.reason == f"billing_cap: said by a run of task {task.id}", "what a command writes may be secret"
 
 
 async def test_news_of_a_run_that_is_over_pauses_nothing(cluster: Cluster) -> None:

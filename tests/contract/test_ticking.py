@@ -15,6 +15,7 @@ from scheduler_service.core.task import Priority, TaskStatus
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.errors import NotLeader
 from scheduler_service.transactions.overrides import (
+    DRAINS_MAX,
     clear_billing_pause,
     reset_breaker,
     set_billing_pause,
@@ -24,6 +25,7 @@ from scheduler_service.transactions.overrides import (
 )
 from scheduler_service.transactions.reading import explain, read_stats
 from scheduler_service.transactions.ticking import TickKind, TickMemory
+from service_runtime.errors import ResourceExhausted
 from tests.contract.conftest import CALLER, DESCRIPTION, Cluster, report
 
 
@@ -192,6 +194,16 @@ async def test_a_drain_that_waits_for_idleness_is_ended_by_the_leader(cluster: C
     await cluster.completed(running.id)
     assert [o.task_id for o in (await cluster.tick()).orders] == [waiting.id]
     assert [e for e in await cluster.events() if "drain" in e] == ["drain_started", "drain_ended"]
+
+
+async def test_a_drain_has_so_many_sources_at_the_most(cluster: Cluster) -> None:
+    for number in range(DRAINS_MAX):
+        await cluster.run(lambda tx, number=number: set_drain(tx, True, f"source {number}", False, CALLER))
+    with pytest.raises(ResourceExhausted, match="50 sources"):
+        await cluster.run(lambda tx: set_drain(tx, True, "one more", False, CALLER))
+    await cluster.run(lambda tx: set_drain(tx, True, "source 7", False, CALLER))
+    await cluster.run(lambda tx: set_drain(tx, False, "source 7", False, CALLER))
+    await cluster.run(lambda tx: set_drain(tx, True, "one more", False, CALLER))
 
 
 async def test_a_drain_by_one_source_is_not_ended_by_another(cluster: Cluster) -> None:

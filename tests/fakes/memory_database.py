@@ -272,6 +272,9 @@ class MemoryTransaction:
     async def newest_event_id(self) -> int:
         return len(self.state.events)
 
+    async def last_event_id_given(self) -> int:
+        return len(self.state.events)
+
     async def last_dispatch(self) -> ports.LastDispatch | None:
         return self.state.last_dispatch
 

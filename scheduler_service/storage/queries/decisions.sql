@@ -44,6 +44,10 @@ WHERE id > %(after_id)s AND (%(types)s::text[] IS NULL OR type = ANY(%(types)s))
 -- The id of the newest event; 0 when there is none.
 SELECT coalesce(max(id), 0) AS id FROM events;
 
+-- name: last_event_id_given
+-- The highest id that any event was ever given, also one that is not committed yet or is gone.
+SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS id FROM events_id;
+
 -- name: get_last_dispatch
 -- The newest successful start.
 SELECT task_id, task_title, run_id, dispatched_time FROM last_dispatch;

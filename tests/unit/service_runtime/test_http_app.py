@@ -113,3 +113,25 @@ async def test_bodies(content: bytes, status: int) -> None:
     headers = {"content-type": "application/json; charset=utf-8"}
     response = await _answer(HttpPolicy(), "POST", "/echo", content=content, headers=headers)
     assert response.status_code == status
+
+
+CROSS = {"host": "localhost", "sec-fetch-site": "cross-site"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (CROSS, 403),
+        ({"host": "localhost", "origin": "http://evil.example"}, 403),
+        ({**CROSS, "sec-fetch-mode": "cors", "sec-fetch-dest": "empty"}, 403),
+        ({**CROSS, "sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"}, 403),
+        ({**CROSS, "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}, 200),
+        ({**CROSS, "sec-fetch-mode": "navigate", "sec-fetch-dest": "document", "origin": "null"}, 403),
+        ({"host": "localhost"}, 200),
+    ],
+)
+async def test_a_page_from_elsewhere_may_link_to_us_and_read_nothing(headers: dict[str, str], status: int) -> None:
+    response = await _answer(HttpPolicy(), "GET", "/echo", headers=headers)
+    assert response.status_code == status
+    if status == 403:
+        assert response.json()["reason"] == "CROSS_ORIGIN"

@@ -307,7 +307,7 @@ class SchedulerServiceServicer:
 
     def SetDrain(self, request, context):
         """Drain on or off, by source. Drained while any source says so.
-        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id), RESOURCE_EXHAUSTED (too many sources).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

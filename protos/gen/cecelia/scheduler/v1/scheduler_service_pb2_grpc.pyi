@@ -108,7 +108,7 @@ class SchedulerServiceStub:
     """
     SetDrain: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.SetDrainRequest, _scheduler_service_pb2.SetDrainResponse]
     """Drain on or off, by source. Drained while any source says so.
-    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id), RESOURCE_EXHAUSTED (too many sources).
     """
     SetBillingPause: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.SetBillingPauseRequest, _scheduler_service_pb2.SetBillingPauseResponse]
     """Pause all backends or one until a time. It only extends.
@@ -215,7 +215,7 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """
     SetDrain: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.SetDrainRequest, _scheduler_service_pb2.SetDrainResponse]  # type: ignore[assignment]
     """Drain on or off, by source. Drained while any source says so.
-    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id), RESOURCE_EXHAUSTED (too many sources).
     """
     SetBillingPause: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.SetBillingPauseRequest, _scheduler_service_pb2.SetBillingPauseResponse]  # type: ignore[assignment]
     """Pause all backends or one until a time. It only extends.
@@ -427,7 +427,7 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.SetDrainResponse, _abc.Awaitable[_scheduler_service_pb2.SetDrainResponse]]:
         """Drain on or off, by source. Drained while any source says so.
-        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id), RESOURCE_EXHAUSTED (too many sources).
         """
 
     @_abc_1.abstractmethod
