@@ -50,6 +50,7 @@ async def report(client: SchedulerClient, feed: Feed, place: Place, run: SampleR
     write(table_text([header for header, _ in BREAKERS], rows))
     write("")
     write(f"gRPC        {place.client_address} (reflection is on: grpcurl -plaintext {place.client_address} list)")
+    write(f"status      http://{reachable(place.addresses.scheduler_http)}/")
     write(f"metrics     http://{reachable(place.addresses.scheduler_http)}/metrics")
     write(f"            http://{reachable(place.addresses.executor_http)}/metrics")
     write(f"data        {place.data_dir}")

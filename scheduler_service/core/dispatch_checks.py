@@ -289,7 +289,7 @@ def check_availability(facts: GateFacts) -> Iterator[Verdict]:
     """Whether any live executor has the backend, and has it configured rightly."""
     for backend in facts.backends:
         absent = backend.live_executors == 0
-        reason, detail = None, f"{backend.live_executors} executors"
+        reason, detail = None, "1 executor" if backend.live_executors == 1 else f"{backend.live_executors} executors"
         if absent and backend.misconfigured:
             reason, detail = Reason.CONFIG_ERROR, backend.misconfigured
         elif absent:
