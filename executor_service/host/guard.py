@@ -23,6 +23,7 @@ import selectors
 import signal
 import sys
 import time
+from collections.abc import Iterable
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -31,6 +32,7 @@ CHUNK = 64 * 1024
 TERM_SHARE = 0.8
 KILL_SHARE = 0.9
 SWEEP_S = 0.05
+KILL_SWEEP_S = 0.005
 AFTER_EXIT_GRACE_S = 2.0
 # What is still there so long after KILL is not ours to end (another user's), or hangs in the kernel.
 KILLED_PATIENCE_S = 5.0
@@ -103,10 +105,10 @@ def claim(directory: str, who: dict[str, object]) -> bool:
     return True
 
 
-def descendants(root: int) -> list[int]:
-    """Every process below `root`, zombies left out."""
+def descendants(root: int) -> dict[int, int]:
+    """Every process below `root` with its process group, zombies left out. Who is born during the look may be missing."""
     children: dict[int, list[int]] = {}
-    zombies = set()
+    groups: dict[int, int] = {}
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
@@ -116,17 +118,17 @@ def descendants(root: int) -> list[int]:
         except OSError:
             continue
         children.setdefault(int(fields[1]), []).append(int(entry))
-        if fields[0] in (b"Z", b"X"):
-            zombies.add(int(entry))
+        if fields[0] not in (b"Z", b"X"):
+            groups[int(entry)] = int(fields[2])
     found, frontier = [], [root]
     while frontier:
         below = children.get(frontier.pop(), [])
         found += below
         frontier += below
-    return [pid for pid in found if pid not in zombies]
+    return {pid: groups[pid] for pid in found if pid in groups}
 
 
-def signal_all(pids: list[int], number: int) -> None:
+def signal_all(pids: Iterable[int], number: int) -> None:
     """Signals processes that were just seen below us."""
     for pid in pids:
         if pid > 1:
@@ -134,6 +136,20 @@ def signal_all(pids: list[int], number: int) -> None:
                 os.kill(pid, number)
             except (ProcessLookupError, PermissionError):
                 continue  # gone, or another user's: a command may start setuid programs
+
+
+def kill_all(alive: dict[int, int]) -> None:
+    """Kills processes that were just seen below us, whole groups first.
+
+    A group dies as one: whoever is being born in it is not born. One by one, a child that is born again and again is never met.
+    """
+    own = os.getpgrp()
+    for group in {group for group in alive.values() if group > 1 and group != own}:
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
+    signal_all(alive, signal.SIGKILL)
 
 
 class StartFailed(Exception):
@@ -372,14 +388,15 @@ class Guard:
         self.pipes.discard(pipe)
         os.close(pipe)
 
-    def _reap(self) -> None:
+    def _reap(self) -> bool:
+        """Takes in the dead. False when nobody is left: every orphan below becomes our child, so that is exact."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                return False
             if pid == 0:
-                return
+                return True
             if pid == self.pid:
                 self.status = status
 
@@ -392,21 +409,18 @@ class Guard:
             kill_at = min(kill_at, lease_kill)
         give_up_at = max(kill_at, boot_ns()) + int(KILLED_PATIENCE_S * 1e9)
         told: set[int] = set()
-        while True:
-            self._reap()
+        while self._reap():
             alive = descendants(os.getpid())
-            if not alive:
-                self._reap()
-                return
             if boot_ns() >= give_up_at:
-                self.left = alive
+                self.left = sorted(alive)
                 return
             if boot_ns() >= kill_at:
-                signal_all(alive, signal.SIGKILL)
+                kill_all(alive)
+                self._pump(KILL_SWEEP_S)
             else:
                 signal_all([pid for pid in alive if pid not in told], signal.SIGTERM)
                 told.update(alive)
-            self._pump(SWEEP_S)
+                self._pump(SWEEP_S)
 
     def _drain(self) -> None:
         """What the pipes still hold; nobody is left to write more."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from executor_service.host import guard
 from executor_service.host.guard import start_ticks
 
+EMPTY_LOOKS = 5
 RUN_ID_VARIABLE = b"CECELIA_RUN_ID="
 
 
@@ -157,16 +158,26 @@ def processes_of_run(run_id: str) -> Iterator[int]:
 
 
 async def end_leftovers(run_id: str, deadline_s: float = 10.0) -> bool:
-    """Kills what is left of a run whose guard has died; True when nothing is left."""
+    """Kills what is left of a run whose guard has died; True when nothing is left.
+
+    These are nobody's children of ours, and one look may miss who is just being born: only several empty ones count.
+    """
     loop = asyncio.get_running_loop()
     until = loop.time() + deadline_s
-    while True:
-        alive = [pid for pid in processes_of_run(run_id) if not _zombie(pid)]
-        if not alive:
-            return True
-        if loop.time() >= until:
+    empty = 0
+    while empty < EMPTY_LOOKS:
+        alive = {pid: group_of(pid) for pid in processes_of_run(run_id) if not _zombie(pid)}
+        empty = 0 if alive else empty + 1
+        if loop.time() >= until and alive:
             return False
-        for pid in alive:
-            identity = ProcessIdentity(pid, start_ticks(pid), own_pid_namespace())
-            identity.signal(signal.SIGKILL)
-        await asyncio.sleep(0.05)
+        guard.kill_all(alive)
+        await asyncio.sleep(0.02)
+    return True
+
+
+def group_of(pid: int) -> int:
+    """A process's group; 0 when it is gone."""
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
