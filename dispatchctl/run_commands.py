@@ -146,6 +146,8 @@ def resources(session: Session) -> int:
     write("it takes local runs" if found.ok else f"it takes no local runs: {clean(found.reason)}")
     seats = f"{found.max_seats} by memory, cores and ceiling"
     write(f"slots     {found.effective_slots} at this pressure, {seats}; {found.running} running")
+    if found.ok and found.admission_reason:
+        write(f"no more   {clean(found.admission_reason)}")
     load = f"{found.cpu_usage_pct:.0f} % of {found.cpu_cores:g} cores, load {found.load_avg_1m:.2f}"
     write(f"cpu       {load}, {_pressure(found.cpu_pressure)}")
     write(f"memory    {found.free_mem_mb} of {found.total_mem_mb} MiB free, {_pressure(found.mem_pressure)}")

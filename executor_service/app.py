@@ -16,16 +16,19 @@ from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
 from prometheus_client import CollectorRegistry
 
 from executor_service.core.admission import ResourceReport
+from executor_service.core.reservation import Room
 from executor_service.core.run import RunRecord, RunSpec
 from executor_service.errors import JournalError
 from executor_service.host.processes import boot_id
 from executor_service.host.resource_sampler import ResourceSampler
+from executor_service.host.run_use import RunUses
 from executor_service.metrics import ExecutorMetrics
 from executor_service.rpc.executor_servicer import SNAPSHOT_EVERY_S, ExecutorServicer
 from executor_service.runs.door import CallerIdentity
 from executor_service.runs.journal import Journal
 from executor_service.runs.manager import RunManager, StaleTerm
 from executor_service.runs.ports import Backend, BackendState
+from executor_service.runs.regular_files import read_regular
 from executor_service.runs.watching import TooSlow
 from executor_service.settings import ExecutorSettings
 from service_runtime.clock import SystemClock
@@ -73,6 +76,9 @@ class Executor:
 
     def running_local(self) -> int:
         return self._manager.door.running()
+
+    def room(self) -> Room:
+        return self._manager.door.room()
 
     def backends(self) -> list[BackendState]:
         door = self._manager.door
@@ -174,7 +180,13 @@ class ExecutorApp:
         self._clock = SystemClock()
         self._data_dir = Path(settings.executor_data_dir).expanduser()
         self._journal = Journal(self._data_dir)
-        self._sampler = ResourceSampler(settings.limits, settings.session_process_name, self._clock)
+        self._sampler = ResourceSampler(
+            settings.limits,
+            settings.session_process_name,
+            self._clock,
+            RunUses(read_regular),
+            lambda: self.manager.local_run_dirs(),
+        )
         backends = load_backends(settings, environ)
         self._metrics = ExecutorMetrics(self._registry, version, backends)
         self.manager = RunManager(
@@ -263,13 +275,13 @@ class ExecutorApp:
             await asyncio.sleep(FORGET_EVERY_S)
 
     async def _look_at_resources(self) -> None:
-        told = -1
+        told = (-1, -1)
         while True:
-            report = self._sampler.report()
-            self._metrics.observe(report, self.manager.records(live_only=True))
-            if report.effective_slots != told:
+            report, room = self._sampler.report(), self.manager.door.room()
+            self._metrics.observe(report, room, self.manager.records(live_only=True))
+            if (report.effective_slots, room.slots) != told:
                 # Whoever sends runs should know before it sends too many.
-                told = report.effective_slots
+                told = (report.effective_slots, room.slots)
                 self.manager.watchers.publish_snapshot()
             await asyncio.sleep(LOOK_EVERY_S)
 

@@ -8,12 +8,14 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry
 
 from executor_service.core.admission import ResourceReport
+from executor_service.core.reservation import Room
 from executor_service.core.run import RunOutcome, RunRecord, RunState
 from service_runtime.metrics import MetricSet
 
 PREFIX = "cecelia_executor"
 RUN_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400)
 LIVE_STATES = (RunState.ACCEPTED, RunState.RUNNING)
+STALLS = ("cpu", "memory")
 RESOURCES = ("cpu", "memory", "swap", "max")
 
 
@@ -35,13 +37,27 @@ class ExecutorMetrics:
         )
         self._pressure = make.gauge("resource_pressure", "Pressure of a resource; 1 leaves no slot.", {"resource": RESOURCES})
         self._slots = make.gauge("effective_slots", "Slots that the pressure leaves.")
+        self._admission = make.gauge(
+            "admission_slots",
+            "Local runs that may be under way at once: effective_slots, less what is reserved for growth.",
+        )
+        self._stall = make.gauge(
+            "resource_stall_ratio",
+            "Share of the last 10 s in which all work waited for memory, or some for a core (PSI; 0 if not told).",
+            {"resource": STALLS},
+        )
         self.rpc_durations = make.rpc_durations()
         make.build_info(version)
         self.made = tuple(make.made)
 
-    def observe(self, report: ResourceReport, live: Iterable[RunRecord]) -> None:
+    def observe(self, report: ResourceReport, room: Room, live: Iterable[RunRecord]) -> None:
         """Takes in the state as it is."""
         self._slots.set(report.effective_slots)
+        self._admission.set(room.slots)
+        sample = report.sample
+        stalls = (sample.cpu_stall_pct, sample.memory_stall_pct) if sample is not None else (None, None)
+        for resource, pct in zip(STALLS, stalls, strict=True):
+            self._stall.labels(resource).set((pct or 0.0) / 100)
         values = (report.cpu_pressure, report.mem_pressure, report.swap_pressure, report.max_pressure)
         for resource, value in zip(RESOURCES, values, strict=True):
             self._pressure.labels(resource).set(value)

@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
 from executor_service.core.admission import CPU_THRESHOLD_PCT, SWAP_MAX_PCT, ResourceReport, half_up
+from executor_service.core.reservation import Room
 from executor_service.core.run import RunOutcome, RunRecord, RunSpec, RunState, StartVerdict
 from service_runtime.field_checks import FieldChecker
 from service_runtime.proto_values import object_of, span_of, struct, timestamp
@@ -125,8 +126,8 @@ def _json_problem(payload: dict[str, Any]) -> str:
     return f"is more than {PAYLOAD_MAX_DEPTH} deep"
 
 
-def resources_message(report: ResourceReport, running: int) -> pb.CheckResourcesResponse:
-    """The resources under the reference's names."""
+def resources_message(report: ResourceReport, running: int, room: Room) -> pb.CheckResourcesResponse:
+    """The resources under the reference's names, and what the door makes of them."""
     message = pb.CheckResourcesResponse(
         ok=report.ok,
         reason=report.reason,
@@ -142,6 +143,8 @@ def resources_message(report: ResourceReport, running: int) -> pb.CheckResources
         physical_capacity=report.physical_capacity,
         budget_cap=report.budget_cap,
         max_seats=report.max_seats,
+        admission_slots=room.slots,
+        admission_reason=room.reason,
     )
     sample = report.sample
     if sample is not None:
@@ -156,6 +159,8 @@ def resources_message(report: ResourceReport, running: int) -> pb.CheckResources
                 headed_sessions=sample.headed_sessions,
                 headless_sessions=sample.headless_sessions,
                 sample_time=timestamp(sample.time),
+                memory_stall_pct=sample.memory_stall_pct,
+                cpu_stall_pct=sample.cpu_stall_pct,
             )
         )
     return message

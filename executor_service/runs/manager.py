@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -118,6 +119,10 @@ class RunManager:
             for record in self._runs
             if record.spec.run_id not in self._acknowledged and cluster_id in ("", record.spec.cluster_id)
         ]
+
+    def local_run_dirs(self) -> dict[str, Path]:
+        """The folders of the live local runs, by run id."""
+        return {run.run_id: self._journal.run_dir(run.run_id) for run in self.door.local_runs()}
 
     # --- dispatch
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from executor_service.core.admission import ResourceReport
+from executor_service.core.reservation import LocalRun, Room
 from executor_service.core.run import EndReport, RunSpec, StartReport
 
 
@@ -88,3 +90,6 @@ class Resources(Protocol):
     """Knows what the machine can take."""
 
     def report(self) -> ResourceReport: ...
+    def room(self, runs: Sequence[LocalRun]) -> Room:
+        """How many local runs may be under way at once, of which these are."""
+        ...

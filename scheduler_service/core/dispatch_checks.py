@@ -182,7 +182,7 @@ def _local_slots(backend: str, pools: Pools | None) -> Verdict:
 
 def _exhausted(pools: Pools) -> str:
     """What leaves no task slot, with the settings that have a say in it."""
-    if pools.effective_slots == 0:
+    if pools.effective_slots == 0 or pools.load:
         return f"the machine's load leaves no task slot{f': {pools.load}' if pools.load else ''}"
     seats, kept = pools.total_capacity, pools.user.budget
     for_internal = f", {pools.internal.budget} for internal tasks" if pools.internal.budget else ""

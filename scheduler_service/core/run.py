@@ -135,6 +135,8 @@ class ExecutorReport:
     max_pressure: float
     headed_sessions: int
     backends: Sequence[BackendReport] = ()
+    admission_slots: int | None = None  # an executor that does not tell has no more to say than effective_slots
+    admission_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

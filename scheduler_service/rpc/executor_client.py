@@ -282,6 +282,8 @@ def _executor_report(snapshot: pb.ExecutorSnapshot) -> ExecutorReport:
         # Not a number is no pressure that leaves room.
         max_pressure=resources.max_pressure if math.isfinite(resources.max_pressure) else 1.0,
         headed_sessions=resources.headed_sessions,
+        admission_slots=resources.admission_slots if resources.HasField("admission_slots") else None,
+        admission_reason=_text(resources.admission_reason),
         backends=tuple(
             BackendReport(
                 _text(b.backend),

@@ -374,5 +374,5 @@ def _is_wanted(run: Run, task: Task | None) -> bool:
 
 def _gist(report: ExecutorReport) -> tuple[object, ...]:
     """What of a snapshot can open or close a gate."""
-    slots = (report.effective_slots, report.max_seats, report.headed_sessions, report.draining)
+    slots = (report.effective_slots, report.admission_slots, report.max_seats, report.headed_sessions, report.draining)
     return (*slots, tuple((b.backend, b.configured, b.max_runs) for b in report.backends))

@@ -97,7 +97,8 @@ def _capacity(report: ExecutorReport, live: Iterable[LiveCount], rules: Dispatch
         running_local=sum(count.n for count in mine if not count.internal),
         max_pressure=report.max_pressure,
         running_internal=sum(count.n for count in mine if count.internal),
-        load=report.resources_reason,
+        load=report.resources_reason or report.admission_reason,
+        admission_slots=report.admission_slots,
     )
 
 

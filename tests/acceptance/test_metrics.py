@@ -70,6 +70,8 @@ EXECUTOR: dict[str, tuple[str, dict[str, set[str] | None]]] = {
     ),
     "resource_pressure": ("gauge", {"resource": {"cpu", "memory", "swap", "max"}}),
     "effective_slots": ("gauge", {}),
+    "admission_slots": ("gauge", {}),
+    "resource_stall_ratio": ("gauge", {"resource": {"cpu", "memory"}}),
     "rpc_server_duration_seconds": ("histogram", {"method": None, "code": None}),
     "build_info": ("gauge", {"version": None}),
 }

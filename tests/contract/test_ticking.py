@@ -111,6 +111,18 @@ async def test_a_hold_is_recorded_once_a_clock_tick_and_not_when_a_woken_tick_re
     assert await cluster.decisions() == [(False, "draining", "")] * 3
 
 
+async def test_no_more_is_sent_than_the_executor_lets_in(cluster: Cluster) -> None:
+    cluster.executors = (report(seats=12, admission_slots=2),)
+    for i in range(5):
+        await cluster.add(f"Task number {i}")
+    assert len((await cluster.tick()).orders) == 2
+    cluster.executors = (report(seats=12, admission_slots=0, admission_reason="memory 0 MiB left"),)
+    await cluster.tick()
+    said = await cluster.run(lambda tx: explain(tx, cluster.executors, cluster.rules, None))
+    slots = next(guard for guard in said.verdicts if guard.name == "slots" and guard.backend == "cecelia-run")
+    assert "the machine's load leaves no task slot: memory 0 MiB left" in slots.detail
+
+
 async def test_a_full_pool_is_not_recorded_in_the_tick_that_filled_it(cluster: Cluster) -> None:
     cluster.executors = (report(seats=3),)
     for i in range(3):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 
 from executor_service.core.admission import ResourceReport
+from executor_service.core.reservation import LocalRun, Room
 from executor_service.core.run import EndReport, RunOutcome, RunRecord, RunSpec, RunState, StartReport, StartVerdict
 from executor_service.errors import BackendError, JournalError
 from executor_service.runs.door import CallerIdentity
@@ -96,6 +97,10 @@ class Machine:
 
     def report(self) -> ResourceReport:
         return ResourceReport(self.slots > 0, self.reason, self.slots, self.slots, self.slots, None)
+
+    def room(self, runs: Sequence[LocalRun]) -> Room:
+        full = f"{len(runs)} of {self.slots} slots are taken" if len(runs) >= self.slots else ""
+        return Room(self.slots, self.reason or full)
 
 
 class Bench:

@@ -172,18 +172,22 @@ class CheckResourcesResponse(_message.Message):
     HEADED_SESSIONS_FIELD_NUMBER: _builtins.int
     HEADLESS_SESSIONS_FIELD_NUMBER: _builtins.int
     SAMPLE_TIME_FIELD_NUMBER: _builtins.int
+    ADMISSION_SLOTS_FIELD_NUMBER: _builtins.int
+    ADMISSION_REASON_FIELD_NUMBER: _builtins.int
+    MEMORY_STALL_PCT_FIELD_NUMBER: _builtins.int
+    CPU_STALL_PCT_FIELD_NUMBER: _builtins.int
     ok: _builtins.bool
     """Whether at least one slot is left at this pressure."""
     reason: _builtins.str
-    """Why not: the signals over their limit, or `no_sample`. Empty when ok."""
+    """Why not: the signals over their limit, or what must come down after they were, or `no_sample`. Empty when ok."""
     effective_slots: _builtins.int
-    """Slots that the pressure leaves of `max_seats`."""
+    """Slots that the pressure leaves of `max_seats`; after a pressure of 1 none until it is below 0.9."""
     running: _builtins.int
     """Local runs that are accepted or running."""
     load_avg_1m: _builtins.float
     """One-minute load average."""
     cpu_usage_pct: _builtins.float
-    """CPU use of the machine or container, 0..100 percent."""
+    """CPU use, 0..100 percent, mean of the last 5 s: of the container's quota where there is one, else of the cores that may be used."""
     cpu_threshold_pct: _builtins.float
     """CPU use that counts as pressure 1."""
     cpu_pressure: _builtins.float
@@ -216,6 +220,16 @@ class CheckResourcesResponse(_message.Message):
     """Interactive sessions with a terminal that were seen."""
     headless_sessions: _builtins.int
     """Sessions without a terminal that were seen."""
+    admission_slots: _builtins.int
+    """Local runs that may be under way at once, those that run now among them: effective_slots, less what runs that have not
+    grown yet will take. DispatchTasks refuses beyond it.
+    """
+    admission_reason: _builtins.str
+    """Why no further local run would be let in. Empty when one would."""
+    memory_stall_pct: _builtins.float
+    """Percent of the last 10 s in which all work waited for memory (PSI `full`); absent where the kernel does not tell."""
+    cpu_stall_pct: _builtins.float
+    """Percent of the last 10 s in which some work waited for a core (PSI `some`); it decides nothing. Absent likewise."""
     @_builtins.property
     def sample_time(self) -> _timestamp_pb2.Timestamp:
         """When this was measured."""
@@ -246,14 +260,31 @@ class CheckResourcesResponse(_message.Message):
         headed_sessions: _builtins.int = ...,
         headless_sessions: _builtins.int = ...,
         sample_time: _timestamp_pb2.Timestamp | None = ...,
+        admission_slots: _builtins.int | None = ...,
+        admission_reason: _builtins.str = ...,
+        memory_stall_pct: _builtins.float | None = ...,
+        cpu_stall_pct: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_cap", b"_budget_cap", "budget_cap", b"budget_cap", "sample_time", b"sample_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_admission_slots", b"_admission_slots", "_budget_cap", b"_budget_cap", "_cpu_stall_pct", b"_cpu_stall_pct", "_memory_stall_pct", b"_memory_stall_pct", "admission_slots", b"admission_slots", "budget_cap", b"budget_cap", "cpu_stall_pct", b"cpu_stall_pct", "memory_stall_pct", b"memory_stall_pct", "sample_time", b"sample_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_cap", b"_budget_cap", "budget_cap", b"budget_cap", "cpu_cores", b"cpu_cores", "cpu_pressure", b"cpu_pressure", "cpu_threshold_pct", b"cpu_threshold_pct", "cpu_usage_pct", b"cpu_usage_pct", "effective_slots", b"effective_slots", "free_mem_mb", b"free_mem_mb", "headed_sessions", b"headed_sessions", "headless_sessions", b"headless_sessions", "load_avg_1m", b"load_avg_1m", "max_pressure", b"max_pressure", "max_seats", b"max_seats", "mem_min_mb", b"mem_min_mb", "mem_pressure", b"mem_pressure", "ok", b"ok", "physical_capacity", b"physical_capacity", "reason", b"reason", "running", b"running", "sample_time", b"sample_time", "swap_max_pct", b"swap_max_pct", "swap_pressure", b"swap_pressure", "swap_used_pct", b"swap_used_pct", "total_mem_mb", b"total_mem_mb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_admission_slots", b"_admission_slots", "_budget_cap", b"_budget_cap", "_cpu_stall_pct", b"_cpu_stall_pct", "_memory_stall_pct", b"_memory_stall_pct", "admission_reason", b"admission_reason", "admission_slots", b"admission_slots", "budget_cap", b"budget_cap", "cpu_cores", b"cpu_cores", "cpu_pressure", b"cpu_pressure", "cpu_stall_pct", b"cpu_stall_pct", "cpu_threshold_pct", b"cpu_threshold_pct", "cpu_usage_pct", b"cpu_usage_pct", "effective_slots", b"effective_slots", "free_mem_mb", b"free_mem_mb", "headed_sessions", b"headed_sessions", "headless_sessions", b"headless_sessions", "load_avg_1m", b"load_avg_1m", "max_pressure", b"max_pressure", "max_seats", b"max_seats", "mem_min_mb", b"mem_min_mb", "mem_pressure", b"mem_pressure", "memory_stall_pct", b"memory_stall_pct", "ok", b"ok", "physical_capacity", b"physical_capacity", "reason", b"reason", "running", b"running", "sample_time", b"sample_time", "swap_max_pct", b"swap_max_pct", "swap_pressure", b"swap_pressure", "swap_used_pct", b"swap_used_pct", "total_mem_mb", b"total_mem_mb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__admission_slots: _TypeAlias = _typing.Literal["admission_slots"]  # noqa: Y015
+    _WhichOneofArgType__admission_slots: _TypeAlias = _typing.Literal["_admission_slots", b"_admission_slots"]  # noqa: Y015
     _WhichOneofReturnType__budget_cap: _TypeAlias = _typing.Literal["budget_cap"]  # noqa: Y015
     _WhichOneofArgType__budget_cap: _TypeAlias = _typing.Literal["_budget_cap", b"_budget_cap"]  # noqa: Y015
+    _WhichOneofReturnType__cpu_stall_pct: _TypeAlias = _typing.Literal["cpu_stall_pct"]  # noqa: Y015
+    _WhichOneofArgType__cpu_stall_pct: _TypeAlias = _typing.Literal["_cpu_stall_pct", b"_cpu_stall_pct"]  # noqa: Y015
+    _WhichOneofReturnType__memory_stall_pct: _TypeAlias = _typing.Literal["memory_stall_pct"]  # noqa: Y015
+    _WhichOneofArgType__memory_stall_pct: _TypeAlias = _typing.Literal["_memory_stall_pct", b"_memory_stall_pct"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__admission_slots) -> _WhichOneofReturnType__admission_slots | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__budget_cap) -> _WhichOneofReturnType__budget_cap | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_stall_pct) -> _WhichOneofReturnType__cpu_stall_pct | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_stall_pct) -> _WhichOneofReturnType__memory_stall_pct | None: ...
 
 Global___CheckResourcesResponse: _TypeAlias = CheckResourcesResponse  # noqa: Y015
 
