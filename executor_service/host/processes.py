@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from executor_service.host import guard
-from executor_service.host.guard import start_ticks
+from executor_service.host.guarding.control_group import ControlGroup
+from executor_service.host.guarding.files import start_ticks
+from executor_service.host.guarding.process_tree import kill_all, process_group
 
 EMPTY_LOOKS = 5
 RUN_ID_VARIABLE = b"CECELIA_RUN_ID="
@@ -157,7 +159,7 @@ def processes_of_run(run_id: str) -> Iterator[int]:
                     yield int(entry)
 
 
-async def end_leftovers(run_id: str, deadline_s: float = 10.0) -> bool:
+async def end_leftovers(run_id: str, group: ControlGroup | None, deadline_s: float = 10.0) -> bool:
     """Kills what is left of a run whose guard has died; True when nothing is left.
 
     These are nobody's children of ours, and one look may miss who is just being born: only several empty ones count.
@@ -166,18 +168,15 @@ async def end_leftovers(run_id: str, deadline_s: float = 10.0) -> bool:
     until = loop.time() + deadline_s
     empty = 0
     while empty < EMPTY_LOOKS:
-        alive = {pid: group_of(pid) for pid in processes_of_run(run_id) if not _zombie(pid)}
+        alive = {pid: process_group(pid) for pid in processes_of_run(run_id) if not _zombie(pid)}
+        if group is not None:
+            alive |= {pid: number for pid, number in group.members().items() if not _zombie(pid)}
+            group.kill()
         empty = 0 if alive else empty + 1
         if loop.time() >= until and alive:
             return False
-        guard.kill_all(alive)
+        kill_all(alive)
         await asyncio.sleep(0.02)
+    if group is not None:
+        group.remove()
     return True
-
-
-def group_of(pid: int) -> int:
-    """A process's group; 0 when it is gone."""
-    try:
-        return os.getpgid(pid)
-    except ProcessLookupError:
-        return 0
