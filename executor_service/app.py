@@ -19,7 +19,7 @@ from executor_service.core.admission import ResourceReport
 from executor_service.core.run import RunRecord, RunSpec
 from executor_service.errors import JournalError
 from executor_service.host.delegation import delegated_group
-from executor_service.host.processes import boot_id
+from executor_service.host.guarding.files import boot_id
 from executor_service.host.resource_sampler import ResourceSampler
 from executor_service.metrics import ExecutorMetrics
 from executor_service.rpc.executor_servicer import SNAPSHOT_EVERY_S, ExecutorServicer

@@ -156,7 +156,7 @@ class LocalBridge:
 
     async def _given_up(self, run_dir: Path) -> bool:
         """Whether no guard had claimed the run, so that none ever will. A full disk must not pass for an answer."""
-        given_up = {"pid": 0, "start_ticks": 0, "pid_namespace": "", "given_up": True}
+        given_up = {"pid": 0, "start_ticks": 0, "pid_namespace": "", "boot_id": "", "given_up": True}
         while True:
             try:
                 return claim(str(run_dir), given_up)
@@ -167,7 +167,9 @@ class LocalBridge:
     def _guard(self, run_dir: Path) -> ProcessIdentity | None:
         try:
             holder = json.loads(read_regular(run_dir / "claim", RESULT_MAX_BYTES))
-            return ProcessIdentity(int(holder["pid"]), int(holder["start_ticks"]), str(holder["pid_namespace"]))
+            return ProcessIdentity(
+                int(holder["pid"]), int(holder["start_ticks"]), str(holder["pid_namespace"]), str(holder["boot_id"])
+            )
         except (ValueError, KeyError, TypeError):
             return None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from executor_service.host import guard
 from executor_service.host.guarding.control_group import ControlGroup
-from executor_service.host.guarding.files import start_ticks
+from executor_service.host.guarding.files import boot_id, pid_namespace, start_ticks
 from executor_service.host.guarding.process_tree import kill_all, process_group
 
 EMPTY_LOOKS = 5
@@ -27,12 +27,15 @@ class ProcessIdentity:
     pid: int
     start_ticks: int
     pid_namespace: str
+    boot_id: str
 
     @property
     def alive(self) -> bool:
         """Whether this very process is still there (a zombie is not)."""
-        here = self.pid > 1 and self.start_ticks > 0 and self.pid_namespace == own_pid_namespace()
-        return here and start_ticks(self.pid) == self.start_ticks and not _zombie(self.pid)
+        here = self.pid_namespace == pid_namespace() and self.boot_id == boot_id()
+        return (
+            here and self.pid > 1 and self.start_ticks > 0 and start_ticks(self.pid) == self.start_ticks and not _zombie(self.pid)
+        )
 
     def signal(self, number: signal.Signals) -> bool:
         """Signals this very process; False when it has gone. The pidfd is opened first and checked afterwards."""
@@ -128,17 +131,6 @@ class SpawnedGuard:
             return os.waitpid(self._pid, os.WNOHANG)[0] == self._pid
         except ChildProcessError:
             return True
-
-
-def own_pid_namespace() -> str:
-    """Which pid namespace we are in."""
-    return os.readlink("/proc/self/ns/pid")
-
-
-def boot_id() -> str:
-    """Which boot of the machine this is."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
 
 
 def _zombie(pid: int) -> bool:

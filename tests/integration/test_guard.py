@@ -22,8 +22,8 @@ from executor_service.core.run import EndReport, RunOutcome, RunSpec, StartRepor
 from executor_service.errors import BackendError
 from executor_service.host.delegation import delegated_group
 from executor_service.host.guarding import process_tree
-from executor_service.host.guarding.files import start_ticks
-from executor_service.host.processes import ProcessIdentity, own_pid_namespace, processes_of_run
+from executor_service.host.guarding.files import boot_id, pid_namespace, start_ticks
+from executor_service.host.processes import ProcessIdentity, processes_of_run
 from executor_service.runs.output import last_bytes, read_piece
 
 DEADLINE_S = 30.0
@@ -343,6 +343,34 @@ async def test_a_guard_that_somebody_else_ends_has_lost_its_run(bench: Bench) ->
     bench.assert_nothing_left()
 
 
+@pytest.mark.parametrize("field", ["pid_namespace", "boot_id", "start_ticks"])
+async def test_a_guard_of_another_boot_or_container_is_gone_whoever_has_its_number_now(tmp_path: Path, field: str) -> None:
+    bench = Bench(tmp_path)
+    bridge, spec = bench.bridge("sleep 600"), bench.spec()
+    bench.prepare(bridge, spec)
+    bystander = subprocess.Popen(["sleep", "600"])
+    try:
+        holder: dict[str, object] = {
+            "pid": bystander.pid,
+            "start_ticks": start_ticks(bystander.pid),
+            "pid_namespace": pid_namespace(),
+            "boot_id": boot_id(),
+        }
+        assert ProcessIdentity(**holder).alive  # type: ignore[arg-type]  # its fields
+        holder[field] = 7 if field == "start_ticks" else "another one"
+        (bench.run_dir / "claim").write_text(json.dumps(holder))
+        (bench.run_dir / "state.json").write_text(json.dumps({"phase": "started", "pid": bystander.pid}))
+        async with asyncio.timeout(DEADLINE_S):
+            end = await bridge.reattach(spec, bench.run_dir, bench.reports)
+            await bridge.cancel(spec, bench.run_dir, "no longer wanted")
+            await bridge.make_sure_gone(spec, bench.run_dir)
+        assert end.outcome is RunOutcome.LOST
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
 async def test_a_cgroup_holds_also_what_hides_from_an_executor_whose_guard_was_killed(cgroup_bench: Bench) -> None:
     bench = cgroup_bench
     hidden = bench.folder / "hidden"
@@ -353,7 +381,7 @@ async def test_a_cgroup_holds_also_what_hides_from_an_executor_whose_guard_was_k
     async with asyncio.timeout(DEADLINE_S):
         await _until(lambda: hidden.exists() and hidden.read_text().strip() != "")
         pid = int(hidden.read_text())
-        process = ProcessIdentity(pid, start_ticks(pid), own_pid_namespace())
+        process = ProcessIdentity(pid, start_ticks(pid), pid_namespace(), boot_id())
         assert process.alive
         os.kill(json.loads((bench.run_dir / "claim").read_text())["pid"], signal.SIGKILL)
         end = await work

@@ -19,6 +19,23 @@ def start_ticks(pid: int) -> int:
         return 0
 
 
+def boot_id() -> str:
+    """Which boot of the machine this is."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def pid_namespace() -> str:
+    """In which pid namespace our pids count."""
+    return os.readlink("/proc/self/ns/pid")
+
+
+def who_am_i() -> dict[str, object]:
+    """This process for good: no other one on any boot and in any container has all of these."""
+    pid = os.getpid()
+    return {"pid": pid, "start_ticks": start_ticks(pid), "pid_namespace": pid_namespace(), "boot_id": boot_id()}
+
+
 def write_file(directory: str, name: str, data: bytes) -> None:
     """Writes a file so that it is there whole, or not at all, whatever happens."""
     temporary = os.path.join(directory, f".{name}.{os.getpid()}")

@@ -9,7 +9,7 @@ import time
 
 from executor_service.host.guarding.command import StartFailed, start_command
 from executor_service.host.guarding.control_group import ControlGroup
-from executor_service.host.guarding.files import boot_ns, claim, start_ticks, write_file
+from executor_service.host.guarding.files import boot_ns, claim, start_ticks, who_am_i, write_file
 from executor_service.host.guarding.log import Log
 from executor_service.host.guarding.process_tree import descendants, kill_all, signal_all
 
@@ -259,8 +259,7 @@ def guard_run(directory: str) -> int:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     # Before the claim tells anybody our number: from then on we may be signalled.
     guard = Guard(directory)
-    me = {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid()), "pid_namespace": os.readlink("/proc/self/ns/pid")}
-    if not claim(directory, me):
+    if not claim(directory, who_am_i()):
         return 3
     guard.run()
     return 0
