@@ -19,7 +19,8 @@ from executor_service.core.admission import ResourceReport
 from executor_service.core.reservation import Room
 from executor_service.core.run import RunRecord, RunSpec
 from executor_service.errors import JournalError
-from executor_service.host.processes import boot_id
+from executor_service.host.delegation import delegated_group
+from executor_service.host.guarding.files import boot_id
 from executor_service.host.resource_sampler import ResourceSampler
 from executor_service.host.run_use import RunUses
 from executor_service.metrics import ExecutorMetrics
@@ -189,6 +190,7 @@ class ExecutorApp:
         )
         backends = load_backends(settings, environ)
         self._metrics = ExecutorMetrics(self._registry, version, backends)
+        self._metrics.process_control(cgroup=delegated_group() is not None)
         self.manager = RunManager(
             self._journal,
             backends,

@@ -16,6 +16,7 @@ PREFIX = "cecelia_executor"
 RUN_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400)
 LIVE_STATES = (RunState.ACCEPTED, RunState.RUNNING)
 STALLS = ("cpu", "memory")
+PROCESS_CONTROLS = ("cgroup", "process_group")
 RESOURCES = ("cpu", "memory", "swap", "max")
 
 
@@ -46,6 +47,7 @@ class ExecutorMetrics:
             "Share of the last 10 s in which all work waited for memory, or some for a core (PSI; 0 if not told).",
             {"resource": STALLS},
         )
+        self._control = make.gauge("process_control", "1 for what holds a run's processes together.", {"kind": PROCESS_CONTROLS})
         self.rpc_durations = make.rpc_durations()
         make.build_info(version)
         self.made = tuple(make.made)
@@ -65,6 +67,11 @@ class ExecutorMetrics:
         for backend in self._backends:
             for state in LIVE_STATES:
                 self._runs.labels(backend, state.value).set(counts[(backend, state.value)])
+
+    def process_control(self, *, cgroup: bool) -> None:
+        """Which of the two is in force."""
+        for kind in PROCESS_CONTROLS:
+            self._control.labels(kind).set(cgroup == (kind == "cgroup"))
 
     def run_ended(self, record: RunRecord) -> None:
         """A run is over."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from executor_service.core.admission import RunUse
-from executor_service.host.processes import ProcessIdentity, own_pid_namespace
+from executor_service.host.processes import ProcessIdentity
 
 CLAIM_MAX_BYTES = 4096
 MIB = 1024 * 1024
@@ -19,7 +19,6 @@ MIB = 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class _Process:
     parent: int
-    start_ticks: int
     cpu_ticks: int
 
 
@@ -46,19 +45,19 @@ class RunUses:
             children.setdefault(process.parent, []).append(pid)
         uses = {}
         for run_id, guard in self._guards.items():
-            root = processes.get(guard.pid)
-            if root is not None and root.start_ticks == guard.start_ticks:
+            if guard.pid in processes and guard.alive:
                 uses[run_id] = self._use(guard.pid, processes, children)
         return uses
 
     def _guard(self, run_dir: Path) -> ProcessIdentity | None:
-        """Whose claim the run is; None before there is one, or when it is of another pid namespace."""
+        """Whose claim the run is; None before there is one."""
         try:
             claim = json.loads(self._read_file(run_dir / "claim", CLAIM_MAX_BYTES))
-            guard = ProcessIdentity(int(claim["pid"]), int(claim["start_ticks"]), str(claim["pid_namespace"]))
+            return ProcessIdentity(
+                int(claim["pid"]), int(claim["start_ticks"]), str(claim["pid_namespace"]), str(claim["boot_id"])
+            )
         except (ValueError, KeyError, TypeError):
             return None
-        return guard if guard.pid_namespace == own_pid_namespace() else None
 
     def _use(self, root: int, processes: Mapping[int, _Process], children: Mapping[int, list[int]]) -> RunUse:
         memory_mb, ticks, frontier = 0.0, 0, [root]
@@ -88,5 +87,5 @@ def _processes() -> dict[int, _Process]:
                 fields = file.read().rpartition(b")")[2].split()
         except OSError:
             continue
-        found[int(entry)] = _Process(int(fields[1]), int(fields[19]), sum(map(int, fields[11:15])))
+        found[int(entry)] = _Process(int(fields[1]), sum(map(int, fields[11:15])))
     return found

@@ -72,6 +72,7 @@ EXECUTOR: dict[str, tuple[str, dict[str, set[str] | None]]] = {
     "effective_slots": ("gauge", {}),
     "admission_slots": ("gauge", {}),
     "resource_stall_ratio": ("gauge", {"resource": {"cpu", "memory"}}),
+    "process_control": ("gauge", {"kind": {"cgroup", "process_group"}}),
     "rpc_server_duration_seconds": ("histogram", {"method": None, "code": None}),
     "build_info": ("gauge", {"version": None}),
 }

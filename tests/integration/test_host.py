@@ -20,9 +20,8 @@ from executor_service.core.admission import Limits
 from executor_service.core.reservation import Room
 from executor_service.host.cgroup import CgroupLimits, CpuQuota, read_limits
 from executor_service.host.cpu_use import CpuMeter, CpuTimes, cpu_usage_pct, read_core_times, read_cpu_times, usable_cores
-from executor_service.host.guard import start_ticks
+from executor_service.host.guarding.files import start_ticks, who_am_i
 from executor_service.host.pressure_stall import read_stalls
-from executor_service.host.processes import own_pid_namespace
 from executor_service.host.resource_sampler import ResourceSampler
 from executor_service.host.run_use import RunUses
 from executor_service.host.sessions import Sessions, count_sessions
@@ -286,12 +285,12 @@ def test_the_use_of_a_run_is_that_of_its_guard_and_all_below(tmp_path: Path) -> 
         assert process.stdout is not None
         process.stdout.readline()
         assert uses.look({"run": tmp_path}) == {}, "nobody has claimed it yet"
-        claim = {"pid": process.pid, "start_ticks": start_ticks(process.pid), "pid_namespace": own_pid_namespace()}
+        claim = who_am_i() | {"pid": process.pid, "start_ticks": start_ticks(process.pid)}
         (tmp_path / "claim").write_text(json.dumps(claim))
         found = uses.look({"run": tmp_path})["run"]
         assert 34 < found.memory_mb < 80, "32 MiB of its own, and two interpreters"
         assert found.cpu_seconds > 0
-        for wrong in ({"start_ticks": 1}, {"pid_namespace": "pid:[1]"}, {"pid": "x"}):
+        for wrong in ({"start_ticks": 1}, {"pid_namespace": "pid:[1]"}, {"boot_id": "before"}, {"pid": "x"}):
             (tmp_path / "claim").write_text(json.dumps({**claim, **wrong}))
             assert RunUses(read_regular).look({"run": tmp_path}) == {}
         (tmp_path / "claim").unlink()
