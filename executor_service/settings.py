@@ -35,8 +35,15 @@ class ExecutorSettings(ServiceSettings):
     cecelia_run_env: str = Field("", max_length=10_000, description="further variables passed through, comma-separated")
     session_process_name: str = Field("claude", description="process counted as an interactive session")
     cecelia_budget_slots: int | None = Field(None, ge=1, le=1_000_000, description="ceiling on slots")
-    mem_per_task_mb: int = Field(500, ge=1, le=100_000_000, description="memory a task, MiB")
-    cpu_per_task: float = Field(0.5, gt=0, le=10_000, description="cores a task")
+    mem_per_task_mb: int = Field(
+        500, ge=1, le=100_000_000, description="memory a task, reserved for its run until the run has taken it"
+    )
+    cpu_per_task: float = Field(
+        0.5, gt=0, le=10_000, description="cores a task, reserved for its run until the mean of 5 s shows what it takes"
+    )
+    cpu_threshold_pct: float = Field(
+        80, ge=1, le=10_000, description="CPU use, %, from which on nothing starts; far above 100: CPU use never refuses"
+    )
     executor_drain_ms: Annotated[int, Field(ge=0, le=_DAY_MS)] = Field(30_000, description="drain before runs are ended")
     executor_end_runs_on_stop: bool = Field(False, description="end what still runs when the executor stops")
     run_retention_ms: Milliseconds = Field(7 * _DAY_MS, description="how long ended runs are kept")
@@ -66,7 +73,7 @@ class ExecutorSettings(ServiceSettings):
     @property
     def limits(self) -> Limits:
         """The numbers of admission."""
-        return Limits(self.mem_per_task_mb, self.cpu_per_task, self.cecelia_budget_slots)
+        return Limits(self.mem_per_task_mb, self.cpu_per_task, self.cecelia_budget_slots, self.cpu_threshold_pct)
 
     @property
     def drain(self) -> timedelta:

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-CPU_THRESHOLD_PCT = 80.0
 SWAP_MAX_PCT = 70.0
 USABLE_SHARE = 0.8
 CAPACITY_MIN = 2
@@ -26,11 +25,12 @@ MEMORY_STALL_HARD_PCT, MEMORY_STALL_SOFT_PCT = 10.0, 5.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """MEM_PER_TASK_MB (MiB), CPU_PER_TASK (cores), CECELIA_BUDGET_SLOTS (None: no ceiling)."""
+    """MEM_PER_TASK_MB (MiB), CPU_PER_TASK (cores), CECELIA_BUDGET_SLOTS (None: no ceiling), CPU_THRESHOLD_PCT."""
 
     mem_per_task_mb: int = 500
     cpu_per_task: float = 0.5
     budget_cap: int | None = None
+    cpu_threshold_pct: float = 80.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,7 @@ class ResourceReport:
     max_seats: int
     physical_capacity: int
     budget_cap: int | None
+    cpu_threshold_pct: float
     cpu_pressure: float = 0.0
     mem_pressure: float = 0.0
     swap_pressure: float = 0.0
@@ -136,18 +137,18 @@ def slots_at(pressure: float, seats: int) -> int:
     return seats
 
 
-def pressures(sample: ResourceSample) -> Pressures:
+def pressures(sample: ResourceSample, limits: Limits) -> Pressures:
     """The pressures of a sample."""
     return Pressures(
-        cpu=half_up(sample.cpu_usage_pct) / CPU_THRESHOLD_PCT,
+        cpu=half_up(sample.cpu_usage_pct) / limits.cpu_threshold_pct,
         memory=1 - sample.free_mem_mb / (USABLE_SHARE * sample.total_mem_mb),
         swap=sample.swap_used_pct / SWAP_MAX_PCT,
     )
 
 
-def next_state(state: AdmissionState, sample: ResourceSample) -> AdmissionState:
+def next_state(state: AdmissionState, sample: ResourceSample, limits: Limits) -> AdmissionState:
     """The state after a sample: holding from a hard line on, until all is below the soft lines."""
-    pressure, stall = pressures(sample).highest, sample.memory_stall_pct or 0.0
+    pressure, stall = pressures(sample, limits).highest, sample.memory_stall_pct or 0.0
     if state.holding:
         return AdmissionState(pressure >= PRESSURE_SOFT or stall >= MEMORY_STALL_SOFT_PCT)
     return AdmissionState(pressure >= PRESSURE_HARD or stall >= MEMORY_STALL_HARD_PCT)
@@ -164,19 +165,20 @@ def assess(sample: ResourceSample | None, limits: Limits, now: datetime, state: 
     Every figure is the reference's. The state can only take slots away.
     """
     if sample is None or is_stale(sample, now):
-        return ResourceReport(False, NO_SAMPLE, 0, 0, 0, limits.budget_cap)
+        return ResourceReport(False, NO_SAMPLE, 0, 0, 0, limits.budget_cap, limits.cpu_threshold_pct)
     capacity = physical_capacity(sample.total_mem_mb, sample.cpu_cores, limits)
     seats = capacity if limits.budget_cap is None else min(limits.budget_cap, capacity)
-    found = pressures(sample)
+    found = pressures(sample, limits)
     slots = 0 if state.holding else slots_at(found.highest, seats)
     mem_min_mb = half_up(0.15 * sample.total_mem_mb + 1000)
     return ResourceReport(
         ok=slots > 0,
-        reason="" if slots > 0 else _overload(sample, found, mem_min_mb),
+        reason="" if slots > 0 else _overload(sample, limits, found, mem_min_mb),
         effective_slots=slots,
         max_seats=seats,
         physical_capacity=capacity,
         budget_cap=limits.budget_cap,
+        cpu_threshold_pct=limits.cpu_threshold_pct,
         cpu_pressure=two_decimals(found.cpu),
         mem_pressure=two_decimals(found.memory),
         swap_pressure=two_decimals(found.swap),
@@ -186,11 +188,11 @@ def assess(sample: ResourceSample | None, limits: Limits, now: datetime, state: 
     )
 
 
-def _overload(sample: ResourceSample, found: Pressures, mem_min_mb: int) -> str:
+def _overload(sample: ResourceSample, limits: Limits, found: Pressures, mem_min_mb: int) -> str:
     """Names every signal that is over its limit; when all have come down, what is still waited for."""
     words = []
     if found.cpu >= PRESSURE_HARD:
-        words.append(f"CPU {half_up(sample.cpu_usage_pct)}% >= {CPU_THRESHOLD_PCT:g}%")
+        words.append(f"CPU {half_up(sample.cpu_usage_pct)}% >= {limits.cpu_threshold_pct:g}%")
     # The reference names memory below its minimum beside what made the pressure, and on its own it makes none.
     if found.memory >= PRESSURE_HARD or (found.highest >= PRESSURE_HARD and sample.free_mem_mb < mem_min_mb):
         words.append(f"memory {sample.free_mem_mb} MiB free < {mem_min_mb} MiB")

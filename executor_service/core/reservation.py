@@ -65,8 +65,9 @@ _NOTHING = RunUse(0.0, 0.0)
 def room(report: ResourceReport, runs: Iterable[LocalRun], limits: Limits, now: datetime) -> Room:
     """How many local runs may be under way at once, `runs` among them; never more than the report's slots.
 
-    Memory must be there for each further run in full. Cores can be shared: half a share left is room for one. A machine that
-    is too small for a single share takes one run at a time.
+    Memory must be there for each further run in full. Cores can be shared: half a share left is room for one, and where use
+    counts as overload from more than 100 % on, they may be shared that much. A machine that is too small for a single share
+    takes one run at a time.
     """
     sample = report.sample
     if sample is None:
@@ -76,7 +77,7 @@ def room(report: ResourceReport, runs: Iterable[LocalRun], limits: Limits, now: 
         return Room(report.effective_slots, report.reason or f"{len(live)} of {report.effective_slots} slots are taken")
     promised = reserved(sample, live, limits, now)
     memory_mb = sample.free_mem_mb - promised.memory_mb
-    cores = sample.cpu_cores * (1 - sample.cpu_usage_pct / 100) - promised.cpu_cores
+    cores = sample.cpu_cores * (max(100.0, limits.cpu_threshold_pct) - sample.cpu_usage_pct) / 100 - promised.cpu_cores
     by_memory, by_cores = math.floor(memory_mb / limits.mem_per_task_mb), half_up(cores / limits.cpu_per_task)
     further = min(by_memory, by_cores, report.effective_slots - len(live))
     if further <= 0 and not live and _too_small(sample, limits):

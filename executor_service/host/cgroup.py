@@ -102,6 +102,12 @@ def read_limits(process: Path = Path("/proc/self")) -> CgroupLimits:
 # --- where the files are
 
 
+def group_folders(controller: str, process: Path = Path("/proc/self")) -> list[Path]:
+    """The folder of a process's group and those above it, for a controller of version 1, or '' for version 2."""
+    groups = _groups(process)
+    return _chain(_mounts(process), controller, groups[controller]) if controller in groups else []
+
+
 def _groups(process: Path) -> dict[str, str]:
     """The process's group by controller; '' is version 2."""
     groups: dict[str, str] = {}

@@ -85,7 +85,7 @@ class ResourceSampler:
 
     def take(self, sample: ResourceSample) -> None:
         """This is the newest sample."""
-        self._state = next_state(self._state, sample)
+        self._state = next_state(self._state, sample, self._limits)
         self._sample = sample
         self.first_sample.set()
 

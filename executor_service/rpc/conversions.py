@@ -11,7 +11,7 @@ from cecelia.executor.v1 import executor_service_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
-from executor_service.core.admission import CPU_THRESHOLD_PCT, SWAP_MAX_PCT, ResourceReport, half_up
+from executor_service.core.admission import SWAP_MAX_PCT, ResourceReport, half_up
 from executor_service.core.reservation import Room
 from executor_service.core.run import RunOutcome, RunRecord, RunSpec, RunState, StartVerdict
 from service_runtime.field_checks import FieldChecker
@@ -133,7 +133,7 @@ def resources_message(report: ResourceReport, running: int, room: Room) -> pb.Ch
         reason=report.reason,
         effective_slots=report.effective_slots,
         running=running,
-        cpu_threshold_pct=CPU_THRESHOLD_PCT,
+        cpu_threshold_pct=report.cpu_threshold_pct,
         cpu_pressure=report.cpu_pressure,
         mem_min_mb=report.mem_min_mb,
         swap_max_pct=SWAP_MAX_PCT,

@@ -13,8 +13,8 @@ from uuid import uuid4
 
 import pytest
 
-from executor_service.core.admission import ResourceReport
-from executor_service.core.reservation import LocalRun, Room
+from executor_service.core.admission import Limits, ResourceReport, ResourceSample, assess
+from executor_service.core.reservation import LocalRun, Room, room
 from executor_service.core.run import EndReport, RunOutcome, RunRecord, RunSpec, RunState, StartReport, StartVerdict
 from executor_service.errors import BackendError, JournalError
 from executor_service.runs.door import CallerIdentity
@@ -96,11 +96,26 @@ class Machine:
         self.reason = ""
 
     def report(self) -> ResourceReport:
-        return ResourceReport(self.slots > 0, self.reason, self.slots, self.slots, self.slots, None)
+        return ResourceReport(self.slots > 0, self.reason, self.slots, self.slots, self.slots, None, 80)
 
     def room(self, runs: Sequence[LocalRun]) -> Room:
         full = f"{len(runs)} of {self.slots} slots are taken" if len(runs) >= self.slots else ""
         return Room(self.slots, self.reason or full)
+
+
+class Measured(Machine):
+    """What the decisions really make of a sample."""
+
+    def __init__(self, sample: ResourceSample, clock: FakeClock) -> None:
+        super().__init__(0)
+        self._sample = sample
+        self._clock = clock
+
+    def report(self) -> ResourceReport:
+        return assess(self._sample, Limits(), self._clock.now())
+
+    def room(self, runs: Sequence[LocalRun]) -> Room:
+        return room(self.report(), runs, Limits(), self._clock.now())
 
 
 class Bench:
@@ -109,7 +124,7 @@ class Bench:
         self.clock = FakeClock()
         self.stamp = 1_000_000_000_000
         self.local, self.remote = Told("cecelia-run", local=True), Told("hk-minimax", local=False, max_runs=1)
-        self.machine = Machine(3)
+        self.machine: Machine = Machine(3)
         self.open()
 
     def open(self) -> None:
@@ -195,6 +210,22 @@ async def test_what_does_not_fit_is_refused_and_not_queued(bench: Bench) -> None
     remote = [bench.spec(backend="hk-minimax") for _ in range(2)]
     assert [reason for _, reason in await bench.dispatch(*remote)] == ["", "server_overloaded"], "its own bulkhead"
     bench.machine.slots, bench.machine.reason = 0, "no_sample"
+    assert await bench.dispatch(bench.spec()) == [(False, "no_sample")]
+
+
+async def test_a_batch_counts_those_of_it_that_were_let_in_and_the_next_one_too(bench: Bench) -> None:
+    await bench.die()
+    # Eight seats and an idle machine, on which something else leaves memory for four.
+    sample = ResourceSample(bench.clock.now(), 0.0, 8.0, 5_000, 2_400, 0.0, 0.5, 0, 0)
+    bench.machine = Measured(sample, bench.clock)
+    bench.open()
+    batch = [bench.spec() for _ in range(3)]
+    assert await bench.dispatch(*batch) == [(True, "")] * 3
+    assert await bench.dispatch(bench.spec(), bench.spec()) == [(True, ""), (False, "server_overloaded")]
+    bench.local.end(batch[0].run_id, EndReport(RunOutcome.COMPLETED))
+    await bench.until(lambda: not bench.record(batch[0]).live)
+    assert await bench.dispatch(bench.spec(), bench.spec()) == [(True, ""), (False, "server_overloaded")]
+    bench.clock.advance(seconds=10.5)
     assert await bench.dispatch(bench.spec()) == [(False, "no_sample")]
 
 

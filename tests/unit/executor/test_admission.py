@@ -94,7 +94,7 @@ def test_cpu_use_is_rounded_before_it_counts() -> None:
 def after(*samples: ResourceSample) -> AdmissionState:
     state = NOTHING_HELD
     for sample in samples:
-        state = next_state(state, sample)
+        state = next_state(state, sample, Limits())
     return state
 
 
@@ -139,3 +139,10 @@ def test_a_stall_says_so_while_all_pressures_are_low() -> None:
     held = assess(stalled(6), Limits(), NOW, AdmissionState(True))
     assert (held.ok, held.effective_slots) == (False, 0)
     assert held.reason == "all work waits for memory 6% of the time; it must come below 5%"
+
+
+def test_where_cpu_use_is_to_refuse_nothing() -> None:
+    limits = Limits(cpu_threshold_pct=1000)
+    report = assess(cpu(100), limits, NOW, next_state(NOTHING_HELD, cpu(100), limits))
+    assert (report.effective_slots, report.cpu_pressure, report.cpu_threshold_pct) == (12, 0.1, 1000)
+    assert assess(cpu(50), Limits(cpu_threshold_pct=50), NOW).reason == "CPU 50% >= 50%"

@@ -27,5 +27,5 @@ def test_resources_as_they_were_measured() -> None:
     assert [value("resource_pressure", resource=name) for name in ("cpu", "memory", "swap", "max")] == [0.75, 0.75, 0.1, 0.75]
     assert (value("effective_slots"), value("admission_slots")) == (4, 3)
     assert (value("resource_stall_ratio", resource="cpu"), value("resource_stall_ratio", resource="memory")) == (0.25, 0.04)
-    metrics.observe(ResourceReport(False, NO_SAMPLE, 0, 0, 0, None), Room(0, NO_SAMPLE), [])
+    metrics.observe(ResourceReport(False, NO_SAMPLE, 0, 0, 0, None, 80), Room(0, NO_SAMPLE), [])
     assert (value("effective_slots"), value("admission_slots"), value("resource_stall_ratio", resource="cpu")) == (0, 0, 0)

@@ -85,6 +85,10 @@ def test_a_burst_takes_no_more_cores_than_are_idle_and_half_a_share_is_room() ->
     assert found(replace(busy, cpu_usage_pct=36.5), runs(10)) == Room(10, words)
 
 
+def test_cores_that_may_be_overcommitted_are() -> None:
+    assert let_in_at_once(replace(IDLE, cpu_usage_pct=100.0), limits=replace(LIMITS, cpu_threshold_pct=1000)) == 12
+
+
 def test_both_shortages_are_named() -> None:
     tight = replace(IDLE, cpu_cores=7.5, cpu_usage_pct=39.0, total_mem_mb=6_500, free_mem_mb=4_600)
     reason = found(tight, runs(9)).reason
@@ -101,7 +105,7 @@ def test_never_more_than_the_report_offers() -> None:
 
 
 def test_no_sample_is_no_room() -> None:
-    assert room(ResourceReport(False, NO_SAMPLE, 0, 0, 0, None), [], LIMITS, NOW) == Room(0, NO_SAMPLE)
+    assert room(ResourceReport(False, NO_SAMPLE, 0, 0, 0, None, 80), [], LIMITS, NOW) == Room(0, NO_SAMPLE)
 
 
 @pytest.mark.parametrize("small", [{"total_mem_mb": 512, "free_mem_mb": 400}, {"cpu_cores": 0.2}])
