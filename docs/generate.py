@@ -180,7 +180,8 @@ and the breaker.
         "## What kind of failure it was",
         """
 Told by an answer's status and codes first and by whole phrases last (`executor_service/core/failure_classes.py`), or by the
-command itself in `CECELIA_OUTCOME_FILE`. At the start, `billing_cap`, `rate_limit` and `auth` are nobody's failure: they count nowhere.
+command itself in `CECELIA_OUTCOME_FILE`. At the start, `billing_cap`, `rate_limit` and `auth` are nobody's failure: they count
+nowhere.
 """,
         table(["class", "meaning", "pauses the backend, unless a time was named", "an ended run costs a try"], _classes()),
         "## Why a call failed",
