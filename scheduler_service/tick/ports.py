@@ -8,7 +8,6 @@ from typing import Protocol
 from uuid import UUID
 
 from scheduler_service.core.breaker import Breaker
-from scheduler_service.core.dispatch_checks import Verdict
 from scheduler_service.core.run import (
     CancelAnswer,
     DispatchAnswer,
@@ -19,7 +18,7 @@ from scheduler_service.core.run import (
     WatchMessage,
 )
 from scheduler_service.transactions.recording import Recorded
-from scheduler_service.transactions.ticking import Decision
+from scheduler_service.transactions.ticking import TickResult
 
 
 class ExecutorClient(Protocol):
@@ -53,7 +52,8 @@ class ExecutorClient(Protocol):
 class Observer(Protocol):
     """Is told what happened, after it was committed."""
 
-    def ticked(self, seconds: float, verdicts: Sequence[Verdict], decisions: Iterable[Decision]) -> None: ...
+    def ticked(self, seconds: float, result: TickResult) -> None: ...
+    def tick_failed(self) -> None: ...
     def recorded(self, recorded: Recorded) -> None: ...
     def breakers_moved(self, breakers: Iterable[Breaker]) -> None: ...
     def led(self, leading: bool) -> None: ...
