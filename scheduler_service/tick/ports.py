@@ -17,6 +17,7 @@ from scheduler_service.core.run import (
     Stamp,
     WatchMessage,
 )
+from scheduler_service.core.verdicts import OutcomeClass
 from scheduler_service.transactions.recording import Recorded
 from scheduler_service.transactions.ticking import TickResult
 
@@ -46,7 +47,11 @@ class ExecutorClient(Protocol):
         lease_ttl: timedelta,
     ) -> RenewAnswer: ...
 
-    async def cancel_run(self, identity: LeaderIdentity, run_id: UUID, reason: str) -> CancelAnswer: ...
+    async def cancel_run(
+        self, identity: LeaderIdentity, run_id: UUID, reason: str, recorded: OutcomeClass | None = None
+    ) -> CancelAnswer:
+        """`recorded` is how the run is known to have ended, if it is."""
+        ...
 
 
 class Observer(Protocol):

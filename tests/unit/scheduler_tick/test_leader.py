@@ -178,6 +178,18 @@ async def test_a_cancelled_task_is_ended_there(bench: Bench) -> None:
     await bench.until_status(task, TaskStatus.CANCELLED)
 
 
+async def test_a_run_whose_end_is_recorded_is_let_go_of_as_that(bench: Bench) -> None:
+    """As an HTTP bridge's callback leaves it: ended here, and unknown to its executor."""
+    task = await bench.add()
+    await bench.leader.run_tick()
+    run_id = bench.executor.ordered[0].run_id
+    bench.executor.known.add(run_id)
+    await bench.completed(task.id)
+    bench.leader.compare_soon()
+    await bench.until(lambda: _is(bench.executor.let_go_as == {run_id: OutcomeClass.COMPLETED}))
+    assert bench.executor.cancelled == [run_id]
+
+
 async def test_a_taken_over_leader_claims_nothing_and_says_who_leads(bench: Bench) -> None:
     await bench.add()
     await bench.leader.run_tick()
