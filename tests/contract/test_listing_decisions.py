@@ -19,6 +19,7 @@ async def paged(cluster: Cluster, chosen: EventFilter) -> list[DispatchEvent]:
     """The same, one by one."""
     found: list[DispatchEvent] = []
     while page := await listed(cluster, chosen, found[-1].id if found else None, 1):
+        assert not found or page[0].id < found[-1].id, "each page goes on where the one before it ended"
         found += page
     return found
 
