@@ -14,6 +14,7 @@ from service_runtime.metrics import MetricSet
 PREFIX = "cecelia_executor"
 RUN_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400)
 LIVE_STATES = (RunState.ACCEPTED, RunState.RUNNING)
+PROCESS_CONTROLS = ("cgroup", "process_group")
 RESOURCES = ("cpu", "memory", "swap", "max")
 
 
@@ -35,6 +36,7 @@ class ExecutorMetrics:
         )
         self._pressure = make.gauge("resource_pressure", "Pressure of a resource; 1 leaves no slot.", {"resource": RESOURCES})
         self._slots = make.gauge("effective_slots", "Slots that the pressure leaves.")
+        self._control = make.gauge("process_control", "1 for what holds a run's processes together.", {"kind": PROCESS_CONTROLS})
         self.rpc_durations = make.rpc_durations()
         make.build_info(version)
         self.made = tuple(make.made)
@@ -49,6 +51,11 @@ class ExecutorMetrics:
         for backend in self._backends:
             for state in LIVE_STATES:
                 self._runs.labels(backend, state.value).set(counts[(backend, state.value)])
+
+    def process_control(self, *, cgroup: bool) -> None:
+        """Which of the two is in force."""
+        for kind in PROCESS_CONTROLS:
+            self._control.labels(kind).set(cgroup == (kind == "cgroup"))
 
     def run_ended(self, record: RunRecord) -> None:
         """A run is over."""

@@ -326,6 +326,11 @@ def executors() -> list[Panel]:
             [(f"max by (instance) (cecelia_executor_effective_slots{{{chosen}}})", "{{instance}}")],
         ),
         lines(
+            "What holds a run's processes",
+            "1 for what is in force on the executor: a cgroup of its own, or its process groups.",
+            [(f"max by (instance, kind) (cecelia_executor_process_control{{{chosen}}})", "{{instance}} {{kind}}")],
+        ),
+        lines(
             "Runs",
             "Runs that have not ended.",
             [(f"sum by (instance, backend, state) (cecelia_executor_runs{{{both}}})", "{{instance}} {{backend}} {{state}}")],

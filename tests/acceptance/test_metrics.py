@@ -86,6 +86,7 @@ EXECUTOR = {
     "run_duration_seconds": each("histogram", backend=BACKENDS, outcome=OUTCOMES),
     "resource_pressure": each("gauge", resource=("cpu", "memory", "swap", "max")),
     "effective_slots": Wanted("gauge"),
+    "process_control": each("gauge", kind=("cgroup", "process_group")),
     **BOTH,
 }
 # Ticks and health checks go on before anybody has asked for anything.

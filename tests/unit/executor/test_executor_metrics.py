@@ -37,6 +37,7 @@ def test_every_series_is_there_at_zero_from_the_start() -> None:
     }
     assert fresh.series("resource_pressure") == {(resource,): 0 for resource in ("cpu", "memory", "swap", "max")}
     assert fresh.series("effective_slots") == {(): 0}
+    assert fresh.series("process_control") == {(kind,): 0 for kind in ("cgroup", "process_group")}
 
 
 def test_runs_are_counted_by_their_state_and_backend_and_no_longer_when_they_have_ended() -> None:
