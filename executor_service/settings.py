@@ -42,7 +42,7 @@ class ExecutorSettings(ServiceSettings):
         0.5, gt=0, le=10_000, description="cores a task, reserved for its run until the mean of 5 s shows what it takes"
     )
     cpu_threshold_pct: float = Field(
-        80, ge=1, le=10_000, description="CPU use, %, from which on nothing starts; far above 100: CPU use never refuses"
+        80, gt=0, le=1_000_000, description="CPU use in percent at which nothing is started; far above 100: CPU does not count"
     )
     executor_drain_ms: Annotated[int, Field(ge=0, le=_DAY_MS)] = Field(30_000, description="drain before runs are ended")
     executor_end_runs_on_stop: bool = Field(False, description="end what still runs when the executor stops")

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+CPU_THRESHOLD_PCT = 80.0
 SWAP_MAX_PCT = 70.0
 USABLE_SHARE = 0.8
 CAPACITY_MIN = 2
@@ -25,12 +26,12 @@ MEMORY_STALL_HARD_PCT, MEMORY_STALL_SOFT_PCT = 10.0, 5.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """MEM_PER_TASK_MB (MiB), CPU_PER_TASK (cores), CECELIA_BUDGET_SLOTS (None: no ceiling), CPU_THRESHOLD_PCT."""
+    """MEM_PER_TASK_MB (MiB), CPU_PER_TASK (cores), CECELIA_BUDGET_SLOTS (None: no ceiling), CPU_THRESHOLD_PCT (percent)."""
 
     mem_per_task_mb: int = 500
     cpu_per_task: float = 0.5
     budget_cap: int | None = None
-    cpu_threshold_pct: float = 80.0
+    cpu_threshold_pct: float = CPU_THRESHOLD_PCT
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +99,13 @@ class ResourceReport:
     max_seats: int
     physical_capacity: int
     budget_cap: int | None
-    cpu_threshold_pct: float
     cpu_pressure: float = 0.0
     mem_pressure: float = 0.0
     swap_pressure: float = 0.0
     max_pressure: float = 0.0
     mem_min_mb: int = 0
     sample: ResourceSample | None = None
+    cpu_threshold_pct: float = CPU_THRESHOLD_PCT
 
 
 def half_up(value: float) -> int:
@@ -165,7 +166,7 @@ def assess(sample: ResourceSample | None, limits: Limits, now: datetime, state: 
     Every figure is the reference's. The state can only take slots away.
     """
     if sample is None or is_stale(sample, now):
-        return ResourceReport(False, NO_SAMPLE, 0, 0, 0, limits.budget_cap, limits.cpu_threshold_pct)
+        return ResourceReport(False, NO_SAMPLE, 0, 0, 0, limits.budget_cap, cpu_threshold_pct=limits.cpu_threshold_pct)
     capacity = physical_capacity(sample.total_mem_mb, sample.cpu_cores, limits)
     seats = capacity if limits.budget_cap is None else min(limits.budget_cap, capacity)
     found = pressures(sample, limits)

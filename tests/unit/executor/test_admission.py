@@ -141,8 +141,10 @@ def test_a_stall_says_so_while_all_pressures_are_low() -> None:
     assert held.reason == "all work waits for memory 6% of the time; it must come below 5%"
 
 
-def test_where_cpu_use_is_to_refuse_nothing() -> None:
-    limits = Limits(cpu_threshold_pct=1000)
-    report = assess(cpu(100), limits, NOW, next_state(NOTHING_HELD, cpu(100), limits))
-    assert (report.effective_slots, report.cpu_pressure, report.cpu_threshold_pct) == (12, 0.1, 1000)
-    assert assess(cpu(50), Limits(cpu_threshold_pct=50), NOW).reason == "CPU 50% >= 50%"
+def test_where_the_cpu_does_not_count_a_busy_one_takes_no_slot() -> None:
+    busy = replace(IDLE, cpu_usage_pct=100.0)
+    assert assess(busy, Limits(), NOW).effective_slots == 0
+    limits = Limits(cpu_threshold_pct=1_000_000)
+    patient = assess(busy, limits, NOW, next_state(NOTHING_HELD, busy, limits))
+    assert (patient.effective_slots, patient.cpu_pressure, patient.cpu_threshold_pct) == (patient.max_seats, 0.0, 1_000_000)
+    assert "CPU 100% >= 90%" in assess(busy, Limits(cpu_threshold_pct=90), NOW).reason

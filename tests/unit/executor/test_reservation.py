@@ -105,7 +105,7 @@ def test_never_more_than_the_report_offers() -> None:
 
 
 def test_no_sample_is_no_room() -> None:
-    assert room(ResourceReport(False, NO_SAMPLE, 0, 0, 0, None, 80), [], LIMITS, NOW) == Room(0, NO_SAMPLE)
+    assert room(ResourceReport(False, NO_SAMPLE, 0, 0, 0, None), [], LIMITS, NOW) == Room(0, NO_SAMPLE)
 
 
 @pytest.mark.parametrize("small", [{"total_mem_mb": 512, "free_mem_mb": 400}, {"cpu_cores": 0.2}])
