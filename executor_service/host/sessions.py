@@ -35,10 +35,8 @@ def count_sessions(process_name: str, now: float) -> Sessions:
         if process.info["name"] != process_name:
             continue
         try:
-            if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
-                continue
             arguments, age_s = _arguments(process), now - process.create_time()
-        except psutil.NoSuchProcess:
+        except psutil.NoSuchProcess:  # gone, or ended and not reaped yet
             continue
         run_id = _run_id(process.pid)
         if run_id:
