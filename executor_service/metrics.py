@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry
 
@@ -35,6 +35,9 @@ class ExecutorMetrics:
         )
         self._pressure = make.gauge("resource_pressure", "Pressure of a resource; 1 leaves no slot.", {"resource": RESOURCES})
         self._slots = make.gauge("effective_slots", "Slots that the pressure leaves.")
+        self._configured = make.gauge(
+            "backend_configured", "Whether a backend is set up rightly; 0: config_error.", {"backend": names}
+        )
         self.rpc_durations = make.rpc_durations()
         make.build_info(version)
         self.made = tuple(make.made)
@@ -49,6 +52,11 @@ class ExecutorMetrics:
         for backend in self._backends:
             for state in LIVE_STATES:
                 self._runs.labels(backend, state.value).set(counts[(backend, state.value)])
+
+    def configured(self, wrong: Mapping[str, str]) -> None:
+        """Takes in what is wrong with each backend ('': nothing)."""
+        for backend in self._backends:
+            self._configured.labels(backend).set(not wrong.get(backend))
 
     def run_ended(self, record: RunRecord) -> None:
         """A run is over."""

@@ -122,6 +122,11 @@ class SchedulerMetrics:
 
     def observe(self, view: StatusView) -> None:
         """Takes in the state as it is."""
+        for name in view.slots.facts.backends:
+            # Plug-ins are known once an executor has told of them.
+            for outcome in ("success", "failure"):
+                self._attempts.labels(name, outcome)
+            self._start_latency.labels(name)
         windows: Mapping[str, Window] = {"window_1h": view.stats.window_1h, "attempts": view.stats.attempts}
         for name, window in windows.items():
             self._ratio.labels(name).set(float("nan") if window.rate is None else window.rate)

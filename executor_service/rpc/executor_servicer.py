@@ -14,6 +14,7 @@ from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
 from executor_service.core.admission import ResourceReport
 from executor_service.core.run import RunRecord, RunSpec
 from executor_service.rpc.conversions import (
+    BACKEND_KINDS,
     BATCH_MAX_BYTES,
     LEASE_MAX,
     RUNS_MAX,
@@ -103,6 +104,7 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
                 running=state.running,
                 configured=state.configured,
                 ends_by_callback=state.ends_by_callback,
+                kind=BACKEND_KINDS[state.kind],
             )
 
     async def CheckAvailability(self, request: pb.CheckAvailabilityRequest, context: Context) -> pb.CheckAvailabilityResponse:

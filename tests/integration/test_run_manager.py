@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from executor_service.core.admission import ResourceReport
-from executor_service.core.run import EndReport, RunOutcome, RunRecord, RunSpec, RunState, StartReport, StartVerdict
+from executor_service.core.run import BackendKind, EndReport, RunOutcome, RunRecord, RunSpec, RunState, StartReport, StartVerdict
 from executor_service.errors import BackendError, JournalError
 from executor_service.runs.door import CallerIdentity
 from executor_service.runs.journal import Journal
@@ -32,6 +32,8 @@ class Told:
 
     def __init__(self, name: str, *, local: bool, max_runs: int = 0) -> None:
         self.name, self.local, self.max_runs = name, local, max_runs
+        self.kind = BackendKind.PER_EXECUTOR if local else BackendKind.SHARED
+        self.outlives_executor = local
         self.ends_by_callback = False
         self.wrong = ""
         self.unprepared = ""
