@@ -326,6 +326,11 @@ def executors() -> list[Panel]:
             [(f"max by (instance) (cecelia_executor_effective_slots{{{chosen}}})", "{{instance}}")],
         ),
         lines(
+            "Backends set up rightly",
+            "0: config_error; CheckAvailability says what is wrong.",
+            [(f"min by (instance, backend) (cecelia_executor_backend_configured{{{both}}})", "{{instance}} {{backend}}")],
+        ),
+        lines(
             "Runs",
             "Runs that have not ended.",
             [(f"sum by (instance, backend, state) (cecelia_executor_runs{{{both}}})", "{{instance}} {{backend}} {{state}}")],
