@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
-from executor_service.core.run import BackendKind, EndReport, RunSpec
+from executor_service.core.run import BackendKind, EndReport, RunOutcome, RunSpec, StartReport, StartVerdict
 from executor_service.errors import BackendError
 from executor_service.runs.ports import Backend, Reporter
 
 _log = structlog.get_logger(__name__)
 
 CLOSE_S = 5.0
+INT32_MAX = 2**31 - 1
+EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+class _Checked:
+    """Takes in start verdicts that can be told."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def started(self, report: StartReport) -> None:
+        if not isinstance(report, StartReport) or not isinstance(report.verdict, StartVerdict):
+            raise TypeError(f"{report!r:.200} is no start verdict; must be a StartReport with a StartVerdict")
+        self._reporter.started(report)
 
 
 class Plugged:
@@ -47,15 +62,20 @@ class Plugged:
 
     async def execute(self, spec: RunSpec, run_dir: Path, lease_from: int, reporter: Reporter) -> EndReport:
         """Begins the run and returns its end."""
-        return self._an_end(await self._inner.execute(spec, run_dir, lease_from, reporter))
+        return self._an_end(await self._inner.execute(spec, run_dir, lease_from, _Checked(reporter)))
 
     async def reattach(self, spec: RunSpec, run_dir: Path, reporter: Reporter) -> EndReport:
         """The end of a run of an earlier process."""
-        return self._an_end(await self._inner.reattach(spec, run_dir, reporter))
+        return self._an_end(await self._inner.reattach(spec, run_dir, _Checked(reporter)))
 
     def _an_end(self, end: object) -> EndReport:
-        if not isinstance(end, EndReport):
-            raise TypeError(f"{self.name} gave {type(end).__name__} for the end of a run; must be an EndReport")
+        if not isinstance(end, EndReport) or not isinstance(end.outcome, RunOutcome):
+            raise TypeError(f"{self.name} gave {end!r:.200} for the end of a run; must be an EndReport with a RunOutcome")
+        for code in (end.exit_code, end.signal):
+            if code is not None and (not isinstance(code, int) or abs(code) > INT32_MAX):
+                raise TypeError(f"{self.name} gave {code!r:.200} for an exit status or signal; must be a whole number or None")
+        # Raises for anything that could not be stored or sent.
+        end.tidied(EPOCH)
         return end
 
     async def make_sure_gone(self, spec: RunSpec, run_dir: Path) -> None:

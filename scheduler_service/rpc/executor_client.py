@@ -46,6 +46,7 @@ OUTPUT_DEADLINE_S = 120.0
 ACKNOWLEDGE_MAX = 1_000
 # Every one that is reported has a breaker, series of metrics and rows in answers.
 BACKENDS_MAX = 100
+FIGURE_MAX = 2**53
 
 _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
@@ -355,11 +356,11 @@ def _text(text: str) -> str:
 
 
 def _figures(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """Usage figures as they can be stored: plain numbers and texts; JSON knows no NaN."""
+    """Usage figures as they can be stored and summed: plain numbers and texts; JSON knows no NaN."""
     return {
         _text(key): _text(value) if isinstance(value, str) else value
         for key, value in usage.items()
-        if isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))
+        if isinstance(value, str) or (isinstance(value, int | float) and abs(value) <= FIGURE_MAX)
     }
 
 
