@@ -29,6 +29,7 @@ class Own(InProcess):
     def __init__(self, reply: Ended | Exception | None = None, *, stubborn: int = 0) -> None:
         super().__init__()
         self._reply, self._stubborn = reply, stubborn
+        self.told_to_end = False
         self.begun, self.let_go = asyncio.Event(), asyncio.Event()
 
     async def work(self, spec: RunSpec) -> Ended:
@@ -40,6 +41,7 @@ class Own(InProcess):
                 await self.let_go.wait()
                 break
             except asyncio.CancelledError:
+                self.told_to_end = True
                 self._stubborn -= 1
                 if self._stubborn < 0:
                     raise
@@ -136,7 +138,8 @@ async def test_a_stop_of_the_executor_ends_the_work() -> None:
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work
-    assert not backend._calls._work
+    await asyncio.sleep(0)
+    assert backend.told_to_end
 
 
 async def test_an_earlier_processes_work_is_lost() -> None:
