@@ -42,7 +42,7 @@ test: $(VENV)/.dev-ready ## Run every test; ARGS=... goes to pytest
 	@$(BIN)/python -m pytest $(ARGS)
 
 chaos: $(VENV)/.dev-ready ## The long forms of the tests that break things (a quarter of an hour)
-	@CHAOS_CHILDREN=2000 $(BIN)/python -m pytest -s tests/chaos $(ARGS)
+	@CHAOS_CHILDREN=2000 CHAOS_KILLS=200 $(BIN)/python -m pytest -s tests/chaos $(ARGS)
 
 core-coverage: $(VENV)/.dev-ready ## Every branch of the pure decisions is tested without mocks
 	@$(BIN)/python -m pytest -q tests/unit tests/property --cov=scheduler_service.core --cov=executor_service.core --cov-branch \

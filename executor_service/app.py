@@ -18,7 +18,8 @@ from executor_service.backends.loading import BackendLoader
 from executor_service.core.admission import ResourceReport
 from executor_service.core.run import RunRecord, RunSpec
 from executor_service.errors import JournalError
-from executor_service.host.processes import boot_id
+from executor_service.host.delegation import delegated_group
+from executor_service.host.guarding.files import boot_id
 from executor_service.host.resource_sampler import ResourceSampler
 from executor_service.metrics import ExecutorMetrics
 from executor_service.rpc.executor_servicer import SNAPSHOT_EVERY_S, ExecutorServicer
@@ -166,6 +167,7 @@ class ExecutorApp:
         loader = BackendLoader(settings, environ)
         backends = loader.offered()
         self._metrics = ExecutorMetrics(self._registry, version, backends)
+        self._metrics.process_control(cgroup=delegated_group() is not None)
         self.manager = RunManager(
             self._journal,
             backends,

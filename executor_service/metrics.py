@@ -14,6 +14,7 @@ from service_runtime.metrics import MetricSet
 PREFIX = "cecelia_executor"
 RUN_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400)
 LIVE_STATES = (RunState.ACCEPTED, RunState.RUNNING)
+PROCESS_CONTROLS = ("cgroup", "process_group")
 RESOURCES = ("cpu", "memory", "swap", "max")
 
 
@@ -38,6 +39,7 @@ class ExecutorMetrics:
         self._configured = make.gauge(
             "backend_configured", "Whether a backend is set up rightly; 0: config_error.", {"backend": names}
         )
+        self._control = make.gauge("process_control", "1 for what holds a run's processes together.", {"kind": PROCESS_CONTROLS})
         self.rpc_durations = make.rpc_durations()
         make.build_info(version)
         self.made = tuple(make.made)
@@ -57,6 +59,11 @@ class ExecutorMetrics:
         """Takes in what is wrong with each backend ('': nothing)."""
         for backend in self._backends:
             self._configured.labels(backend).set(not wrong.get(backend))
+
+    def process_control(self, *, cgroup: bool) -> None:
+        """Which of the two is in force."""
+        for kind in PROCESS_CONTROLS:
+            self._control.labels(kind).set(cgroup == (kind == "cgroup"))
 
     def run_ended(self, record: RunRecord) -> None:
         """A run is over."""

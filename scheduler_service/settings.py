@@ -65,7 +65,7 @@ class SchedulerSettings(ServiceSettings):
         description="which backend runs a type of task, type=backend comma-separated; *: every other type, or they are refused",
     )
 
-    window_ms: Milliseconds = Field(3_600_000, description="the rolling window")
+    window_ms: Annotated[int, Field(ge=1, le=7 * _DAY_MS)] = Field(3_600_000, description="the rolling window")
     dispatch_rate_threshold: float = Field(0.3, ge=0, le=1, description="share of successful starts below which it holds")
     dispatch_min_sample: int = Field(10, ge=1, le=1_000_000, description="attempts from which on the share is judged")
     dispatch_rate_guard: GuardMode = Field(GuardMode.ENFORCE, description="enforce, observe or off")

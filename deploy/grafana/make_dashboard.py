@@ -331,6 +331,11 @@ def executors() -> list[Panel]:
             [(f"min by (instance, backend) (cecelia_executor_backend_configured{{{both}}})", "{{instance}} {{backend}}")],
         ),
         lines(
+            "What holds a run's processes",
+            "1 for what is in force on the executor: a cgroup of its own, or its process groups.",
+            [(f"max by (instance, kind) (cecelia_executor_process_control{{{chosen}}})", "{{instance}} {{kind}}")],
+        ),
+        lines(
             "Runs",
             "Runs that have not ended.",
             [(f"sum by (instance, backend, state) (cecelia_executor_runs{{{both}}})", "{{instance}} {{backend}} {{state}}")],

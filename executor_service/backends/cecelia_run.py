@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from executor_service.backends.http_bridge import HttpBridge
 from executor_service.backends.local_bridge import LocalBridge
+from executor_service.host.delegation import delegated_group
 from executor_service.runs.ports import Backend
 from executor_service.settings import ExecutorSettings
 from service_runtime.clock import SystemClock
@@ -15,4 +16,4 @@ def create(settings: ExecutorSettings, environ: Mapping[str, str]) -> Backend:
     """The backend as configured."""
     if settings.executor_bridge_url is not None:
         return HttpBridge(settings.executor_bridge_url, SystemClock())
-    return LocalBridge(settings.cecelia_run_path, settings.passed_through, environ)
+    return LocalBridge(settings.cecelia_run_path, settings.passed_through, environ, cgroup=delegated_group())

@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 
 from executor_service.backends.replies import EXECUTOR_FAILED
+from executor_service.core.failure_classes import FailureClass
 from executor_service.core.run import (
     RESULT_MAX_BYTES,
     TASK_AT_FAULT,
@@ -29,7 +30,8 @@ from executor_service.core.run import (
     StartVerdict,
 )
 from executor_service.errors import BackendError
-from executor_service.host import guard
+from executor_service.host.guarding.control_group import ControlGroup
+from executor_service.host.guarding.files import claim, write_file
 from executor_service.host.processes import ProcessIdentity, SpawnedGuard, end_leftovers
 from executor_service.runs.output import last_bytes
 from executor_service.runs.ports import Reporter
@@ -42,7 +44,7 @@ INHERITED = ("PATH", "HOME", "LANG", "TZ")
 GRACE_S = 10.0
 LOG_MAX_BYTES = 16 * 1024 * 1024
 OUTCOME_MAX_BYTES = 64 * 1024
-OUTCOME_CLASSES = frozenset({"billing_cap", "rate_limit", "auth", "network", "resource", "task"})
+OUTCOME_CLASSES = frozenset(FailureClass) - {FailureClass.UNKNOWN}
 LOOK_S = 0.05
 RETRY_S = 1.0
 GONE_S = 60.0
@@ -60,11 +62,19 @@ class LocalBridge:
     max_runs = 0
 
     def __init__(
-        self, command: str, passed_through: tuple[str, ...], environ: Mapping[str, str], *, grace_s: float = GRACE_S
+        self,
+        command: str,
+        passed_through: tuple[str, ...],
+        environ: Mapping[str, str],
+        *,
+        grace_s: float = GRACE_S,
+        cgroup: Path | None = None,
     ) -> None:
+        """`cgroup`: the folder in which each run gets a group of its own; None: process groups do."""
         self._command = command
         self._environ = {name: environ[name] for name in (*INHERITED, *passed_through) if name in environ}
         self._grace_s = grace_s
+        self._cgroup = cgroup
 
     def check_configuration(self) -> str:
         """What is wrong with the command; '' when nothing is."""
@@ -85,6 +95,7 @@ class LocalBridge:
         work.mkdir(mode=0o700)
         prompt = run_dir / "prompt.txt"
         prompt.write_text(f"{spec.title}\n\n{spec.description}", encoding="utf-8", errors="replace")
+        group = self._group(spec.run_id)
         orders = {
             "argv": [command, spec.task_id, spec.run_id, str(prompt)],
             "env": self._environment(spec, run_dir),
@@ -92,6 +103,7 @@ class LocalBridge:
             "timeout_s": spec.timeout.total_seconds(),
             "grace_s": self._grace_s,
             "log_max_bytes": LOG_MAX_BYTES,
+            "cgroup": group.path if group is not None else "",
         }
         (run_dir / "spec.json").write_text(json.dumps(orders), encoding="utf-8")
 
@@ -148,20 +160,25 @@ class LocalBridge:
 
     async def _given_up(self, run_dir: Path) -> bool:
         """Whether no guard had claimed the run, so that none ever will. A full disk must not pass for an answer."""
-        given_up = {"pid": 0, "start_ticks": 0, "pid_namespace": "", "given_up": True}
+        given_up = {"pid": 0, "start_ticks": 0, "pid_namespace": "", "boot_id": "", "given_up": True}
         while True:
             try:
-                return guard.claim(str(run_dir), given_up)
+                return claim(str(run_dir), given_up)
             except OSError as error:
                 _log.warning("run_not_taken_up_yet", run_dir=run_dir.name, error=error.strerror)
                 await asyncio.sleep(RETRY_S)
 
     def _guard(self, run_dir: Path) -> ProcessIdentity | None:
         try:
-            claim = json.loads(read_regular(run_dir / "claim", RESULT_MAX_BYTES))
-            return ProcessIdentity(int(claim["pid"]), int(claim["start_ticks"]), str(claim["pid_namespace"]))
+            holder = json.loads(read_regular(run_dir / "claim", RESULT_MAX_BYTES))
+            return ProcessIdentity(
+                int(holder["pid"]), int(holder["start_ticks"]), str(holder["pid_namespace"]), str(holder["boot_id"])
+            )
         except (ValueError, KeyError, TypeError):
             return None
+
+    def _group(self, run_id: str) -> ControlGroup | None:
+        return ControlGroup(str(self._cgroup / f"cecelia-run-{run_id}")) if self._cgroup is not None else None
 
     def _phase(self, run_dir: Path) -> dict[str, Any]:
         try:
@@ -184,7 +201,7 @@ class LocalBridge:
             return EndReport(RunOutcome.CANCELLED, error=_text(run_dir / "cancel") or "cancelled")
         self._report_start(run_dir, reporter)
         if state.get("phase") != "ended":
-            gone = await end_leftovers(spec.run_id, GONE_S)
+            gone = await end_leftovers(spec.run_id, self._group(spec.run_id), GONE_S)
             _log.warning("guard_died", run_id=spec.run_id, nothing_left=gone)
             left = "" if gone else "; some of its processes could not be ended"
             return EndReport(RunOutcome.LOST, error=f"the run's guard process died{left}")
@@ -199,7 +216,7 @@ class LocalBridge:
                 async with asyncio.timeout(2 * self._grace_s):
                     await identity.wait_gone()
             identity.signal(signal.SIGKILL)
-        await end_leftovers(spec.run_id, GONE_S)
+        await end_leftovers(spec.run_id, self._group(spec.run_id), GONE_S)
 
     def _end_report(self, run_dir: Path, state: Mapping[str, Any]) -> EndReport:
         exit_code, number = state.get("exit_code"), state.get("signal")
@@ -249,7 +266,7 @@ class LocalBridge:
     async def cancel(self, spec: RunSpec, run_dir: Path, reason: str) -> None:
         """Tells the guard to end the run."""
         try:
-            guard.write_file(str(run_dir), "cancel", _clean(reason)[:500].encode("utf-8", "replace"))
+            write_file(str(run_dir), "cancel", _clean(reason)[:500].encode("utf-8", "replace"))
         except OSError as error:
             # It is ended all the same; without the word it counts as lost.
             _log.warning("cancel_not_written", run_id=spec.run_id, error=error.strerror)

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from executor_service.host import guard
-from executor_service.host.guard import start_ticks
+from executor_service.host.guarding.control_group import ControlGroup
+from executor_service.host.guarding.files import boot_id, pid_namespace, start_ticks
+from executor_service.host.guarding.process_tree import kill_all, process_group
 
 EMPTY_LOOKS = 5
 RUN_ID_VARIABLE = b"CECELIA_RUN_ID="
@@ -25,12 +27,15 @@ class ProcessIdentity:
     pid: int
     start_ticks: int
     pid_namespace: str
+    boot_id: str
 
     @property
     def alive(self) -> bool:
         """Whether this very process is still there (a zombie is not)."""
-        here = self.pid > 1 and self.start_ticks > 0 and self.pid_namespace == own_pid_namespace()
-        return here and start_ticks(self.pid) == self.start_ticks and not _zombie(self.pid)
+        here = self.pid_namespace == pid_namespace() and self.boot_id == boot_id()
+        return (
+            here and self.pid > 1 and self.start_ticks > 0 and start_ticks(self.pid) == self.start_ticks and not _zombie(self.pid)
+        )
 
     def signal(self, number: signal.Signals) -> bool:
         """Signals this very process; False when it has gone. The pidfd is opened first and checked afterwards."""
@@ -128,17 +133,6 @@ class SpawnedGuard:
             return True
 
 
-def own_pid_namespace() -> str:
-    """Which pid namespace we are in."""
-    return os.readlink("/proc/self/ns/pid")
-
-
-def boot_id() -> str:
-    """Which boot of the machine this is."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
-
-
 def _zombie(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
@@ -157,7 +151,7 @@ def processes_of_run(run_id: str) -> Iterator[int]:
                     yield int(entry)
 
 
-async def end_leftovers(run_id: str, deadline_s: float = 10.0) -> bool:
+async def end_leftovers(run_id: str, group: ControlGroup | None, deadline_s: float = 10.0) -> bool:
     """Kills what is left of a run whose guard has died; True when nothing is left.
 
     These are nobody's children of ours, and one look may miss who is just being born: only several empty ones count.
@@ -166,18 +160,15 @@ async def end_leftovers(run_id: str, deadline_s: float = 10.0) -> bool:
     until = loop.time() + deadline_s
     empty = 0
     while empty < EMPTY_LOOKS:
-        alive = {pid: group_of(pid) for pid in processes_of_run(run_id) if not _zombie(pid)}
+        alive = {pid: process_group(pid) for pid in processes_of_run(run_id) if not _zombie(pid)}
+        if group is not None:
+            alive |= {pid: number for pid, number in group.members().items() if not _zombie(pid)}
+            group.kill()
         empty = 0 if alive else empty + 1
         if loop.time() >= until and alive:
             return False
-        guard.kill_all(alive)
+        kill_all(alive)
         await asyncio.sleep(0.02)
+    if group is not None:
+        group.remove()
     return True
-
-
-def group_of(pid: int) -> int:
-    """A process's group; 0 when it is gone."""
-    try:
-        return os.getpgid(pid)
-    except ProcessLookupError:
-        return 0

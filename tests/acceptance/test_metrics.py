@@ -71,6 +71,7 @@ EXECUTOR: dict[str, tuple[str, dict[str, set[str] | None]]] = {
     "resource_pressure": ("gauge", {"resource": {"cpu", "memory", "swap", "max"}}),
     "effective_slots": ("gauge", {}),
     "backend_configured": ("gauge", {"backend": BACKENDS}),
+    "process_control": ("gauge", {"kind": {"cgroup", "process_group"}}),
     "rpc_server_duration_seconds": ("histogram", {"method": None, "code": None}),
     "build_info": ("gauge", {"version": None}),
 }

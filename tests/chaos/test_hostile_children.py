@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from executor_service.backends.local_bridge import LocalBridge
 from executor_service.core.run import RunOutcome, RunSpec, StartReport
+from executor_service.host.delegation import delegated_group
 from executor_service.host.processes import processes_of_run
 
 CHILDREN = int(os.environ.get("CHAOS_CHILDREN", "18"))
@@ -44,13 +45,13 @@ class Reports:
         pass
 
 
-async def one(folder: Path, script: str) -> tuple[str, float, RunOutcome]:
+async def one(folder: Path, script: str, cgroup: Path | None) -> tuple[str, float, RunOutcome]:
     """Runs one; its run_id, how long it took in seconds, and its outcome."""
     run_id = str(uuid4())
     command, run_dir = folder / f"command-{run_id}", folder / run_id
     command.write_text(f"#!/bin/sh\n{script}\n")
     command.chmod(0o755)
-    bridge = LocalBridge(str(command), (), {"PATH": os.environ["PATH"]}, grace_s=GRACE_S)
+    bridge = LocalBridge(str(command), (), {"PATH": os.environ["PATH"]}, grace_s=GRACE_S, cgroup=cgroup)
     spec = RunSpec(run_id, str(uuid4()), 1, "Hostile", "", "dev", "cecelia-run", {}, timedelta(seconds=TIMEOUT_S), timedelta(0))
     run_dir.mkdir(mode=0o700)
     bridge.prepare(spec, run_dir)
@@ -60,30 +61,34 @@ async def one(folder: Path, script: str) -> tuple[str, float, RunOutcome]:
     return run_id, time.monotonic() - began, end.outcome
 
 
-def zombies() -> int:
+def zombies() -> set[int]:
     """Dead children of ours that nobody has reaped."""
-    count = 0
+    found = set()
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
                 fields = Path(f"/proc/{entry}/stat").read_bytes().rpartition(b")")[2].split()
             except OSError:
                 continue
-            count += fields[0] == b"Z" and int(fields[1]) == os.getpid()
-    return count
+            if fields[0] == b"Z" and int(fields[1]) == os.getpid():
+                found.add(int(entry))
+    return found
 
 
 async def test_nothing_of_a_hostile_command_outlives_its_run(tmp_path: Path) -> None:
-    room = asyncio.Semaphore(AT_ONCE)
+    room, before = asyncio.Semaphore(AT_ONCE), zombies()
 
-    async def within(kind: str) -> tuple[str, str, float, RunOutcome]:
+    async def within(kind: str, cgroup: Path | None) -> tuple[str, str, float, RunOutcome]:
         async with room:
-            return kind, *await one(tmp_path, HOSTILE[kind])
+            return kind, *await one(tmp_path, HOSTILE[kind], cgroup)
 
-    ended = await asyncio.gather(*(within(kind) for kind in islice(cycle(HOSTILE), CHILDREN)))
+    # Where cgroups are ours to divide: half of each kind in one, half with process groups only.
+    controls = [None, delegated_group()]
+    mixed = islice(cycle([(kind, cgroup) for cgroup in controls for kind in HOSTILE]), CHILDREN)
+    ended = await asyncio.gather(*(within(kind, cgroup) for kind, cgroup in mixed))
     survivors = {kind: list(processes_of_run(run_id)) for kind, run_id, _, _ in ended if list(processes_of_run(run_id))}
     assert survivors == {}
-    assert zombies() == 0
+    assert zombies() <= before
     outcomes = Counter((kind, outcome) for kind, _, _, outcome in ended)
     assert {kind for kind, outcome in outcomes if outcome is RunOutcome.COMPLETED} == {"leaves a pipe holder"}
     assert {outcome for kind, outcome in outcomes if kind != "leaves a pipe holder"} == {RunOutcome.TIMED_OUT}

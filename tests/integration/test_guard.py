@@ -20,8 +20,10 @@ from executor_service.backends import local_bridge
 from executor_service.backends.local_bridge import LocalBridge
 from executor_service.core.run import EndReport, RunOutcome, RunSpec, StartReport, StartVerdict
 from executor_service.errors import BackendError
-from executor_service.host import guard
-from executor_service.host.processes import processes_of_run
+from executor_service.host.delegation import delegated_group
+from executor_service.host.guarding import process_tree
+from executor_service.host.guarding.files import boot_id, pid_namespace, start_ticks
+from executor_service.host.processes import ProcessIdentity, processes_of_run
 from executor_service.runs.output import last_bytes, read_piece
 
 DEADLINE_S = 30.0
@@ -42,8 +44,9 @@ class Reports:
 class Bench:
     """Runs scripts under a guard."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cgroup: Path | None = None) -> None:
         self.folder = folder
+        self.cgroup = cgroup
         self.environ = {"PATH": os.environ["PATH"], "HOME": "/", "SECRET": "hunter2", "PASSED": "on"}
         self.reports = Reports()
         self.run_id = str(uuid4())
@@ -68,7 +71,7 @@ class Bench:
         command = self.folder / "command"
         command.write_text(f"#!{interpreter}\n{script}\n")
         command.chmod(0o755)
-        return LocalBridge(str(command), ("PASSED",), self.environ, grace_s=0.3)
+        return LocalBridge(str(command), ("PASSED",), self.environ, grace_s=0.3, cgroup=self.cgroup)
 
     async def run(self, script: str, **changes: object) -> EndReport:
         bridge, spec = self.bridge(script), self.spec(**changes)
@@ -82,6 +85,8 @@ class Bench:
 
     def assert_nothing_left(self) -> None:
         assert list(processes_of_run(self.run_id)) == []
+        if self.cgroup is not None:
+            assert not list(self.cgroup.glob(f"*{self.run_id}*"))
 
 
 def _boot() -> int:
@@ -94,9 +99,20 @@ async def _until(look: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+CGROUP = delegated_group()
+BOTH = pytest.param("cgroup", marks=pytest.mark.skipif(CGROUP is None, reason="no cgroup v2 is delegated to us here"))
+
+
+@pytest.fixture(params=["process groups", BOTH])
+def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Bench:
+    return Bench(tmp_path, CGROUP if request.param == "cgroup" else None)
+
+
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def cgroup_bench(tmp_path: Path) -> Bench:
+    if CGROUP is None:
+        pytest.skip("no cgroup v2 is delegated to us here")
+    return Bench(tmp_path, CGROUP)
 
 
 async def test_a_command_gets_its_prompt_and_an_environment_of_its_own(bench: Bench) -> None:
@@ -327,9 +343,56 @@ async def test_a_guard_that_somebody_else_ends_has_lost_its_run(bench: Bench) ->
     bench.assert_nothing_left()
 
 
+@pytest.mark.parametrize("field", ["pid_namespace", "boot_id", "start_ticks"])
+async def test_a_guard_of_another_boot_or_container_is_gone_whoever_has_its_number_now(tmp_path: Path, field: str) -> None:
+    bench = Bench(tmp_path)
+    bridge, spec = bench.bridge("sleep 600"), bench.spec()
+    bench.prepare(bridge, spec)
+    bystander = subprocess.Popen(["sleep", "600"])
+    try:
+        holder: dict[str, object] = {
+            "pid": bystander.pid,
+            "start_ticks": start_ticks(bystander.pid),
+            "pid_namespace": pid_namespace(),
+            "boot_id": boot_id(),
+        }
+        assert ProcessIdentity(**holder).alive  # type: ignore[arg-type]  # its fields
+        holder[field] = 7 if field == "start_ticks" else "another one"
+        (bench.run_dir / "claim").write_text(json.dumps(holder))
+        (bench.run_dir / "state.json").write_text(json.dumps({"phase": "started", "pid": bystander.pid}))
+        async with asyncio.timeout(DEADLINE_S):
+            end = await bridge.reattach(spec, bench.run_dir, bench.reports)
+            await bridge.cancel(spec, bench.run_dir, "no longer wanted")
+            await bridge.make_sure_gone(spec, bench.run_dir)
+        assert end.outcome is RunOutcome.LOST
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+async def test_a_cgroup_holds_also_what_hides_from_an_executor_whose_guard_was_killed(cgroup_bench: Bench) -> None:
+    bench = cgroup_bench
+    hidden = bench.folder / "hidden"
+    bridge = bench.bridge(f"env -i setsid sh -c 'echo $$ > {hidden}; while :; do sleep 1; done' & wait")
+    spec = bench.spec()
+    bench.prepare(bridge, spec)
+    work = asyncio.ensure_future(bridge.execute(spec, bench.run_dir, _boot(), bench.reports))
+    async with asyncio.timeout(DEADLINE_S):
+        await _until(lambda: hidden.exists() and hidden.read_text().strip() != "")
+        pid = int(hidden.read_text())
+        process = ProcessIdentity(pid, start_ticks(pid), pid_namespace(), boot_id())
+        assert process.alive
+        os.kill(json.loads((bench.run_dir / "claim").read_text())["pid"], signal.SIGKILL)
+        end = await work
+    assert end.outcome is RunOutcome.LOST
+    assert not process.alive
+    bench.assert_nothing_left()
+
+
 async def test_the_lease_bounds_the_grace_of_a_time_out(bench: Bench) -> None:
     bridge = bench.bridge("trap '' TERM; while :; do sleep 0.05; done")
-    patient = LocalBridge(str(bench.folder / "command"), (), bench.environ, grace_s=60)
+    patient = LocalBridge(str(bench.folder / "command"), (), bench.environ, grace_s=60, cgroup=bench.cgroup)
     spec = bench.spec(timeout=timedelta(seconds=0.2), lease_ttl=timedelta(seconds=2))
     bench.prepare(bridge, spec)
     (bench.run_dir / "work").rmdir()
@@ -368,7 +431,7 @@ def test_processes_of_other_users_stop_no_ending(monkeypatch: pytest.MonkeyPatch
         told.append((pid, number))
 
     monkeypatch.setattr(os, "kill", kill)
-    guard.signal_all([10, 20, 30, 1, 0], signal.SIGTERM)
+    process_tree.signal_all([10, 20, 30, 1, 0], signal.SIGTERM)
     assert told == [(10, signal.SIGTERM), (30, signal.SIGTERM)]
 
 

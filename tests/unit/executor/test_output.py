@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executor_service.host.guard import LOG_SEGMENTS, Log
+from executor_service.host.guarding.log import LOG_SEGMENTS, Log
 from executor_service.runs import output
 from executor_service.runs.output import last_bytes, output_size, read_output, read_piece
 
