@@ -136,7 +136,6 @@ async def test_its_own_limit_fills_and_takes_no_local_slot(
     ) as pair:
         lines = await pair.submit(3, task_type="lines")
         await pair.until_ended(await pair.submit(1))
-        assert len(service.asked) == 2
 
         async def full() -> pb.BackendSlots | None:
             async with pair.calls() as stub:
@@ -147,6 +146,11 @@ async def test_its_own_limit_fills_and_takes_no_local_slot(
 
         own = await eventually(full)
         assert (own.local, own.budget, own.used) == (False, 2, 2)
+
+        async def both() -> bool:
+            return len(service.asked) == 2
+
+        await eventually(both)
         service.open.set()
         assert {task.status for task in await pair.until_ended(lines)} == {pb.TASK_STATUS_COMPLETED}
 
