@@ -14,7 +14,6 @@ from executor_service.core.failure_classes import CLASS_MEANINGS
 from executor_service.metrics import ExecutorMetrics
 from executor_service.settings import ExecutorSettings
 from scheduler_service.core.billing import END_PAUSES, START_PAUSES
-from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.events import EVENT_SHAPES
 from scheduler_service.core.reasons import (
     ATTEMPT_REASONS,
@@ -24,6 +23,7 @@ from scheduler_service.core.reasons import (
     REASON_KINDS,
     REASON_MEANINGS,
 )
+from scheduler_service.core.routing import DEFAULT_BACKENDS
 from scheduler_service.core.verdicts import UNBLAMED_ERROR_CLASSES
 from scheduler_service.metrics import SchedulerMetrics
 from scheduler_service.settings import SchedulerSettings
@@ -118,7 +118,7 @@ def _bounds(shape: Mapping[str, Any]) -> str:
 
 def metrics_page() -> str:
     """Every metric of both services."""
-    backends = DispatchRules().backends
+    backends = DEFAULT_BACKENDS
     scheduler = SchedulerMetrics(CollectorRegistry(), "0", backends).made
     executor = ExecutorMetrics(CollectorRegistry(), "0", sorted(backends)).made
     return page(

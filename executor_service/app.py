@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import timedelta
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import structlog
@@ -15,6 +14,7 @@ from cecelia.executor.v1 import executor_service_pb2 as pb
 from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
 from prometheus_client import CollectorRegistry
 
+from executor_service.backends.loading import BackendLoader
 from executor_service.core.admission import ResourceReport
 from executor_service.core.reservation import Room
 from executor_service.core.run import RunOutcome, RunRecord, RunSpec
@@ -28,7 +28,7 @@ from executor_service.rpc.executor_servicer import SNAPSHOT_EVERY_S, ExecutorSer
 from executor_service.runs.door import CallerIdentity
 from executor_service.runs.journal import Journal
 from executor_service.runs.manager import RunManager, StaleTerm
-from executor_service.runs.ports import Backend, BackendState
+from executor_service.runs.ports import BackendState
 from executor_service.runs.regular_files import read_regular
 from executor_service.runs.watching import TooSlow
 from executor_service.settings import ExecutorSettings
@@ -47,21 +47,9 @@ DISTRIBUTION = "cecelia-dispatch"
 _SERVICE = pb.DESCRIPTOR.services_by_name["ExecutorService"]
 SERVICE_NAME = _SERVICE.full_name
 METHODS = tuple(method.name for method in _SERVICE.methods)
-BACKEND_GROUP = "cecelia_dispatch.backends"
 GRACE_S = 2.0
 FORGET_EVERY_S = 600.0
 LOOK_EVERY_S = 1.0
-
-
-def load_backends(settings: ExecutorSettings, environ: Mapping[str, str]) -> dict[str, Backend]:
-    """Every backend that an installed distribution offers. Raises StartupError for one that cannot be made."""
-    backends: dict[str, Backend] = {}
-    for entry in entry_points(group=BACKEND_GROUP):
-        try:
-            backends[entry.name] = entry.load()(settings, environ)
-        except Exception as error:
-            raise StartupError(f"the backend {entry.name} cannot be made: {type(error).__name__}: {error}") from error
-    return dict(sorted(backends.items()))
 
 
 class Executor:
@@ -84,7 +72,7 @@ class Executor:
     def backends(self) -> list[BackendState]:
         door = self._manager.door
         return [
-            BackendState(b.name, b.local, b.max_runs, door.running(name), b.ends_by_callback, *door.availability(b))
+            BackendState(name, b.kind, b.local, b.max_runs, door.running(name), b.ends_by_callback, *door.availability(b))
             for name, b in self._manager.backends.items()
         ]
 
@@ -188,7 +176,8 @@ class ExecutorApp:
             RunUses(read_regular),
             lambda: self.manager.local_run_dirs(),
         )
-        backends = load_backends(settings, environ)
+        loader = BackendLoader(settings, environ)
+        backends = loader.offered()
         self._metrics = ExecutorMetrics(self._registry, version, backends)
         self._metrics.process_control(cgroup=delegated_group() is not None)
         self.manager = RunManager(
@@ -199,6 +188,7 @@ class ExecutorApp:
             boot_id=boot_id(),
             now_stamp=lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
             on_end=self._metrics.run_ended,
+            make_backend=loader.make,
         )
         servicer = ExecutorServicer(Executor(settings.executor_id, version, self.manager))
         self._grpc = GrpcServer(
@@ -219,7 +209,11 @@ class ExecutorApp:
             return Readiness(False, "draining")
         if not self._sampler.first_sample.is_set():
             return Readiness(False, "no resource sample yet")
-        return Readiness(True)
+        return Readiness(True, notes=tuple(f"config_error: {name}: {why}" for name, why in self._wrong().items() if why))
+
+    def _wrong(self) -> dict[str, str]:
+        """What is wrong with the configuration of each backend; '' where nothing is."""
+        return {name: self.manager.door.misconfigured(backend) for name, backend in self.manager.backends.items()}
 
     async def start(self) -> None:
         """Binds, takes the journal up, serves. Raises StartupError."""
@@ -265,6 +259,7 @@ class ExecutorApp:
         await self._sampler.first_sample.wait()
         if not self.manager.door.draining:
             await self._grpc.set_serving(True)
+            self._background.start("looking at backends", self._look_at_backends())
             self.manager.watchers.publish_snapshot()
 
     async def _keep_house(self) -> None:
@@ -285,6 +280,20 @@ class ExecutorApp:
                 # Whoever sends runs should know before it sends too many.
                 told = (report.effective_slots, room.slots)
                 self.manager.watchers.publish_snapshot()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _look_at_backends(self) -> None:
+        """Each backend's own health follows its configuration; the executor's does not: the others can do their work."""
+        told: dict[str, str] = {}
+        while not self.manager.door.draining:
+            wrong = self._wrong()
+            self._metrics.configured(wrong)
+            for name, why in wrong.items():
+                if told.get(name) != why:
+                    await self._grpc.set_part_serving(f"{SERVICE_NAME}/{name}", not why)
+                    if why:
+                        _log.warning("backend_misconfigured", backend=name, detail=why)
+            told = wrong
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def run(self) -> int:

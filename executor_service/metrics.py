@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry
 
@@ -47,6 +47,9 @@ class ExecutorMetrics:
             "Share of the last 10 s in which all work waited for memory, or some for a core (PSI; 0 if not told).",
             {"resource": STALLS},
         )
+        self._configured = make.gauge(
+            "backend_configured", "Whether a backend is set up rightly; 0: config_error.", {"backend": names}
+        )
         self._control = make.gauge("process_control", "1 for what holds a run's processes together.", {"kind": PROCESS_CONTROLS})
         self.rpc_durations = make.rpc_durations()
         make.build_info(version)
@@ -67,6 +70,11 @@ class ExecutorMetrics:
         for backend in self._backends:
             for state in LIVE_STATES:
                 self._runs.labels(backend, state.value).set(counts[(backend, state.value)])
+
+    def configured(self, wrong: Mapping[str, str]) -> None:
+        """Takes in what is wrong with each backend ('': nothing)."""
+        for backend in self._backends:
+            self._configured.labels(backend).set(not wrong.get(backend))
 
     def process_control(self, *, cgroup: bool) -> None:
         """Which of the two is in force."""

@@ -147,6 +147,7 @@ class SchedulerMetrics:
 
     def observe(self, view: StatusView) -> None:
         """Takes in the state as it is."""
+        self._learn(view.slots.facts.backends)
         windows: Mapping[str, Window] = {"window_1h": view.stats.window_1h, "attempts": view.stats.attempts}
         for name, window in windows.items():
             self._ratio.labels(name).set(float("nan") if window.rate is None else window.rate)
@@ -172,6 +173,17 @@ class SchedulerMetrics:
         self._overrides.labels("budget_cap").set(view.slots.cap.slots is not None)
         self._overrides.labels("breaker_tripped").set(bool(view.tripped_by))
 
+    def _learn(self, backends: Mapping[str, Backend]) -> None:
+        """What a plug-in is, is known once an executor has told of it."""
+        for name, backend in backends.items():
+            for outcome in ("success", "failure"):
+                self._attempts.labels(name, outcome)
+            self._start_latency.labels(name)
+            if backend.kind is BackendKind.PER_EXECUTOR:
+                self._bare.add(name)
+            else:
+                self._bare.discard(name)
+
     def _observe_breakers(self, breakers: Mapping[str, Breaker]) -> None:
         for breaker in breakers.values():
             self._add_breaker(breaker.key)
@@ -181,7 +193,8 @@ class SchedulerMetrics:
             self._breaker_keys.discard(key)
             for state in BreakerState:
                 self._breakers.remove(key, state.value)
-                self._transitions.remove(key, state.value)
+                if key not in self._bare:
+                    self._transitions.remove(key, state.value)
 
     def _add_breaker(self, key: str) -> None:
         """Makes the series of a key, all at once: an increase is seen only in a series that was there before it."""

@@ -340,6 +340,11 @@ def executors() -> list[Panel]:
             "percentunit",
         ),
         lines(
+            "Backends set up rightly",
+            "0: config_error; CheckAvailability says what is wrong.",
+            [(f"min by (instance, backend) (cecelia_executor_backend_configured{{{both}}})", "{{instance}} {{backend}}")],
+        ),
+        lines(
             "What holds a run's processes",
             "1 for what is in force on the executor: a cgroup of its own, or its process groups.",
             [(f"max by (instance, kind) (cecelia_executor_process_control{{{chosen}}})", "{{instance}} {{kind}}")],

@@ -13,7 +13,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from executor_service.core.admission import SWAP_MAX_PCT, ResourceReport, half_up
 from executor_service.core.reservation import Room
-from executor_service.core.run import RunOutcome, RunRecord, RunSpec, RunState, StartVerdict
+from executor_service.core.run import BackendKind, RunOutcome, RunRecord, RunSpec, RunState, StartVerdict
 from service_runtime.field_checks import FieldChecker
 from service_runtime.proto_values import object_of, span_of, struct, timestamp
 
@@ -29,6 +29,11 @@ TIMEOUT_DEFAULT = timedelta(hours=1)
 TIMEOUT_MAX = timedelta(days=7)
 LEASE_MAX = timedelta(days=7)
 
+BACKEND_KINDS = {
+    None: pb.BACKEND_KIND_UNSPECIFIED,
+    BackendKind.SHARED: pb.BACKEND_KIND_SHARED,
+    BackendKind.PER_EXECUTOR: pb.BACKEND_KIND_PER_EXECUTOR,
+}
 _STATES = {
     RunState.ACCEPTED: pb.RUN_STATE_ACCEPTED,
     RunState.RUNNING: pb.RUN_STATE_RUNNING,

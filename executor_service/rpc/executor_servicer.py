@@ -15,6 +15,7 @@ from executor_service.core.admission import ResourceReport
 from executor_service.core.reservation import Room
 from executor_service.core.run import RunOutcome, RunRecord, RunSpec
 from executor_service.rpc.conversions import (
+    BACKEND_KINDS,
     BATCH_MAX_BYTES,
     LEASE_MAX,
     RUNS_MAX,
@@ -107,6 +108,7 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
                 running=state.running,
                 configured=state.configured,
                 ends_by_callback=state.ends_by_callback,
+                kind=BACKEND_KINDS[state.kind],
             )
 
     async def CheckAvailability(self, request: pb.CheckAvailabilityRequest, context: Context) -> pb.CheckAvailabilityResponse:

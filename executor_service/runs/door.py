@@ -52,6 +52,8 @@ class Door:
         self._boot_id = boot_id
         self._now_stamp = now_stamp
         self.draining = False
+        self.not_offered: set[str] = set()
+        """Backends that are here for their runs from before only."""
 
     def running(self, backend: str | None = None) -> int:
         """Live runs of a backend, or of all local ones."""
@@ -70,9 +72,15 @@ class Door:
         waiting = [] if pending is None else self.local_runs(pending)
         return self._resources.room([*self.local_runs(), *waiting])
 
+    def misconfigured(self, backend: Backend) -> str:
+        """What is wrong with how a backend is set up, in words; '' when nothing is."""
+        if backend.name in self.not_offered:
+            return "EXECUTOR_BACKENDS does not name it; only its runs from before are looked after"
+        return backend.check_configuration()
+
     def availability(self, backend: Backend) -> tuple[str, str]:
         """Why a backend could take no run now, as code and words; two empty texts when it could."""
-        wrong = backend.check_configuration()
+        wrong = self.misconfigured(backend)
         if wrong:
             return "config_error", wrong
         if self.draining:
@@ -84,7 +92,8 @@ class Door:
             found = self.room(pending)
             if found.reason == NO_SAMPLE:
                 return NO_SAMPLE, "there is no fresh resource sample"
-            return ("server_overloaded", found.reason) if found.reason else ("", "")
+            if found.reason:
+                return "server_overloaded", found.reason
         used = self.running(backend.name) + pending.live_on(backend.name)
         if backend.max_runs and used >= backend.max_runs:
             return "server_overloaded", f"{used} of {backend.max_runs} runs are under way"
@@ -111,7 +120,7 @@ class Door:
             return rejected("stale_request", stale)
         if self.draining:
             return rejected("draining", "the executor takes no new runs")
-        wrong = backend.check_configuration()
+        wrong = self.misconfigured(backend)
         if wrong:
             return rejected("config_error", wrong)
         other = self._runs.live_of_task(spec.task_id) or pending.live_of_task(spec.task_id)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from types import MappingProxyType
+from typing import Any
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
@@ -42,7 +44,7 @@ BREAKER_STATES: Mapping[BreakerState, pb.BreakerState.ValueType] = {
 }
 
 
-def task_message(task: Task, now: datetime, *, brief: bool = False) -> pb.Task:
+def task_message(task: Task, now: datetime, *, brief: bool = False, usage: Mapping[str, Any] = MappingProxyType({})) -> pb.Task:
     """A task; `brief` leaves out description, payload and result, as lists do."""
     message = pb.Task(
         id=str(task.id),
@@ -69,6 +71,7 @@ def task_message(task: Task, now: datetime, *, brief: bool = False) -> pb.Task:
         start_time=timestamp(task.start_time),
         end_time=timestamp(task.end_time),
         next_attempt_time=timestamp(task.next_attempt_time),
+        usage=struct(usage) if usage else None,
     )
     message.outcome.CopyFrom(pb.TaskOutcome(exit_code=task.exit_code, result="" if brief else task.result, error=task.error))
     return message
@@ -231,9 +234,10 @@ def slots_message(view: SlotsView, reports: Iterable[ExecutorReport], rules: Dis
                 )
             )
     for backend in view.facts.gates.backends:
-        budget = (total.task_pool.budget if total else 0) if backend.local else backend.max_runs or 0
+        limits = [total.task_pool.budget if total else 0] if backend.local else []
+        limits += [] if backend.max_runs is None else [backend.max_runs]
         message.backends.add(
-            backend=backend.backend, local=backend.local, budget=budget, used=view.facts.running(backend.backend)
+            backend=backend.backend, local=backend.local, budget=min(limits, default=0), used=view.facts.running(backend.backend)
         )
     return message
 

@@ -98,6 +98,11 @@ class DispatchCalls(Calls):
                 last_heard_time=timestamp(row.last_heard_time),
                 running=running,
                 backends=[b.backend for b in report.backends if b.configured] if report else [],
+                misconfigured=[
+                    pb.MisconfiguredBackend(backend=b.backend, detail=b.detail)
+                    for b in (report.backends if report else ())
+                    if not b.configured
+                ],
             )
         with callers_words():
             for target in await self._fleet.silent_targets():

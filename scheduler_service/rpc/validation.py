@@ -17,6 +17,7 @@ from scheduler_service.core import limits
 from scheduler_service.core.events import EventType
 from scheduler_service.core.limits import TaskSpec, batch_violations, violations_of
 from scheduler_service.core.reasons import Reason
+from scheduler_service.core.routing import backend_for
 from scheduler_service.core.task import EDITABLE_FIELDS, Priority, TaskChanges, TaskStatus
 from scheduler_service.rpc.conversions import PRIORITIES, STATUSES
 from service_runtime.field_checks import FieldChecker, shown
@@ -99,6 +100,12 @@ class Checker(FieldChecker):
         for violation in violations_of(spec):
             self.wrong(f"{prefix}.{violation.field}", violation.description)
         return spec
+
+    def routed(self, spec: TaskSpec | None, prefix: str, routes: Mapping[str, str]) -> None:
+        """A type that goes to some backend."""
+        if spec is not None and not backend_for(spec.task_type, routes):
+            known = ", ".join(sorted(routes))
+            self.wrong(f"{prefix}.task_type", f"is {spec.task_type!r}, which DISPATCH_ROUTES sends nowhere; it has {known}")
 
     def specs(self, messages: Sequence[pb.TaskSpec]) -> list[TaskSpec]:
         """A batch of tasks."""

@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 
 from scheduler_service.core.dispatch_rules import DispatchRules
-from scheduler_service.core.routing import BackendKind
+from scheduler_service.core.routing import BackendKind, known_backends
 from scheduler_service.core.run import LeaderIdentity
 from scheduler_service.errors import NotLeader, StorageUnavailable
 from scheduler_service.tick.executor_link import ExecutorLink
@@ -204,7 +204,7 @@ class Leader:
             int(self._rules.window.total_seconds() * 1000),
             int(self._rules.checks.breaker.open_duration.total_seconds() * 1000),
         )
-        await tx.add_breakers([b.name for b in self._rules.backends.values() if b.kind is BackendKind.SHARED])
+        await tx.add_breakers([b.name for b in known_backends(self._rules.backends).values() if b.kind is BackendKind.SHARED])
         return LeaderIdentity(await tx.cluster_id(), term)
 
     async def _hold(self, term: int) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from scheduler_service.core.breaker import Breaker
 from scheduler_service.core.dispatch_checks import Verdict, evaluate, first_hold, sentence, would_dispatch
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.outcome_window import Window
-from scheduler_service.core.run import ExecutorReport
+from scheduler_service.core.run import ExecutorReport, total_usage
 from scheduler_service.core.slot_budget import Fleet
 from scheduler_service.core.task import LIVE_STATUSES, Priority, Task, TaskStatus, waiting_hold
 from scheduler_service.transactions.gathering import Facts, attempts_by_backend, attempts_by_executor, gather, window_of
@@ -87,6 +88,12 @@ async def read_task(tx: Transaction, task_id: UUID) -> Task:
     if task is None:
         raise NotFound(f"no task has the id {task_id}", reason="TASK_NOT_FOUND")
     return task
+
+
+async def read_task_and_usage(tx: Transaction, task_id: UUID) -> tuple[Task, Mapping[str, Any]]:
+    """One task with what its runs have used. Raises NotFound."""
+    task = await read_task(tx, task_id)
+    return task, total_usage(await tx.runs_of_task(task_id) if task.fence else [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +185,6 @@ async def read_slots(tx: Transaction, executors: Sequence[ExecutorReport], rules
 async def read_status(tx: Transaction, executors: Sequence[ExecutorReport], rules: DispatchRules) -> StatusView:
     """Everything that GetStatus shows."""
     explanation = await explain(tx, executors, rules, None)
-    live = [report.executor_id for report in executors]
     facts = explanation.facts
     return StatusView(
         now=tx.now,
@@ -187,7 +193,7 @@ async def read_status(tx: Transaction, executors: Sequence[ExecutorReport], rule
         explanation=explanation,
         slots=SlotsView(facts.fleet, await tx.budget_cap(), facts),
         stats=await read_stats(tx, rules),
-        breakers=await list_breakers(tx, rules.backends, rules.checks.breaker, live),
+        breakers=await list_breakers(tx, executors, rules),
         tripped_by=await tx.tripped_by(),
         drains=facts.drains,
         billing_pauses=tuple(pause for pause in facts.billing_pauses if pause.until_time > tx.now),

@@ -123,7 +123,7 @@ async def take_tick(tx: Transaction, request: TickRequest) -> TickResult:
     tick = _Tick(tx, request, facts)
     for backend, permit in permits(facts.gates, verdicts).items():
         if backend in queued:
-            await tick.fill(request.rules.backends[backend], permit)
+            await tick.fill(facts.backends[backend], permit)
     for backend in sorted(queued):
         await tick.look_over_without_executor(backend, verdicts)
     recorded = tick.record_holds(verdicts)
@@ -169,7 +169,7 @@ class _Tick:
         self._quarantined: list[Task] = []
         self._started: set[str] = set()
         self._lane_holds: list[Hold] = []
-        self.ramps: dict[str, Ramp] = {name: self._ramp(name) for name in request.rules.backends}
+        self.ramps: dict[str, Ramp] = {name: self._ramp(name) for name in facts.backends}
         self._examined: dict[str, list[UUID]] = {}
         self.more = False
         self.hurry = False
@@ -229,10 +229,12 @@ class _Tick:
         return lanes
 
     def _free(self, backend: Backend, report: ExecutorReport, max_runs: int) -> int:
+        own = max(0, max_runs - self._facts.running(backend.name, report.executor_id))
         if not backend.local:
-            return max(0, max_runs - self._facts.running(backend.name, report.executor_id))
+            return own
         pools = self._facts.fleet.executors.get(report.executor_id)
-        return pools.task_pool.available if pools else 0
+        free = pools.task_pool.available if pools else 0
+        return min(free, own) if max_runs else free
 
     def _lane_hold(self, backend: Backend) -> Reason:
         """Why no lane has room although no gate holds: those with room are blocked by their own breakers, or all are full."""

@@ -88,6 +88,7 @@ EXECUTOR = {
     "effective_slots": Wanted("gauge"),
     "admission_slots": Wanted("gauge"),
     "resource_stall_ratio": each("gauge", resource=("cpu", "memory")),
+    "backend_configured": each("gauge", backend=BACKENDS),
     "process_control": each("gauge", kind=("cgroup", "process_group")),
     **BOTH,
 }

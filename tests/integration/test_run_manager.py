@@ -15,7 +15,7 @@ import pytest
 
 from executor_service.core.admission import Limits, ResourceReport, ResourceSample, assess
 from executor_service.core.reservation import LocalRun, Room, room
-from executor_service.core.run import EndReport, RunOutcome, RunRecord, RunSpec, RunState, StartReport, StartVerdict
+from executor_service.core.run import BackendKind, EndReport, RunOutcome, RunRecord, RunSpec, RunState, StartReport, StartVerdict
 from executor_service.errors import BackendError, JournalError
 from executor_service.runs.door import CallerIdentity
 from executor_service.runs.journal import Journal
@@ -33,6 +33,8 @@ class Told:
 
     def __init__(self, name: str, *, local: bool, max_runs: int = 0) -> None:
         self.name, self.local, self.max_runs = name, local, max_runs
+        self.kind = BackendKind.PER_EXECUTOR if local else BackendKind.SHARED
+        self.outlives_executor = local
         self.ends_by_callback = False
         self.wrong = ""
         self.unprepared = ""
@@ -128,18 +130,19 @@ class Bench:
         self.ended: list[RunOutcome] = []
         self.open()
 
-    def open(self) -> None:
+    def open(self, offered: Sequence[str] = ("cecelia-run", "hk-minimax")) -> None:
         """A process of this executor takes the journal up."""
         self.journal = Journal(self.folder)
         self.journal.open()
-        backends = {backend.name: backend for backend in (self.local, self.remote)}
+        installed = {backend.name: backend for backend in (self.local, self.remote)}
         self.manager = RunManager(
             self.journal,
-            backends,
+            {name: installed[name] for name in offered},
             self.machine,
             self.clock,
             boot_id=BOOT,
             now_stamp=lambda: self.stamp,
+            make_backend=installed.get,
             on_end=lambda record: self.ended.append(record.end.outcome) if record.end is not None else None,
         )
         self.manager.load()
@@ -492,3 +495,41 @@ async def test_a_stop_leaves_what_a_bridge_has_launched_to_the_next_process(benc
     assert bench.local.cancelled == []
     (record,) = bench.manager.records(live_only=True)
     assert record.live
+
+
+async def test_a_backend_that_is_not_offered_any_more_still_looks_after_its_runs(bench: Bench) -> None:
+    spec = bench.spec()
+    await bench.dispatch(spec)
+    await bench.until(lambda: bench.local.executed != [])
+    await bench.die()
+    bench.local._ends.clear()
+    bench.open(offered=["hk-minimax"])
+    await bench.until(lambda: bench.local.reattached == [spec.run_id])
+    assert bench.record(spec).live, "called lost, its task would run twice"
+    assert await bench.dispatch(bench.spec()) == [(False, "config_error")]
+    assert "EXECUTOR_BACKENDS" in bench.manager.door.availability(bench.local)[1]
+    bench.local.end(spec.run_id, EndReport(RunOutcome.COMPLETED))
+    await bench.until(lambda: not bench.record(spec).live)
+    await bench.die()
+    bench.open(offered=["hk-minimax"])
+    assert list(bench.manager.backends) == ["hk-minimax"], "nobody needs it any more"
+
+
+async def test_a_local_backend_may_have_a_limit_of_its_own_besides_the_slots(bench: Bench) -> None:
+    bench.local.max_runs = 1
+    first, second = bench.spec(), bench.spec()
+    assert await bench.dispatch(first, second) == [(True, ""), (False, "server_overloaded")]
+    assert bench.manager.door.availability(bench.local) == ("server_overloaded", "1 of 1 runs are under way")
+    bench.local.max_runs, bench.machine.slots = 9, 1
+    assert await bench.dispatch(bench.spec()) == [(False, "server_overloaded")]
+
+
+async def test_a_slow_remote_backend_takes_no_local_slot(bench: Bench) -> None:
+    bench.machine.slots = 1
+    slow = bench.spec(backend="hk-minimax")
+    assert await bench.dispatch(slow, bench.spec()) == [(True, ""), (True, "")]
+    assert (bench.manager.door.running(), bench.manager.door.running("hk-minimax")) == (1, 1)
+    bench.remote.end(slow.run_id, EndReport(RunOutcome.COMPLETED))
+    await bench.until(lambda: bench.manager.door.running("hk-minimax") == 0)
+    bench.machine.slots = 0
+    assert await bench.dispatch(bench.spec(backend="hk-minimax")) == [(True, "")], "local load does not concern it"

@@ -12,7 +12,9 @@ from uuid import uuid4
 import pytest
 
 from scheduler_service.core.breaker import Breaker
-from scheduler_service.core.run import DispatchAnswer, LeaderIdentity, RunReport
+from scheduler_service.core.limits import TaskSpec
+from scheduler_service.core.routing import BackendKind
+from scheduler_service.core.run import BackendReport, DispatchAnswer, ExecutorReport, LeaderIdentity, RunReport
 from scheduler_service.core.task import Task, TaskStatus
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.errors import NotLeader, StorageUnavailable
@@ -24,9 +26,10 @@ from scheduler_service.transactions.editing import cancel_task
 from scheduler_service.transactions.leading import acquire_or_renew
 from scheduler_service.transactions.overrides import Caller, set_drain
 from scheduler_service.transactions.recording import Recorded
+from scheduler_service.transactions.submitting import submit
 from scheduler_service.transactions.ticking import TickResult
 from service_runtime.clock import SystemClock
-from tests.contract.conftest import Cluster, report
+from tests.contract.conftest import DESCRIPTION, Cluster, report
 from tests.fakes.fake_clock import FakeClock
 from tests.fakes.memory_database import MemoryDatabase
 from tests.fakes.scripted_executor import ScriptedExecutor
@@ -152,6 +155,48 @@ async def test_a_full_executor_is_left_alone_until_its_next_snapshot(bench: Benc
     await asyncio.sleep(1.05)  # the ramp of a new leader doubles once a second
     dispatched = [d for d in await bench.leader.run_tick() if d.dispatched]
     assert dispatched
+
+
+def with_gpu(kind: BackendKind | None, *, configured: bool = True, local: bool = False, max_runs: int = 2) -> ExecutorReport:
+    own = report()
+    return replace(
+        own, backends=(*own.backends, BackendReport("gpu", local, configured, configured, "", "", max_runs, 0, False, kind))
+    )
+
+
+async def test_a_plug_in_has_its_breaker_as_soon_as_its_executor_knows_what_it_is(bench: Bench) -> None:
+    async def keys() -> set[str]:
+        return {key for key in await bench.run(lambda tx: tx.breakers()) if key.startswith("gpu")}
+
+    async def shared() -> bool:
+        return await keys() == {"gpu"}
+
+    async def both() -> bool:
+        return await keys() == {"gpu", "gpu@host-a"}
+
+    bench.executor.news.put_nowait(with_gpu(None, configured=False))
+    bench.executor.news.put_nowait(with_gpu(BackendKind.SHARED))
+    await bench.until(shared)
+    bench.executor.news.put_nowait(with_gpu(BackendKind.PER_EXECUTOR))
+    await bench.until(both)
+
+
+async def test_a_backend_that_has_reached_its_own_limit_leaves_the_others_their_slots(bench: Bench) -> None:
+    bench.executor.news.put_nowait(with_gpu(BackendKind.PER_EXECUTOR, local=True))
+    await bench.until(lambda: _has_gpu(bench))
+    bench.executor.answer = lambda order: DispatchAnswer(order.run_id, order.backend != "gpu", "server_overloaded", "2 of 2 runs")
+    await bench.run(
+        lambda tx: submit(tx, [TaskSpec(title="A sweep", description=DESCRIPTION, task_type="sweep")], {"sweep": "gpu"}, uuid4)
+    )
+    (refused,) = await bench.leader.run_tick()
+    assert (refused.backend, refused.reason) == ("gpu", "server_overloaded")
+    local = await bench.add()
+    assert [(d.dispatched, d.task_id) for d in await bench.leader.run_tick()] == [(True, local.id)]
+
+
+async def _has_gpu(bench: Bench) -> bool:
+    (link,) = bench.leader.known_links
+    return link.report is not None and len(link.report.backends) == 3
 
 
 async def test_a_run_that_the_executor_disowns_is_refused_for_good_and_waits_for_its_lease(bench: Bench) -> None:

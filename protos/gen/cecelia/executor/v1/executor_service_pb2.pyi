@@ -22,6 +22,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _BackendKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BackendKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BackendKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BACKEND_KIND_UNSPECIFIED: _BackendKind.ValueType  # 0
+    """Not known."""
+    BACKEND_KIND_SHARED: _BackendKind.ValueType  # 1
+    """One service behind all executors: one breaker, under the backend's name."""
+    BACKEND_KIND_PER_EXECUTOR: _BackendKind.ValueType  # 2
+    """A part of each executor: one breaker for each, `name@executor_id`."""
+
+class BackendKind(_BackendKind, metaclass=_BackendKindEnumTypeWrapper):
+    """Whether a backend fails as one or on each executor by itself."""
+
+BACKEND_KIND_UNSPECIFIED: BackendKind.ValueType  # 0
+"""Not known."""
+BACKEND_KIND_SHARED: BackendKind.ValueType  # 1
+"""One service behind all executors: one breaker, under the backend's name."""
+BACKEND_KIND_PER_EXECUTOR: BackendKind.ValueType  # 2
+"""A part of each executor: one breaker for each, `name@executor_id`."""
+Global___BackendKind: _TypeAlias = BackendKind  # noqa: Y015
+
 class _RunState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -348,6 +372,7 @@ class BackendAvailability(_message.Message):
     RUNNING_FIELD_NUMBER: _builtins.int
     CONFIGURED_FIELD_NUMBER: _builtins.int
     ENDS_BY_CALLBACK_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """The backend's name, such as `cecelia-run`."""
     available: _builtins.bool
@@ -359,13 +384,15 @@ class BackendAvailability(_message.Message):
     local: _builtins.bool
     """Whether it runs on this machine and is gated by local slots."""
     max_runs: _builtins.int
-    """Runs at once at most; 0 for a local backend, whose limit is the slots."""
+    """Runs at once at most; 0 for a local backend without a limit of its own besides the slots."""
     running: _builtins.int
     """Runs accepted or running."""
     configured: _builtins.bool
     """Whether it is configured rightly, be there room or not."""
     ends_by_callback: _builtins.bool
     """Whether the ends of its runs come to the scheduler by an HTTP bridge's callback instead of over WatchRuns."""
+    kind: Global___BackendKind.ValueType
+    """Which breaker counts its failures; unspecified where that is not known, as of one that could not be made."""
     def __init__(
         self,
         *,
@@ -378,10 +405,11 @@ class BackendAvailability(_message.Message):
         running: _builtins.int = ...,
         configured: _builtins.bool = ...,
         ends_by_callback: _builtins.bool = ...,
+        kind: Global___BackendKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "backend", b"backend", "configured", b"configured", "detail", b"detail", "ends_by_callback", b"ends_by_callback", "local", b"local", "max_runs", b"max_runs", "reason", b"reason", "running", b"running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "backend", b"backend", "configured", b"configured", "detail", b"detail", "ends_by_callback", b"ends_by_callback", "kind", b"kind", "local", b"local", "max_runs", b"max_runs", "reason", b"reason", "running", b"running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -147,7 +147,7 @@ class TaskSpec(_message.Message):
     description: _builtins.str
     """At most 256 KiB."""
     task_type: _builtins.str
-    """Routes the task to a backend; empty: `dev`."""
+    """Routes the task to a backend (DISPATCH_ROUTES; a type that it sends nowhere is refused); empty: `dev`."""
     priority: Global___Priority.ValueType
     """Unset: P1."""
     skill: _builtins.str
@@ -256,6 +256,7 @@ class Task(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its UUID."""
     title: _builtins.str
@@ -328,6 +329,12 @@ class Task(_message.Message):
     def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
         """When its back-off is over."""
 
+    @_builtins.property
+    def usage(self) -> _struct_pb2.Struct:
+        """What its runs have used in all, under the backend's names, such as `prompt_tokens`: numbers are summed over the runs, anything
+        else is the newest run's. Only in GetTask and WatchTask; absent where no run has told any.
+        """
+
     def __init__(
         self,
         *,
@@ -356,10 +363,11 @@ class Task(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
+        usage: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "next_attempt_time", b"next_attempt_time", "not_before_time", b"not_before_time", "outcome", b"outcome", "payload", b"payload", "start_time", b"start_time", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "next_attempt_time", b"next_attempt_time", "not_before_time", b"not_before_time", "outcome", b"outcome", "payload", b"payload", "start_time", b"start_time", "timeout", b"timeout", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "create_time", b"create_time", "depends_on", b"depends_on", "description", b"description", "end_time", b"end_time", "executor_id", b"executor_id", "fence", b"fence", "hold_reason", b"hold_reason", "id", b"id", "max_tries", b"max_tries", "next_attempt_time", b"next_attempt_time", "not_before_time", b"not_before_time", "outcome", b"outcome", "payload", b"payload", "priority", b"priority", "run_id", b"run_id", "skill", b"skill", "start_failures", b"start_failures", "start_time", b"start_time", "status", b"status", "task_type", b"task_type", "timeout", b"timeout", "title", b"title", "tries", b"tries", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "create_time", b"create_time", "depends_on", b"depends_on", "description", b"description", "end_time", b"end_time", "executor_id", b"executor_id", "fence", b"fence", "hold_reason", b"hold_reason", "id", b"id", "max_tries", b"max_tries", "next_attempt_time", b"next_attempt_time", "not_before_time", b"not_before_time", "outcome", b"outcome", "payload", b"payload", "priority", b"priority", "run_id", b"run_id", "skill", b"skill", "start_failures", b"start_failures", "start_time", b"start_time", "status", b"status", "task_type", b"task_type", "timeout", b"timeout", "title", b"title", "tries", b"tries", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2299,7 +2307,7 @@ class BackendSlots(_message.Message):
     local: _builtins.bool
     """Whether the task pool gates it."""
     budget: _builtins.int
-    """Runs at once in all; for a local backend the task pool's budget."""
+    """Runs at once in all; for a local backend the task pool's budget, or its own limit if that is less."""
     used: _builtins.int
     """Dispatching or running."""
     def __init__(
@@ -2418,6 +2426,7 @@ class ExecutorStatus(_message.Message):
     LAST_HEARD_TIME_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
     BACKENDS_FIELD_NUMBER: _builtins.int
+    MISCONFIGURED_FIELD_NUMBER: _builtins.int
     executor_id: _builtins.str
     """The executor; empty while it has not been heard."""
     target: _builtins.str
@@ -2436,6 +2445,10 @@ class ExecutorStatus(_message.Message):
     def backends(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Its backends that are configured."""
 
+    @_builtins.property
+    def misconfigured(self) -> _containers.RepeatedCompositeFieldContainer[Global___MisconfiguredBackend]:
+        """Its backends that are not (`config_error`)."""
+
     def __init__(
         self,
         *,
@@ -2446,14 +2459,41 @@ class ExecutorStatus(_message.Message):
         last_heard_time: _timestamp_pb2.Timestamp | None = ...,
         running: _builtins.int = ...,
         backends: _abc.Iterable[_builtins.str] | None = ...,
+        misconfigured: _abc.Iterable[Global___MisconfiguredBackend] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_heard_time", b"last_heard_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "draining", b"draining", "executor_id", b"executor_id", "last_heard_time", b"last_heard_time", "live", b"live", "running", b"running", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "draining", b"draining", "executor_id", b"executor_id", "last_heard_time", b"last_heard_time", "live", b"live", "misconfigured", b"misconfigured", "running", b"running", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExecutorStatus: _TypeAlias = ExecutorStatus  # noqa: Y015
+
+@_typing.final
+class MisconfiguredBackend(_message.Message):
+    """A backend that is set up wrongly on an executor: somebody must mend it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    backend: _builtins.str
+    """The backend."""
+    detail: _builtins.str
+    """What is wrong, in words."""
+    def __init__(
+        self,
+        *,
+        backend: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "detail", b"detail"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MisconfiguredBackend: _TypeAlias = MisconfiguredBackend  # noqa: Y015
 
 @_typing.final
 class QueueDepth(_message.Message):
