@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
-from scheduler_service.core.breaker import Breaker
+from scheduler_service.core.breaker import Breaker, BreakerSettings
 from scheduler_service.rpc.calls import Calls, Context, caller_of, callers_words
 from scheduler_service.rpc.conversions import breaker_message, pause_message
 from scheduler_service.rpc.validation import KEY_MAX_CHARS, SLOTS_MAX, SOURCE_MAX_CHARS, Checker
 from scheduler_service.transactions import overrides
-from scheduler_service.transactions.overrides import Caller
+from scheduler_service.transactions.auditing import Caller
+from scheduler_service.transactions.gathering import rules_in_force
 from scheduler_service.transactions.ports import Transaction
 from scheduler_service.transactions.reading import read_slots
 from service_runtime.errors import NotFound
@@ -25,11 +28,14 @@ class OverrideCalls(Calls):
         with callers_words():
             return [report.executor_id for report in await self._fleet.reports()]
 
+    async def _breaker_settings(self, tx: Transaction) -> BreakerSettings:
+        return (await rules_in_force(tx, self._rules)).checks.breaker
+
     async def _breakers(self) -> dict[str, tuple[Breaker, pb.Breaker]]:
         live = await self._live()
-        settings = self._rules.checks.breaker
 
         async def work(tx: Transaction) -> dict[str, tuple[Breaker, pb.Breaker]]:
+            settings = await self._breaker_settings(tx)
             found = await overrides.list_breakers(tx, self._rules.backends, settings, live)
             return {key: (breaker, breaker_message(breaker, settings, tx.now)) for key, breaker in found.items()}
 
@@ -52,11 +58,12 @@ class OverrideCalls(Calls):
         key = check.text("key", request.key, KEY_MAX_CHARS, required=True)
         caller = _caller(check, request, context)
         check.done()
-        live, settings = await self._live(), self._rules.checks.breaker
+        live = await self._live()
         moved: tuple[Breaker, ...] = ()
 
         async def work(tx: Transaction) -> pb.ResetBreakerResponse:
             nonlocal moved
+            settings = await self._breaker_settings(tx)
             forced = await overrides.reset_breaker(tx, key, caller, self._rules.backends, settings, live)
             moved = forced.moved
             return pb.ResetBreakerResponse(
@@ -74,11 +81,12 @@ class OverrideCalls(Calls):
         caller = _caller(check, request, context)
         duration = check.trip_duration(request)
         check.done()
-        live, settings = await self._live(), self._rules.checks.breaker
+        live = await self._live()
         moved: tuple[Breaker, ...] = ()
 
         async def work(tx: Transaction) -> pb.TripBreakerResponse:
             nonlocal moved
+            settings = await self._breaker_settings(tx)
             forced = await overrides.trip_breaker(tx, key, duration, caller, self._rules.backends, settings, live)
             moved = forced.moved
             return pb.TripBreakerResponse(
@@ -95,11 +103,16 @@ class OverrideCalls(Calls):
         caller = _caller(check, request, context)
         check.done()
 
+        ended: timedelta | None = None
+
         async def work(tx: Transaction) -> pb.SetDrainResponse:
+            nonlocal ended
             state = await overrides.set_drain(tx, request.enabled, source, request.until_idle, caller)
+            ended = state.ended
             return pb.SetDrainResponse(draining=state.draining, since_time=timestamp(state.since_time), running=state.running)
 
         response = await self._write("SetDrain", request, work, pb.SetDrainResponse)
+        self._observer.drains_ended([ended] if ended is not None else [])
         self._wake()
         return response
 

@@ -10,13 +10,16 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from scheduler_service.core import limits
 from scheduler_service.core.events import EventType
 from scheduler_service.core.limits import TaskSpec, batch_violations, violations_of
 from scheduler_service.core.reasons import Reason
 from scheduler_service.core.task import EDITABLE_FIELDS, Priority, TaskChanges, TaskStatus
+from scheduler_service.core.tuning import TUNABLES
 from scheduler_service.rpc.conversions import PRIORITIES, STATUSES
+from scheduler_service.transactions.auditing import AUDITED_METHODS
 from service_runtime.field_checks import FieldChecker, shown
 from service_runtime.proto_values import moment_of, object_of, span_of
 
@@ -30,6 +33,8 @@ KEY_MAX_CHARS = 256
 PAUSE_MAX = timedelta(days=366)
 TRIP_MAX = timedelta(days=366)
 SLOTS_MAX = 1_000_000
+VALUE_MAX_CHARS = 64
+ACTOR_MAX_CHARS = 256
 
 
 class Checker(FieldChecker):
@@ -167,6 +172,24 @@ class Checker(FieldChecker):
         return code
 
     # --- overrides
+
+    def setting(self, field: str, name: str) -> str:
+        """The name of a setting that can change at run time."""
+        if name not in TUNABLES:
+            self.wrong(
+                field, f"is {shown(name)}; must be one of {', '.join(TUNABLES)}: other settings are read at the start only"
+            )
+        return name
+
+    def overriding_rpc(self, field: str, name: str) -> str:
+        """A filter by an rpc that is audited; '' for all."""
+        if name and name not in AUDITED_METHODS:
+            self.wrong(field, f"is {shown(name)}; must be one of {', '.join(AUDITED_METHODS)}")
+        return name
+
+    def moment(self, field: str, message: Timestamp | None) -> datetime | None:
+        """A time; None where none is set."""
+        return None if message is None else self.converted(field, lambda: moment_of(message))
 
     def until(self, request: pb.SetBillingPauseRequest, now: datetime) -> datetime:
         """The end of a billing pause."""

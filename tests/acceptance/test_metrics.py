@@ -46,6 +46,8 @@ SCHEDULER: dict[str, tuple[str, dict[str, set[str] | None]]] = {
             }
         },
     ),
+    "hold_observed": ("gauge", {"reason": {"low_success_rate", "circuit_breaker_open"}}),
+    "drain_duration_seconds": ("histogram", {}),
     "breaker_state": ("gauge", {"key": KEYS, "state": STATES}),
     "breaker_transitions": ("counter", {"key": KEYS, "to": STATES}),
     "tasks": ("gauge", {"status": {"queued", "dispatching", "running", "quarantined"}, "priority": PRIORITIES}),

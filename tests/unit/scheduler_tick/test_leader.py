@@ -21,9 +21,10 @@ from scheduler_service.tick.executor_link import ExecutorLink
 from scheduler_service.tick.leader import Leader
 from scheduler_service.tick.maintenance import Maintenance
 from scheduler_service.tick.reaper import Reaper
+from scheduler_service.transactions.auditing import Caller
 from scheduler_service.transactions.editing import cancel_task
 from scheduler_service.transactions.leading import acquire_or_renew
-from scheduler_service.transactions.overrides import Caller, set_drain
+from scheduler_service.transactions.overrides import set_drain
 from scheduler_service.transactions.recording import Recorded
 from scheduler_service.transactions.ticking import Decision
 from service_runtime.clock import SystemClock
@@ -50,6 +51,9 @@ class Notes:
     def breakers_moved(self, breakers: Iterable[Breaker]) -> None:
         """Nothing to keep."""
 
+    def drains_ended(self, took: Iterable[timedelta]) -> None:
+        """Nothing to keep."""
+
     def led(self, leading: bool) -> None:
         self.leading.append(leading)
 
@@ -60,6 +64,7 @@ class Bench(Cluster):
     def __init__(self) -> None:
         clock = SystemClock()
         super().__init__(MemoryDatabase(clock.now), FakeClock())
+        self.rules = replace(self.rules, tick_interval=timedelta(seconds=0.2), tick_enabled=False)
         self.executor = ScriptedExecutor()
         self.notes = Notes()
         self.leader = Leader(
@@ -71,9 +76,7 @@ class Bench(Cluster):
             holder=self.holder,
             address="here",
             lease=timedelta(seconds=3),
-            tick_interval=timedelta(seconds=0.2),
-            tick_enabled=False,
-            maintenance=Maintenance(self.database, clock, timedelta(days=1), timedelta(days=1)),
+            maintenance=Maintenance(self.database, clock, self.rules),
         )
 
     async def until(self, look: Callable[[], Awaitable[bool]]) -> None:
