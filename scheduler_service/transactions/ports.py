@@ -206,7 +206,10 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Which entries a page shows; '' and None mean all. `start_time` is included, `end_time` is not."""
+    """Which entries a page shows; '' and None mean all. `start_time` is included, `end_time` is not.
+
+    `actor` is all of it, or the name that a caller gave itself.
+    """
 
     method: str = ""
     actor: str = ""

@@ -331,7 +331,7 @@ class MemoryTransaction:
             for entry in reversed(self.state.audit)
             if (before_id is None or entry.id < before_id)
             and chosen.method in ("", entry.method)
-            and chosen.actor in ("", entry.actor)
+            and (chosen.actor in ("", entry.actor) or entry.actor.startswith(f"{chosen.actor} ("))
             and chosen.target in ("", entry.target)
             and (chosen.start_time is None or entry.time >= chosen.start_time)
             and (chosen.end_time is None or entry.time < chosen.end_time)

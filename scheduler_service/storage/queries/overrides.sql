@@ -74,7 +74,7 @@ VALUES (%(time)s, %(actor)s, %(method)s, %(target)s, %(reason)s, %(request_id)s,
 SELECT id, time, actor, method, target, reason, request_id, detail FROM audit_entries
 WHERE (%(before_id)s::bigint IS NULL OR id < %(before_id)s)
     AND (%(method)s = '' OR method = %(method)s)
-    AND (%(actor)s = '' OR actor = %(actor)s)
+    AND (%(actor)s = '' OR actor = %(actor)s OR starts_with(actor, %(actor)s || ' ('))
     AND (%(target)s = '' OR target = %(target)s)
     AND (%(start_time)s::timestamptz IS NULL OR time >= %(start_time)s)
     AND (%(end_time)s::timestamptz IS NULL OR time < %(end_time)s)

@@ -2282,7 +2282,7 @@ class ListAuditEntriesRequest(_message.Message):
     method: _builtins.str
     """Only of this rpc, such as `SetDrain`."""
     actor: _builtins.str
-    """Only by this actor."""
+    """Only by this actor: all of it, or the name before the address."""
     target: _builtins.str
     """Only with this target."""
     @_builtins.property
