@@ -188,6 +188,15 @@ def window_row(name: str, window: pb.DispatchWindow) -> tuple[str, ...]:
 
 
 def window_rows(stats: pb.GetDispatchStatsResponse) -> list[tuple[str, ...]]:
-    """The statistics: the window, the attempts, the attempts by backend."""
-    rows = [window_row("window_1h", stats.window_1h), window_row("attempts", stats.attempts)]
-    return rows + [window_row(f"attempts {name}", window) for name, window in sorted(stats.attempts_by_backend.items())]
+    """The statistics: each window, its attempts, those by backend and by executor."""
+    rows = [window_row("window_1h", stats.window_1h), window_row("attempts", stats.attempts), *_attempt_rows("", stats)]
+    for further in stats.windows:
+        length = span_text(further.length)
+        rows += [window_row(length, further.decisions), window_row(f"{length} attempts", further.attempts)]
+        rows += _attempt_rows(f"{length} ", further)
+    return rows
+
+
+def _attempt_rows(prefix: str, stats: pb.GetDispatchStatsResponse | pb.DispatchStatsWindow) -> list[tuple[str, ...]]:
+    both = [*sorted(stats.attempts_by_backend.items()), *sorted(stats.attempts_by_executor.items())]
+    return [window_row(f"{prefix}attempts {name}", window) for name, window in both]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from executor_service.core.failure_classes import CLASS_MEANINGS
 from executor_service.metrics import ExecutorMetrics
 from executor_service.settings import ExecutorSettings
+from scheduler_service.core.billing import END_PAUSES, START_PAUSES
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.events import EVENT_SHAPES
 from scheduler_service.core.reasons import (
@@ -21,6 +24,8 @@ from scheduler_service.core.reasons import (
     REASON_KINDS,
     REASON_MEANINGS,
 )
+from scheduler_service.core.tuning import TUNABLES
+from scheduler_service.core.verdicts import UNBLAMED_ERROR_CLASSES
 from scheduler_service.metrics import SchedulerMetrics
 from scheduler_service.settings import SchedulerSettings
 from service_runtime.error_reasons import ERROR_REASONS
@@ -60,21 +65,26 @@ Environment variables; an empty one counts as unset unless said otherwise. Wrong
 would be right, and nothing is started. `--check` checks them and ends.
 """,
         "## Scheduler",
-        _settings_table(SchedulerSettings),
+        """
+Those marked `yes` can be changed while it runs, by `dispatchctl settings set` (SetSetting): [how-to-tune.md](how-to-tune.md).
+""",
+        _settings_table(SchedulerSettings, TUNABLES),
         "## Executor",
+        "All of them are read at the start.",
         _settings_table(ExecutorSettings),
     )
 
 
-def _settings_table(cls: type[ServiceSettings]) -> str:
+def _settings_table(cls: type[ServiceSettings], tunable: Collection[str] = ()) -> str:
     schema: Mapping[str, Any] = cls.model_json_schema()
     rows = []
     for name, shape in schema["properties"].items():
         flat = {**shape, **_flattened(shape, schema.get("$defs", {}))}
         note = "; may be empty" if name in cls.empty_is_a_value else ""
         unit = next((unit for suffix, unit in UNITS.items() if name.endswith(suffix)), "")
-        rows.append([code(name.upper()), _default(shape), _bounds(flat), unit, str(shape["description"]) + note])
-    return table(["variable", "default", "takes", "unit", "meaning"], rows)
+        row = [code(name.upper()), _default(shape), _bounds(flat), unit, str(shape["description"]) + note]
+        rows.append([*row, "yes" if name.upper() in tunable else "no"] if tunable else row)
+    return table(["variable", "default", "takes", "unit", "meaning", *(["at run time"] if tunable else [])], rows)
 
 
 def _flattened(shape: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,10 +183,32 @@ and the breaker.
         "## What an executor says at its door",
         "A code that is not listed is recorded as `config_error`.",
         table(["code", "recorded as", "meaning"], answers),
+        "## What kind of failure it was",
+        """
+Told by an answer's status and codes first and by whole phrases last (`executor_service/core/failure_classes.py`), or by the
+command itself in `CECELIA_OUTCOME_FILE`. At the start, `billing_cap`, `rate_limit` and `auth` are nobody's failure: they count
+nowhere.
+""",
+        table(["class", "meaning", "pauses the backend, unless a time was named", "an ended run costs a try"], _classes()),
         "## Why a call failed",
         "`ErrorInfo.reason` (domain `dispatch.cecelia`), and `reason` of a problem document.",
         table(["reason", "meaning"], errors),
     )
+
+
+def _classes() -> Iterable[Sequence[str]]:
+    for name, meaning in CLASS_MEANINGS.items():
+        pauses = [
+            f"{when} for {minutes(table_[name])}"
+            for when, table_ in (("at a start", START_PAUSES), ("at an end", END_PAUSES))
+            if name in table_
+        ]
+        yield code(name), meaning, ", ".join(pauses) or "no", "no" if name in UNBLAMED_ERROR_CLASSES else "yes"
+
+
+def minutes(span: timedelta) -> str:
+    """A span for people."""
+    return f"{int(span.total_seconds() // 60)} min"
 
 
 def events_page() -> str:

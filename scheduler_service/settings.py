@@ -49,13 +49,12 @@ class SchedulerSettings(ServiceSettings):
     scheduler_http_address: HostPort = Field("127.0.0.1:5221", description="where HTTP is served")
     executor_targets: Targets = Field("127.0.0.1:50052", description="gRPC targets of executors, comma-separated")
 
-    # No longer than the counters behind the window are kept.
-    window_ms: Annotated[int, Field(ge=1, le=14 * _DAY_MS)] = Field(3_600_000, description="the rolling window")
+    window_ms: Annotated[int, Field(ge=1, le=7 * _DAY_MS)] = Field(3_600_000, description="the rolling window")
     dispatch_rate_threshold: float = Field(0.3, ge=0, le=1, description="share of successful starts below which it holds")
     dispatch_min_sample: int = Field(10, ge=1, le=1_000_000, description="attempts from which on the share is judged")
-    dispatch_rate_guard: GuardMode = Field(GuardMode.ENFORCE, description="enforce, observe or off")
+    dispatch_rate_guard: GuardMode = Field(GuardMode.ENFORCE, description="enforce, observe or off, for the success rate")
     low_rate_probe_interval_ms: Milliseconds = Field(60_000, description="one task passes in each while the share is low")
-    dispatch_breaker_guard: GuardMode = Field(GuardMode.ENFORCE, description="the same for the breakers")
+    dispatch_breaker_guard: GuardMode = Field(GuardMode.ENFORCE, description="enforce, observe or off, for the breakers")
     failure_threshold: int = Field(3, ge=1, le=1_000, description="consecutive failures that open a breaker")
     open_duration_ms: Milliseconds = Field(1_800_000, description="how long a breaker stays open")
     interactive_reserve: int = Field(INTERACTIVE_RESERVE, ge=0, le=10_000, description="slots kept for people")

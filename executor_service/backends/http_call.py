@@ -1,7 +1,7 @@
 """One JSON call to a service that may misbehave: bounded in time and size, and every way to go wrong is a verdict.
 
 The table of verdicts is the contract's: a refused connection, a time-out, a 5xx or unreadable answer is the service's failure;
-401, 403, 429, quota and billing words are nobody's; any other 4xx is a proper answer to a task that will not do.
+credentials, quota, billing and rate limits are nobody's; any other 4xx is a proper answer to a task that will not do.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from executor_service.core.failure_classes import FailureClass, classify, text_of
 from executor_service.core.run import EndReport, RunOutcome, RunSpec, StartReport, StartVerdict
 from service_runtime.clock import Clock
 from service_runtime.settings import without_password
@@ -25,7 +26,7 @@ CONNECT_S = 10.0
 BODY_MAX_BYTES = 1024 * 1024
 WORDS_MAX = 500
 EXECUTOR_FAILED = "executor_failed"
-QUOTA_WORDS = ("quota", "billing", "insufficient balance", "spending cap", "credit")
+NOBODYS_FAULT = (FailureClass.BILLING_CAP, FailureClass.RATE_LIMIT, FailureClass.AUTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,7 @@ def _json_object(content_type: str, body: bytes) -> dict[str, Any]:
 def judge(status: int, headers: Mapping[str, str], body: bytes, now: datetime, flag: str, good: Judge) -> Reply:
     """The verdict of a whole answer; `flag` is the field that must be true in it, `good` judges one in which it is.
 
-    Services report quota and billing under any status, also a 500 (reference.md 2.8), so what the body says of them counts before
-    the status.
+    Services report quota and billing under any status, also a 500 (reference.md 2.8): see core.failure_classes.
     """
     if 300 <= status < 400:
         return failure(f"HTTP {status}: a redirect, which is not followed")
@@ -115,14 +115,12 @@ def judge(status: int, headers: Mapping[str, str], body: bytes, now: datetime, f
         data = _json_object(headers.get("content-type", ""), body)
     except Unreadable as error:
         unreadable = str(error)
-    error_text = str(data.get("error") or "no error given")
+    error_text = text_of(data) or "no error given"
     text = f"HTTP {status}: {error_text}" if data else f"HTTP {status}"
-    if status in (401, 403):
-        return neutral("auth", text, RunOutcome.NOT_STARTED)
-    quota = data.get(flag) is not True and any(word in error_text.lower() for word in QUOTA_WORDS)
-    if status in (402, 429) or quota:
-        reason = "billing_cap" if quota or status == 402 else "rate_limit"
-        return neutral(reason, text, RunOutcome.NOT_STARTED, _retry_time(headers.get("retry-after"), now))
+    is_good = 200 <= status < 300 and data.get(flag) is True
+    found = FailureClass.UNKNOWN if is_good else classify(status, data)
+    if found in NOBODYS_FAULT:
+        return neutral(found, text, RunOutcome.NOT_STARTED, _retry_time(headers.get("retry-after"), now))
     if 400 <= status < 500:
         return Reply(StartReport(StartVerdict.SUCCESS), EndReport(RunOutcome.FAILED_FOR_GOOD, error=words(text)))
     if not 200 <= status < 300:

@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from executor_service.core.failure_classes import FailureClass
 from executor_service.core.run import (
     RESULT_MAX_BYTES,
     TASK_AT_FAULT,
@@ -41,7 +42,7 @@ INHERITED = ("PATH", "HOME", "LANG", "TZ")
 GRACE_S = 10.0
 LOG_MAX_BYTES = 16 * 1024 * 1024
 OUTCOME_MAX_BYTES = 64 * 1024
-OUTCOME_CLASSES = frozenset({"billing_cap", "rate_limit", "auth", "network", "resource", "task"})
+OUTCOME_CLASSES = frozenset(FailureClass) - {FailureClass.UNKNOWN}
 EXECUTOR_FAILED = "executor_failed"
 LOOK_S = 0.05
 RETRY_S = 1.0

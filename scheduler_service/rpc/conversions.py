@@ -96,8 +96,23 @@ def stats_message(stats: DispatchStats) -> pb.GetDispatchStatsResponse:
     return pb.GetDispatchStatsResponse(
         window_1h=window_message(stats.window_1h),
         attempts=window_message(stats.attempts),
-        attempts_by_backend={name: window_message(window) for name, window in stats.attempts_by_backend.items()},
+        attempts_by_backend=_windows(stats.attempts_by_backend),
+        attempts_by_executor=_windows(stats.attempts_by_executor),
+        windows=[
+            pb.DispatchStatsWindow(
+                length=duration(length),
+                decisions=window_message(found.decisions),
+                attempts=window_message(found.attempts),
+                attempts_by_backend=_windows(found.attempts_by_backend),
+                attempts_by_executor=_windows(found.attempts_by_executor),
+            )
+            for length, found in stats.windows
+        ],
     )
+
+
+def _windows(windows: Mapping[str, Window]) -> dict[str, pb.DispatchWindow]:
+    return {name: window_message(window) for name, window in windows.items()}
 
 
 def breaker_message(breaker: Breaker, settings: BreakerSettings, now: datetime) -> pb.Breaker:

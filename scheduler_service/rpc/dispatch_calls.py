@@ -45,7 +45,10 @@ class DispatchCalls(Calls):
         return explanation_message(explanation, reports, silent)
 
     async def GetDispatchStats(self, request: pb.GetDispatchStatsRequest, context: Context) -> pb.GetDispatchStatsResponse:
-        return stats_message(await self._read(lambda tx: read_stats(tx, self._rules)))
+        check = Checker()
+        lengths = check.windows(request.windows)
+        check.done()
+        return stats_message(await self._read(lambda tx: read_stats(tx, self._rules, lengths, by_executor=request.by_executor)))
 
     async def ListDispatchEvents(self, request: pb.ListDispatchEventsRequest, context: Context) -> pb.ListDispatchEventsResponse:
         check = Checker()

@@ -7,9 +7,11 @@ import binascii
 import zlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TypeVar
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from scheduler_service.core import limits
@@ -31,6 +33,8 @@ FILTERS_MAX = 50
 SOURCE_MAX_CHARS = 64
 KEY_MAX_CHARS = 256
 PAUSE_MAX = timedelta(days=366)
+WINDOWS_MAX = 10
+WINDOW_MIN = timedelta(seconds=1)
 TRIP_MAX = timedelta(days=366)
 SLOTS_MAX = 1_000_000
 VALUE_MAX_CHARS = 64
@@ -170,6 +174,16 @@ class Checker(FieldChecker):
         if code and code not in known:
             self.wrong(field, f"is {shown(code)}; must be one of {', '.join(known)}")
         return code
+
+    def windows(self, messages: Sequence[Duration]) -> list[timedelta]:
+        """Lengths of further windows."""
+        spans = []
+        for index, message in enumerate(self.few("windows", messages, WINDOWS_MAX)):
+            span = self.converted(f"windows[{index}]", partial(span_of, message))
+            if span is not None and not WINDOW_MIN <= span <= limits.WINDOW_MAX:
+                self.wrong(f"windows[{index}]", f"is {span.total_seconds():g} s; must be 1 s to {limits.WINDOW_MAX.days} days")
+            spans.append(span or WINDOW_MIN)
+        return spans
 
     # --- overrides
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -146,11 +146,20 @@ def window_of(rows: Iterable[WindowRow]) -> Window:
 
 def attempts_by_backend(rows: Iterable[WindowRow]) -> dict[str, Window]:
     """Start verdicts by backend."""
+    return _attempts_by(rows, lambda row: row.backend)
+
+
+def attempts_by_executor(rows: Iterable[WindowRow]) -> dict[str, Window]:
+    """Start verdicts by executor."""
+    return _attempts_by(rows, lambda row: row.executor_id)
+
+
+def _attempts_by(rows: Iterable[WindowRow], key: Callable[[WindowRow], str]) -> dict[str, Window]:
     found: dict[str, list[WindowRow]] = {}
     for row in rows:
         if row.attempt:
-            found.setdefault(row.backend, []).append(row)
-    return {backend: window_of(own) for backend, own in sorted(found.items())}
+            found.setdefault(key(row), []).append(row)
+    return {name: window_of(own) for name, own in sorted(found.items())}
 
 
 def _backend_facts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from scheduler_service.core.breaker import Breaker
@@ -14,19 +14,38 @@ from scheduler_service.core.outcome_window import Window
 from scheduler_service.core.run import ExecutorReport
 from scheduler_service.core.slot_budget import Fleet
 from scheduler_service.core.task import LIVE_STATUSES, Priority, Task, TaskStatus, waiting_hold
-from scheduler_service.transactions.gathering import Facts, attempts_by_backend, gather, rules_in_force, window_of
+from scheduler_service.transactions.gathering import (
+    Facts,
+    attempts_by_backend,
+    attempts_by_executor,
+    gather,
+    rules_in_force,
+    window_of,
+)
 from scheduler_service.transactions.overrides import list_breakers
 from scheduler_service.transactions.ports import BillingPause, BudgetCap, Drain, LastDispatch, Leadership, Transaction
 from service_runtime.errors import NotFound
 
 
 @dataclass(frozen=True, slots=True)
+class WindowStats:
+    """All decisions of a window, the start verdicts in it, those by backend, and, where asked for, by executor."""
+
+    decisions: Window
+    attempts: Window
+    attempts_by_backend: Mapping[str, Window]
+    attempts_by_executor: Mapping[str, Window]
+
+
+@dataclass(frozen=True, slots=True)
 class DispatchStats:
-    """The window over all decisions, the start verdicts in it, and those by backend."""
+    """The statistics of WINDOW_MS, and of further windows by their length."""
 
     window_1h: Window
     attempts: Window
     attempts_by_backend: Mapping[str, Window]
+    attempts_by_executor: Mapping[str, Window]
+    windows: tuple[tuple[timedelta, WindowStats], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +116,24 @@ async def find_output(tx: Transaction, task_id: UUID) -> OutputSource | None:
     return OutputSource(run.run_id, run.executor_id, targets.get(run.executor_id, ""))
 
 
-async def read_stats(tx: Transaction, rules: DispatchRules) -> DispatchStats:
+async def read_stats(
+    tx: Transaction, rules: DispatchRules, lengths: Sequence[timedelta] = (), *, by_executor: bool = False
+) -> DispatchStats:
     """The statistics at this instant."""
     rules = await rules_in_force(tx, rules)
-    rows = await tx.window_rows(tx.now - rules.window)
-    return DispatchStats(window_of(rows), window_of(row for row in rows if row.attempt), attempts_by_backend(rows))
+    further = [(length, await _window_stats(tx, length, by_executor)) for length in lengths]
+    own = await _window_stats(tx, rules.window, by_executor)
+    return DispatchStats(own.decisions, own.attempts, own.attempts_by_backend, own.attempts_by_executor, windows=tuple(further))
+
+
+async def _window_stats(tx: Transaction, length: timedelta, by_executor: bool) -> WindowStats:
+    rows = await tx.window_rows(tx.now - length, by_executor=by_executor)
+    return WindowStats(
+        window_of(rows),
+        window_of(row for row in rows if row.attempt),
+        attempts_by_backend(rows),
+        attempts_by_executor(rows) if by_executor else {},
+    )
 
 
 async def explain(

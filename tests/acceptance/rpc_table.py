@@ -212,7 +212,15 @@ SCHEDULER: dict[str, Rpc] = {
     ),
     "RunTick": Rpc(sc.RunTickRequest(), elsewhere={"FAILED_PRECONDITION": "test_a_second_scheduler_answers_and_takes_over"}),
     "ExplainDispatch": Rpc(sc.ExplainDispatchRequest(), named_task(sc.ExplainDispatchRequest)[1:]),
-    "GetDispatchStats": Rpc(sc.GetDispatchStatsRequest()),
+    "GetDispatchStats": Rpc(
+        sc.GetDispatchStatsRequest(),
+        [
+            Wrong(sc.GetDispatchStatsRequest(windows=[Duration(seconds=60), Duration()]), BAD, "windows[1]"),
+            Wrong(sc.GetDispatchStatsRequest(windows=[Duration(seconds=7 * 86_400 + 1)]), BAD, "windows[0]"),
+            Wrong(sc.GetDispatchStatsRequest(windows=[Duration(seconds=1, nanos=-1)]), BAD, "windows[0]"),
+            Wrong(sc.GetDispatchStatsRequest(windows=[Duration(seconds=60)] * 11), BAD, "windows"),
+        ],
+    ),
     "ListDispatchEvents": Rpc(
         sc.ListDispatchEventsRequest(),
         [

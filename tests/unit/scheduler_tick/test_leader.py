@@ -15,8 +15,10 @@ from scheduler_service.core.breaker import Breaker
 from scheduler_service.core.dispatch_checks import Verdict
 from scheduler_service.core.run import DispatchAnswer, LeaderIdentity, RunReport
 from scheduler_service.core.task import Task, TaskStatus
+from scheduler_service.core.tuning import SettingValue
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.errors import NotLeader
+from scheduler_service.settings import SchedulerSettings
 from scheduler_service.tick.executor_link import ExecutorLink
 from scheduler_service.tick.leader import Leader
 from scheduler_service.tick.maintenance import Maintenance
@@ -27,6 +29,7 @@ from scheduler_service.transactions.leading import acquire_or_renew
 from scheduler_service.transactions.overrides import set_drain
 from scheduler_service.transactions.recording import Recorded
 from scheduler_service.transactions.ticking import Decision
+from scheduler_service.transactions.tuning import set_setting
 from service_runtime.clock import SystemClock
 from tests.contract.conftest import Cluster, report
 from tests.fakes.fake_clock import FakeClock
@@ -41,9 +44,10 @@ class Notes:
 
     def __init__(self) -> None:
         self.leading: list[bool] = []
+        self.ticks = 0
 
     def ticked(self, seconds: float, verdicts: Sequence[Verdict], decisions: Iterable[Decision]) -> None:
-        """Nothing to keep."""
+        self.ticks += 1
 
     def recorded(self, recorded: Recorded) -> None:
         """Nothing to keep."""
@@ -199,6 +203,32 @@ async def test_a_lease_expires_only_by_both_clocks() -> None:
     clock.advance(seconds=20)
     assert await reaper.look() == [(await cluster.run_of(task.id)).run_id]
     assert (await cluster.task(task.id)).status is TaskStatus.QUEUED
+
+
+async def _set(bench: Bench, name: str, value: SettingValue) -> None:
+    configured = SchedulerSettings().configured()[name]
+    caller = Caller("tester", "because", "")
+    await bench.run(lambda tx: set_setting(tx, name, value, caller, configured, bench.rules))
+    bench.leader.wake()
+
+
+async def test_the_clock_is_switched_on_at_run_time(bench: Bench) -> None:
+    task = await bench.add()
+    await bench.until(lambda: _is(bench.leader.leading))
+    assert bench.notes.ticks == 0
+    await _set(bench, "TICK_ENABLED", True)
+    await bench.until(lambda: _is([order.task_id for order in bench.executor.ordered] == [task.id]))
+
+
+async def test_the_clock_goes_by_another_interval_at_run_time(bench: Bench) -> None:
+    await bench.until(lambda: _is(bench.leader.leading))
+    await _set(bench, "TICK_ENABLED", True)
+    await _set(bench, "TICK_INTERVAL_MS", 3_600_000)
+    await bench.leader.run_tick()
+    before = bench.notes.ticks
+    await _set(bench, "TICK_INTERVAL_MS", 50)
+    # Nothing but the clock makes so many ticks.
+    await bench.until(lambda: _is(bench.notes.ticks >= before + 4))
 
 
 async def _is(value: bool) -> bool:

@@ -1186,12 +1186,23 @@ class GetDispatchStatsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    WINDOWS_FIELD_NUMBER: _builtins.int
+    BY_EXECUTOR_FIELD_NUMBER: _builtins.int
+    by_executor: _builtins.bool
+    """Tell attempts by executor too."""
+    @_builtins.property
+    def windows(self) -> _containers.RepeatedCompositeFieldContainer[_duration_pb2.Duration]:
+        """Further windows, each the last so long: 1 s to 7 days, at most 10."""
+
     def __init__(
         self,
+        *,
+        windows: _abc.Iterable[_duration_pb2.Duration] | None = ...,
+        by_executor: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_executor", b"by_executor", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1224,9 +1235,32 @@ class GetDispatchStatsResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class AttemptsByExecutorEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___DispatchWindow: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___DispatchWindow | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     WINDOW_1H_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     ATTEMPTS_BY_BACKEND_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_BY_EXECUTOR_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def window_1h(self) -> Global___DispatchWindow:
         """Every decision of the last hour, as the reference counts."""
@@ -1239,20 +1273,120 @@ class GetDispatchStatsResponse(_message.Message):
     def attempts_by_backend(self) -> _containers.MessageMap[_builtins.str, Global___DispatchWindow]:
         """The same by backend."""
 
+    @_builtins.property
+    def attempts_by_executor(self) -> _containers.MessageMap[_builtins.str, Global___DispatchWindow]:
+        """The same by executor; empty unless asked for."""
+
+    @_builtins.property
+    def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___DispatchStatsWindow]:
+        """The further windows, in the order asked for."""
+
     def __init__(
         self,
         *,
         window_1h: Global___DispatchWindow | None = ...,
         attempts: Global___DispatchWindow | None = ...,
         attempts_by_backend: _abc.Mapping[_builtins.str, Global___DispatchWindow] | None = ...,
+        attempts_by_executor: _abc.Mapping[_builtins.str, Global___DispatchWindow] | None = ...,
+        windows: _abc.Iterable[Global___DispatchStatsWindow] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "window_1h", b"window_1h"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "attempts_by_backend", b"attempts_by_backend", "window_1h", b"window_1h"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "attempts_by_backend", b"attempts_by_backend", "attempts_by_executor", b"attempts_by_executor", "window_1h", b"window_1h", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDispatchStatsResponse: _TypeAlias = GetDispatchStatsResponse  # noqa: Y015
+
+@_typing.final
+class DispatchStatsWindow(_message.Message):
+    """The statistics of one window that was asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class AttemptsByBackendEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___DispatchWindow: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___DispatchWindow | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class AttemptsByExecutorEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___DispatchWindow: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___DispatchWindow | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    LENGTH_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_BY_BACKEND_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_BY_EXECUTOR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def length(self) -> _duration_pb2.Duration:
+        """Its length."""
+
+    @_builtins.property
+    def decisions(self) -> Global___DispatchWindow:
+        """Every decision in it."""
+
+    @_builtins.property
+    def attempts(self) -> Global___DispatchWindow:
+        """Start verdicts only."""
+
+    @_builtins.property
+    def attempts_by_backend(self) -> _containers.MessageMap[_builtins.str, Global___DispatchWindow]:
+        """The same by backend."""
+
+    @_builtins.property
+    def attempts_by_executor(self) -> _containers.MessageMap[_builtins.str, Global___DispatchWindow]:
+        """The same by executor; empty unless asked for."""
+
+    def __init__(
+        self,
+        *,
+        length: _duration_pb2.Duration | None = ...,
+        decisions: Global___DispatchWindow | None = ...,
+        attempts: Global___DispatchWindow | None = ...,
+        attempts_by_backend: _abc.Mapping[_builtins.str, Global___DispatchWindow] | None = ...,
+        attempts_by_executor: _abc.Mapping[_builtins.str, Global___DispatchWindow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "decisions", b"decisions", "length", b"length"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "attempts_by_backend", b"attempts_by_backend", "attempts_by_executor", b"attempts_by_executor", "decisions", b"decisions", "length", b"length"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DispatchStatsWindow: _TypeAlias = DispatchStatsWindow  # noqa: Y015
 
 @_typing.final
 class DispatchEvent(_message.Message):
@@ -2278,7 +2412,7 @@ class ListAuditEntriesRequest(_message.Message):
     page_size: _builtins.int
     """Entries a page; at most 500, 0 means 50."""
     page_token: _builtins.str
-    """The token of the last page; empty for the first."""
+    """The token of the last page; empty for the first. The times may be others than before."""
     method: _builtins.str
     """Only of this rpc, such as `SetDrain`."""
     actor: _builtins.str
