@@ -69,6 +69,7 @@ class TickLoop:
         self._memory = TickMemory(new_leader=True)
         self._news = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
+        self._clock_ticks = False
         self.last_error = ""
         self.succeeded = False
 
@@ -144,8 +145,13 @@ class TickLoop:
             links = self._able()
             reports = tuple(report for report, _ in links.values())
             request = TickRequest(self._holder, self._identity.term, kind, reports, self._memory, self._rules, uuid4)
-            async with asyncio.timeout(TICK_DEADLINE_S):
-                result = await self._database.run(lambda tx: take_tick(tx, request))
+            try:
+                async with asyncio.timeout(TICK_DEADLINE_S):
+                    result = await self._database.run(lambda tx: take_tick(tx, request))
+            except Exception:
+                if kind is TickKind.RUN or self._clock_ticks:
+                    self._observer.tick_failed()
+                raise
             self._memory = result.memory
             for order in result.orders:
                 links[order.executor_id][1].in_flight.add(order.run_id)
@@ -155,7 +161,12 @@ class TickLoop:
             if result.taken:
                 self.succeeded = True
                 self._observer.breakers_moved(result.probed)
-                self._observer.ticked(self._clock.monotonic() - started, result.verdicts, result.decisions)
+                self._observer.ticked(self._clock.monotonic() - started, result)
+            elif self._clock_ticks:
+                # Switched off: what the tick before held nobody holds any more.
+                self._observer.tick_failed()
+            if kind is not TickKind.RUN:
+                self._clock_ticks = result.taken
             return result, {name: link for name, (_, link) in links.items()}
 
     def _able(self) -> dict[str, tuple[ExecutorReport, ExecutorLink]]:

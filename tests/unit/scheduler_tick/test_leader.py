@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
@@ -12,12 +12,11 @@ from uuid import uuid4
 import pytest
 
 from scheduler_service.core.breaker import Breaker
-from scheduler_service.core.dispatch_checks import Verdict
 from scheduler_service.core.run import DispatchAnswer, LeaderIdentity, RunReport
 from scheduler_service.core.task import Task, TaskStatus
 from scheduler_service.core.tuning import SettingValue
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
-from scheduler_service.errors import NotLeader
+from scheduler_service.errors import NotLeader, StorageUnavailable
 from scheduler_service.settings import SchedulerSettings
 from scheduler_service.tick.executor_link import ExecutorLink
 from scheduler_service.tick.leader import Leader
@@ -28,7 +27,7 @@ from scheduler_service.transactions.editing import cancel_task
 from scheduler_service.transactions.leading import acquire_or_renew
 from scheduler_service.transactions.overrides import set_drain
 from scheduler_service.transactions.recording import Recorded
-from scheduler_service.transactions.ticking import Decision
+from scheduler_service.transactions.ticking import TickResult
 from scheduler_service.transactions.tuning import set_setting
 from service_runtime.clock import SystemClock
 from tests.contract.conftest import Cluster, report
@@ -44,10 +43,13 @@ class Notes:
 
     def __init__(self) -> None:
         self.leading: list[bool] = []
-        self.ticks = 0
+        self.ticks: list[bool] = []
 
-    def ticked(self, seconds: float, verdicts: Sequence[Verdict], decisions: Iterable[Decision]) -> None:
-        self.ticks += 1
+    def ticked(self, seconds: float, result: TickResult) -> None:
+        self.ticks.append(True)
+
+    def tick_failed(self) -> None:
+        self.ticks.append(False)
 
     def recorded(self, recorded: Recorded) -> None:
         """Nothing to keep."""
@@ -118,6 +120,20 @@ async def test_a_tick_sends_what_it_claims_and_a_report_completes_it(bench: Benc
     await bench.until(lambda: _is(bench.executor.acknowledged == [order.run_id]))
 
 
+async def test_whoever_watches_is_told_of_failed_ticks_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.leader.run_tick()
+
+    async def away(*_: object, **__: object) -> None:
+        raise StorageUnavailable("as told")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(bench.database, "run", away)
+        with pytest.raises(StorageUnavailable):
+            await bench.leader.run_tick()
+    await bench.leader.run_tick()
+    assert bench.notes.ticks == [True, False, True]
+
+
 async def test_an_unanswered_dispatch_is_sent_again_under_the_same_run(bench: Bench) -> None:
     task = await bench.add()
     bench.executor.reachable = False
@@ -168,6 +184,18 @@ async def test_a_cancelled_task_is_ended_there(bench: Bench) -> None:
     await bench.until_status(task, TaskStatus.CANCELLED)
 
 
+async def test_a_run_whose_end_is_recorded_is_let_go_of_as_that(bench: Bench) -> None:
+    """As an HTTP bridge's callback leaves it: ended here, and unknown to its executor."""
+    task = await bench.add()
+    await bench.leader.run_tick()
+    run_id = bench.executor.ordered[0].run_id
+    bench.executor.known.add(run_id)
+    await bench.completed(task.id)
+    bench.leader.compare_soon()
+    await bench.until(lambda: _is(bench.executor.let_go_as == {run_id: OutcomeClass.COMPLETED}))
+    assert bench.executor.cancelled == [run_id]
+
+
 async def test_a_taken_over_leader_claims_nothing_and_says_who_leads(bench: Bench) -> None:
     await bench.add()
     await bench.leader.run_tick()
@@ -215,9 +243,11 @@ async def _set(bench: Bench, name: str, value: SettingValue) -> None:
 async def test_the_clock_is_switched_on_at_run_time(bench: Bench) -> None:
     task = await bench.add()
     await bench.until(lambda: _is(bench.leader.leading))
-    assert bench.notes.ticks == 0
+    assert bench.notes.ticks == []
     await _set(bench, "TICK_ENABLED", True)
     await bench.until(lambda: _is([order.task_id for order in bench.executor.ordered] == [task.id]))
+    await _set(bench, "TICK_ENABLED", False)
+    await bench.until(lambda: _is(bench.notes.ticks[-1] is False))
 
 
 async def test_the_clock_goes_by_another_interval_at_run_time(bench: Bench) -> None:
@@ -225,10 +255,10 @@ async def test_the_clock_goes_by_another_interval_at_run_time(bench: Bench) -> N
     await _set(bench, "TICK_ENABLED", True)
     await _set(bench, "TICK_INTERVAL_MS", 3_600_000)
     await bench.leader.run_tick()
-    before = bench.notes.ticks
+    before = len(bench.notes.ticks)
     await _set(bench, "TICK_INTERVAL_MS", 50)
     # Nothing but the clock makes so many ticks.
-    await bench.until(lambda: _is(bench.notes.ticks >= before + 4))
+    await bench.until(lambda: _is(len(bench.notes.ticks) >= before + 4))
 
 
 async def _is(value: bool) -> bool:
