@@ -70,6 +70,7 @@ def test_the_guards_save_failed_starts_and_observing_is_as_good_as_off() -> None
         assert by_guards["enforce", "enforce", outage] == by_guards["off", "enforce", outage], (
             "together no dearer than the breaker alone"
         )
+        assert f"{none:,}" in DOC.read_text("utf-8").partition("## What it says")[2], "the text under the table is of another day"
     for outage in ("45 min", "60 min"):
         rate_alone = int(by_guards["enforce", "off", outage][0])
         assert rate_alone * 5 < int(by_guards["off", "off", outage][0])
