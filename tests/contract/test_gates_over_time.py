@@ -53,9 +53,8 @@ async def pause_over(cluster: Cluster) -> None:
 
 
 async def trip(cluster: Cluster) -> None:
-    settings = cluster.rules.checks.breaker
-    backends = cluster.rules.backends
-    await cluster.run(lambda tx: trip_breaker(tx, "cecelia-run", timedelta(minutes=9), CALLER, backends, settings, ["host-a"]))
+    span = timedelta(minutes=9)
+    await cluster.run(lambda tx: trip_breaker(tx, "cecelia-run", span, CALLER, cluster.executors, cluster.rules))
 
 
 async def fail(cluster: Cluster, starts: int) -> None:
