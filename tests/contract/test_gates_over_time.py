@@ -53,9 +53,7 @@ async def pause_over(cluster: Cluster) -> None:
 
 
 async def trip(cluster: Cluster) -> None:
-    settings = cluster.rules.checks.breaker
-    backends = cluster.rules.backends
-    await cluster.run(lambda tx: trip_breaker(tx, "cecelia-run", timedelta(minutes=9), CALLER, backends, settings, ["host-a"]))
+    await cluster.run(lambda tx: trip_breaker(tx, "cecelia-run", timedelta(minutes=9), CALLER, cluster.executors, cluster.rules))
 
 
 async def fail(cluster: Cluster, starts: int) -> None:

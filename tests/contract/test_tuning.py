@@ -254,8 +254,7 @@ async def test_a_breaker_that_holds_nothing_is_probed_and_closes_all_the_same(cl
 @pytest.mark.parametrize("mode", ["observe", "off"])
 async def test_a_breaker_that_a_person_has_tripped_holds_in_every_mode(cluster: Cluster, mode: str) -> None:
     await put(cluster, "DISPATCH_BREAKER_GUARD", mode)
-    settings = cluster.rules.checks.breaker
-    await cluster.run(lambda tx: trip_breaker(tx, RUN_KEY, None, CALLER, cluster.rules.backends, settings, ["host-a"]))
+    await cluster.run(lambda tx: trip_breaker(tx, RUN_KEY, None, CALLER, cluster.executors, cluster.rules))
     assert await orders_behind_an_open_breaker(cluster) == 0
     assert (False, "circuit_breaker_open", "cecelia-run") in await cluster.decisions()
 
