@@ -41,7 +41,7 @@ def overrides(cluster: Cluster, task: UUID) -> list[tuple[str, str, Work, dict[s
     """Every override, each on what the ones before have left: its method, target, work, and what is before and after."""
     until = cluster.clock.now() + timedelta(hours=1)
     rules = cluster.rules
-    breaker = (cluster.executors, rules)
+    breaker = (cluster.executors, cluster.rules)
     words = {"actor": WHO.actor, "reason": WHO.reason, "request_id": WHO.request_id}
     edited = {"actor": WHO.actor, "request_id": WHO.request_id}
     cancelled = ({"status": "queued", "cancel_requested": "False"}, {"status": "cancelled", "cancel_requested": "False"})

@@ -53,8 +53,7 @@ async def pause_over(cluster: Cluster) -> None:
 
 
 async def trip(cluster: Cluster) -> None:
-    span = timedelta(minutes=9)
-    await cluster.run(lambda tx: trip_breaker(tx, "cecelia-run", span, CALLER, cluster.executors, cluster.rules))
+    await cluster.run(lambda tx: trip_breaker(tx, "cecelia-run", timedelta(minutes=9), CALLER, cluster.executors, cluster.rules))
 
 
 async def fail(cluster: Cluster, starts: int) -> None:
