@@ -11,9 +11,9 @@ from scheduler_service.core.dispatch_checks import Verdict
 from scheduler_service.core.outcome_window import Window
 from scheduler_service.core.reasons import REASON_KINDS, Reason, ReasonKind
 from scheduler_service.core.task import Priority, TaskStatus
+from scheduler_service.transactions.planning import Decision
 from scheduler_service.transactions.reading import StatusView
 from scheduler_service.transactions.recording import Recorded
-from scheduler_service.transactions.ticking import Decision
 from service_runtime.metrics import MetricSet
 
 PREFIX = "cecelia_scheduler"

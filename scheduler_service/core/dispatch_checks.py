@@ -244,6 +244,11 @@ def _trickle_time(backend: BackendFacts, facts: GateFacts) -> datetime | None:
     return backend.last_trickle_time + facts.settings.low_rate_probe_interval
 
 
+def next_trickle_time(facts: GateFacts, backend: str) -> datetime | None:
+    """When the next single try of a backend with a low success rate may go; None when one may go now."""
+    return next((_trickle_time(b, facts) for b in facts.backends if b.backend == backend), None)
+
+
 def _trickle_due(backend: BackendFacts, facts: GateFacts) -> bool:
     due = _trickle_time(backend, facts)
     # A permit spent in the future means that the clock went back: it must not hold until the clock has caught up.
@@ -351,33 +356,3 @@ def permits(facts: GateFacts, verdicts: Sequence[Verdict]) -> dict[str, Permit]:
             probe, trickle = _probe_due(backend, facts), _trickle_due(backend, facts)
             found[backend.backend] = Permit(limit=1, low_rate=True, prefers_probe=probe, trickle=trickle)
     return found
-
-
-def would_dispatch(facts: GateFacts, verdicts: Sequence[Verdict]) -> bool:
-    """Whether a tick now would start something, as far as gates and due times tell."""
-    return any(b.due > 0 and first_hold(verdicts, b.backend) is None for b in facts.backends)
-
-
-def sentence(facts: GateFacts, verdicts: Sequence[Verdict]) -> str:
-    """The one sentence that says why nothing starts, or that something would."""
-    concerned = [b for b in facts.backends if b.queued]
-    if not concerned:
-        hold = first_hold(verdicts, "")
-        return f"Nothing is queued; a new task would be held: {_words(hold)}." if hold else "Nothing is queued."
-    holds = {b.backend: first_hold(verdicts, b.backend) for b in concerned}
-    distinct = [hold for hold in dict.fromkeys(holds.values()) if hold is not None]
-    held = "; ".join(_words(hold) for hold in distinct)
-    if would_dispatch(facts, verdicts):
-        names = ", ".join(b.backend for b in concerned if b.due and holds[b.backend] is None)
-        return f"The next tick starts tasks on {names}" + (f"; held: {held}." if held else ".")
-    if held and all(holds.values()):
-        return f"Nothing starts: {held}."
-    waiting = sum(b.queued for b in concerned if holds[b.backend] is None)
-    own = f"{waiting} queued {'task waits' if waiting == 1 else 'tasks wait'} for a back-off, a time or a prerequisite"
-    return f"Nothing starts: {own}" + (f"; held: {held}." if held else ".")
-
-
-def _words(hold: Verdict) -> str:
-    where = f"{hold.backend}: " if hold.backend else ""
-    until = f" until {hold.clears_time:%Y-%m-%d %H:%M:%S} UTC" if hold.clears_time else ""
-    return f"{where}{hold.detail}{until} ({hold.reason})"

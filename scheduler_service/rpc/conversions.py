@@ -16,9 +16,9 @@ from scheduler_service.core.run import ExecutorReport
 from scheduler_service.core.slot_budget import Pools
 from scheduler_service.core.task import Priority, Task, TaskStatus, waiting_hold
 from scheduler_service.transactions.gathering import Facts
+from scheduler_service.transactions.planning import Decision
 from scheduler_service.transactions.ports import BillingPause, DispatchEvent, Event
 from scheduler_service.transactions.reading import DispatchStats, Explanation, SlotsView
-from scheduler_service.transactions.ticking import Decision
 from service_runtime.proto_values import duration, struct, timestamp
 
 PRIORITIES: Mapping[Priority, pb.Priority.ValueType] = {

@@ -120,9 +120,16 @@ class PostgresTransaction:
         await self._many("save_task", (task_row(task) for task in tasks))
 
     async def due_tasks(
-        self, backend: str, limit: int, *, skip: Collection[UUID] = (), unfailed_only: bool = False
+        self,
+        backend: str,
+        limit: int,
+        *,
+        skip: Collection[UUID] = (),
+        unfailed_only: bool = False,
+        lock: Lock = Lock.UPDATE,
     ) -> list[Task]:
-        rows = await self._all("due_tasks", backend=backend, limit=limit, skip=list(skip), unfailed_only=unfailed_only)
+        query = "due_tasks" + _LOCK_SUFFIX[lock]
+        rows = await self._all(query, backend=backend, limit=limit, skip=list(skip), unfailed_only=unfailed_only)
         return [task_of(row) for row in rows]
 
     async def unblock_dependents(self, completed: Collection[UUID]) -> None:

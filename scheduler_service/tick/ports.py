@@ -18,8 +18,8 @@ from scheduler_service.core.run import (
     Stamp,
     WatchMessage,
 )
+from scheduler_service.transactions.planning import Decision
 from scheduler_service.transactions.recording import Recorded
-from scheduler_service.transactions.ticking import Decision
 
 
 class ExecutorClient(Protocol):

@@ -240,9 +240,15 @@ class Transaction(Protocol):
     async def save_tasks(self, tasks: Iterable[Task]) -> None: ...
 
     async def due_tasks(
-        self, backend: str, limit: int, *, skip: Collection[UUID] = (), unfailed_only: bool = False
+        self,
+        backend: str,
+        limit: int,
+        *,
+        skip: Collection[UUID] = (),
+        unfailed_only: bool = False,
+        lock: Lock = Lock.UPDATE,
     ) -> list[Task]:
-        """Due, unblocked, queued tasks of a backend in rank order, locked; rows that others have locked are passed over.
+        """Due, unblocked, queued tasks of a backend in rank order; while they are locked, what others have locked is passed over.
 
         `unfailed_only` leaves out tasks whose last start failed.
         """
@@ -279,7 +285,7 @@ class Transaction(Protocol):
         ...
 
     async def queue_position(self, task: Task) -> int:
-        """Place among the queued, unblocked tasks of the same backend, from 1."""
+        """Place among the due, unblocked tasks of the same backend, from 1; of one that is not due, the place it would have."""
         ...
 
     async def list_tasks(self, chosen: TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:

@@ -128,7 +128,13 @@ class MemoryTransaction:
         return sorted(found, key=lambda t: (t.rank_time, self.state.seqs[t.id]))
 
     async def due_tasks(
-        self, backend: str, limit: int, *, skip: Collection[UUID] = (), unfailed_only: bool = False
+        self,
+        backend: str,
+        limit: int,
+        *,
+        skip: Collection[UUID] = (),
+        unfailed_only: bool = False,
+        lock: Lock = Lock.UPDATE,
     ) -> list[Task]:
         return [
             t
@@ -195,8 +201,9 @@ class MemoryTransaction:
         return min(limit, len(self._waiting()))
 
     async def queue_position(self, task: Task) -> int:
-        order = [t.id for t in self._waiting(task.backend) if t.blocked_by == 0]
-        return order.index(task.id) + 1 if task.id in order else len(order)
+        mine = (task.rank_time, self.state.seqs[task.id])
+        due = (t for t in self._waiting(task.backend) if t.blocked_by == 0 and is_due(t, self._now))
+        return 1 + sum((t.rank_time, self.state.seqs[t.id]) < mine for t in due)
 
     async def list_tasks(self, chosen: ports.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
         rows = sorted(((self.state.seqs[t.id], t) for t in self.state.tasks.values()), key=lambda row: -row[0])

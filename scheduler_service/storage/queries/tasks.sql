@@ -47,6 +47,20 @@ SELECT
 FROM tasks WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE;
 
 -- name: due_tasks
+-- The next due tasks of a backend in rank order.
+SELECT
+    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
+    backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
+    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
+    update_time, start_time, end_time, next_attempt_time
+FROM tasks
+WHERE status = 'queued' AND backend = %(backend)s AND blocked_by = 0 AND id <> ALL(%(skip)s)
+    AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)
+    AND (NOT %(unfailed_only)s OR last_start_failure_time IS NULL)
+ORDER BY rank_time, seq
+LIMIT %(limit)s;
+
+-- name: due_tasks_for_update
 -- The next due tasks of a backend in rank order, locked; what others have locked is passed over.
 SELECT
     id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
@@ -128,10 +142,12 @@ SELECT p.priority, t.due_time FROM (VALUES (0), (1), (2)) p (priority), LATERAL 
 SELECT count(*) AS n FROM (SELECT 1 FROM tasks WHERE status = 'queued' LIMIT %(limit)s) q;
 
 -- name: queue_position
--- Queued, unblocked tasks of the backend at or before this one.
-SELECT count(*) AS n FROM tasks t, (SELECT rank_time, seq FROM tasks WHERE id = %(id)s) me
+-- One more than the due, unblocked tasks of the backend that stand before this one.
+SELECT count(*) + 1 AS n FROM tasks t, (SELECT rank_time, seq FROM tasks WHERE id = %(id)s) me
 WHERE t.status = 'queued' AND t.backend = %(backend)s AND t.blocked_by = 0
-    AND (t.rank_time, t.seq) <= (me.rank_time, me.seq);
+    AND (t.next_attempt_time IS NULL OR t.next_attempt_time <= %(now)s)
+    AND (t.not_before_time IS NULL OR t.not_before_time <= %(now)s)
+    AND (t.rank_time, t.seq) < (me.rank_time, me.seq);
 
 -- name: list_tasks
 -- A page, newest first, without the large columns.

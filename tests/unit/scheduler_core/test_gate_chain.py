@@ -1,4 +1,4 @@
-"""The gate chain: order, scope of each gate, what is recorded, and the one sentence."""
+"""The gate chain: order, scope of each gate, and what is recorded."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,8 +17,6 @@ from scheduler_service.core.dispatch_checks import (
     first_hold,
     permits,
     recordable,
-    sentence,
-    would_dispatch,
 )
 from scheduler_service.core.outcome_window import merge
 from scheduler_service.core.reasons import Reason
@@ -245,43 +243,6 @@ class TestRecordable:
 
     def test_a_hold_that_concerns_no_task_is_not_recorded(self) -> None:
         assert self.record(with_hk(breakers=(OPEN,), queued=0, due=0)) == []
-
-
-class TestSentence:
-    def say(self, facts: GateFacts) -> str:
-        return sentence(facts, evaluate(facts))
-
-    def test_would_dispatch(self) -> None:
-        assert would_dispatch(CLEAR, evaluate(CLEAR))
-        assert self.say(CLEAR) == "The next tick starts tasks on cecelia-run, hk-minimax."
-
-    def test_one_backend_held(self) -> None:
-        text = self.say(with_hk(breakers=(OPEN,)))
-        assert text == (
-            "The next tick starts tasks on cecelia-run; held: hk-minimax: open: failure_threshold_reached until "
-            "2026-02-25 12:30:00 UTC (circuit_breaker_open)."
-        )
-
-    def test_all_held(self) -> None:
-        facts = given(draining=("operator",))
-        assert not would_dispatch(facts, evaluate(facts))
-        assert self.say(facts) == "Nothing starts: draining by operator (draining)."
-
-    def test_nothing_queued(self) -> None:
-        empty = given(backends=(replace(RUN, queued=0, due=0), replace(HK, queued=0, due=0)))
-        assert empty.queued == 0
-        assert self.say(empty) == "Nothing is queued."
-        drained = replace(empty, draining=("operator",))
-        assert self.say(drained) == "Nothing is queued; a new task would be held: draining by operator (draining)."
-        assert not would_dispatch(empty, evaluate(empty))
-
-    def test_tasks_that_wait_by_themselves(self) -> None:
-        one = given(backends=(replace(RUN, queued=1, due=0),))
-        assert self.say(one) == "Nothing starts: 1 queued task waits for a back-off, a time or a prerequisite."
-        both = given(backends=(replace(RUN, due=0), replace(HK, breakers=(OPEN,))))
-        text = self.say(both)
-        assert text.startswith("Nothing starts: 2 queued tasks wait for")
-        assert "held: hk-minimax: open" in text
 
 
 def test_the_low_rate_gate_stands_before_the_breaker() -> None:

@@ -24,8 +24,8 @@ from scheduler_service.tick.reaper import Reaper
 from scheduler_service.transactions.editing import cancel_task
 from scheduler_service.transactions.leading import acquire_or_renew
 from scheduler_service.transactions.overrides import Caller, set_drain
+from scheduler_service.transactions.planning import Decision
 from scheduler_service.transactions.recording import Recorded
-from scheduler_service.transactions.ticking import Decision
 from service_runtime.clock import SystemClock
 from tests.contract.conftest import Cluster, report
 from tests.fakes.fake_clock import FakeClock
