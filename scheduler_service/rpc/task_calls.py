@@ -17,6 +17,7 @@ from scheduler_service.transactions.reading import read_task
 from scheduler_service.transactions.submitting import submit
 
 EVENTS_BATCH = 500
+DEPENDENTS_SHOWN = 100
 
 
 class TaskCalls(Calls):
@@ -58,7 +59,11 @@ class TaskCalls(Calls):
         check.done()
 
         async def work(tx: Transaction) -> pb.GetTaskResponse:
-            return pb.GetTaskResponse(task=task_message(await read_task(tx, task_id or uuid4()), tx.now))
+            task = await read_task(tx, task_id or uuid4())
+            message = task_message(task, tx.now)
+            dependents, message.dependents_total = await tx.dependents(task.id, DEPENDENTS_SHOWN)
+            message.dependents.extend(str(other) for other in dependents)
+            return pb.GetTaskResponse(task=message)
 
         return await self._read(work)
 

@@ -128,8 +128,8 @@ class PostgresTransaction:
         unfailed_only: bool = False,
         lock: Lock = Lock.UPDATE,
     ) -> list[Task]:
-        query = "due_tasks" + _LOCK_SUFFIX[lock]
-        rows = await self._all(query, backend=backend, limit=limit, skip=list(skip), unfailed_only=unfailed_only)
+        given = {"backend": backend, "limit": limit, "skip": list(skip), "unfailed_only": unfailed_only}
+        rows = await self._all("due_tasks" + _LOCK_SUFFIX[lock], **given)
         return [task_of(row) for row in rows]
 
     async def unblock_dependents(self, completed: Collection[UUID]) -> None:
@@ -141,6 +141,10 @@ class PostgresTransaction:
         for row in await self._all("waiting_dependents", ids=list(ids)) if ids else ():
             found.setdefault(row["depends_on_id"], []).append(row["task_id"])
         return found
+
+    async def dependents(self, task_id: UUID, limit: int) -> tuple[list[UUID], int]:
+        rows = await self._all("dependents", id=task_id, limit=limit)
+        return [row["task_id"] for row in rows], rows[0]["total"] if rows else 0
 
     async def queued_backends(self) -> set[str]:
         return {row["backend"] for row in await self._all("queued_backends")}

@@ -10,7 +10,7 @@ from scheduler_service.core.breaker import BreakerEvent
 from scheduler_service.core.events import EVENT_SHAPES, EventType
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.run import Run
-from scheduler_service.core.task import Task, TaskStatus, fail
+from scheduler_service.core.task import DependencyPolicy, Task, TaskStatus, fail
 from scheduler_service.transactions.ports import Event, Lock, Transaction
 
 _END_EVENTS = {
@@ -66,7 +66,7 @@ async def conclude(tx: Transaction, tasks: Sequence[tuple[Task, Run | None]]) ->
     """Emits the events of tasks that have just ended, and moves what waits for them.
 
     Dependents of completed tasks wait for one prerequisite less; those of failed and cancelled ones fail with
-    `dependency_failed`, and theirs with them.
+    `dependency_failed`, and theirs with them, but for those whose policy is to wait.
     """
     for task, run in tasks:
         emit_task_event(tx, _END_EVENTS[task.status], task, run)
@@ -82,7 +82,7 @@ async def _fail_dependents(tx: Transaction, ended: dict[UUID, Task]) -> dict[UUI
     candidates = await tx.tasks(list(cause), Lock.UPDATE)
     failed: dict[UUID, Task] = {}
     for task in candidates.values():
-        if task.status is TaskStatus.QUEUED:
+        if task.status is TaskStatus.QUEUED and task.dependency_policy is DependencyPolicy.FAIL:
             prerequisite = ended[cause[task.id]]
             error = f"prerequisite {prerequisite.id} {prerequisite.status.value}"
             failed[task.id] = fail(task, error, None, "", tx.now, HoldReason.DEPENDENCY_FAILED)

@@ -262,6 +262,10 @@ class Transaction(Protocol):
         """Queued tasks by the prerequisite, of `ids`, that they wait for."""
         ...
 
+    async def dependents(self, task_id: UUID, limit: int) -> tuple[list[UUID], int]:
+        """Tasks that depend on this one, in any status, at most `limit` of them by id; and how many there are in all."""
+        ...
+
     async def queued_backends(self) -> set[str]:
         """Backends for which at least one task is queued, due or not."""
         ...

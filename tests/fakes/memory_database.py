@@ -119,6 +119,7 @@ class MemoryTransaction:
                 create_time=kept.create_time,
                 task_type=kept.task_type,
                 depends_on=kept.depends_on,
+                dependency_policy=kept.dependency_policy,
                 timeout=kept.timeout,
                 max_tries=kept.max_tries,
             )
@@ -160,6 +161,10 @@ class MemoryTransaction:
                 if other in ids:
                     found.setdefault(other, []).append(task.id)
         return found
+
+    async def dependents(self, task_id: UUID, limit: int) -> tuple[list[UUID], int]:
+        found = sorted(task.id for task in self.state.tasks.values() if task_id in task.depends_on)
+        return found[:limit], len(found)
 
     async def queued_backends(self) -> set[str]:
         return {task.backend for task in self._waiting()}

@@ -63,7 +63,7 @@ def test_every_named_statement_is_used_and_every_used_name_exists() -> None:
     )
     for base in ("get_leader", "get_breakers", "get_tasks"):
         used |= {base, f"{base}_for_share", f"{base}_for_update"}
-    used |= {"get_backend_states", "get_backend_states_for_update"}
+    used |= {"get_backend_states", "get_backend_states_for_update", "due_tasks", "due_tasks_for_update"}
     assert used == set(query_files.load())
 
 
