@@ -127,6 +127,7 @@ def check_draining(facts: GateFacts) -> Iterator[Verdict]:
         holds=bool(facts.draining),
         reason=Reason.DRAINING if facts.draining else None,
         value=sources,
+        limit="no source",
         detail=f"draining by {sources}" if facts.draining else "not draining",
     )
 
@@ -142,6 +143,8 @@ def check_billing_pause(facts: GateFacts) -> Iterator[Verdict]:
             backend=backend,
             holds=pause is not None,
             reason=None if pause is None else Reason.BILLING_PAUSE,
+            value="" if pause is None else f"{pause.until_time:%Y-%m-%dT%H:%M:%SZ}",
+            limit=f"{facts.now:%Y-%m-%dT%H:%M:%SZ}",
             detail="no pause" if pause is None else f"paused for billing{why}",
             clears_time=None if pause is None else pause.until_time,
         )
@@ -151,7 +154,8 @@ def check_slots(facts: GateFacts) -> Iterator[Verdict]:
     """The task pool for local backends, its own limit for a remote one; nothing without a live executor."""
     for backend in facts.backends:
         if backend.live_executors == 0:
-            yield Verdict(name="slots", backend=backend.backend, holds=False, detail="no executor to count slots on")
+            detail = "no executor to count slots on"
+            yield Verdict(name="slots", backend=backend.backend, holds=False, value="0", limit="0", detail=detail)
         elif backend.local:
             yield _local_slots(backend.backend, facts.pools)
         else:
@@ -161,7 +165,10 @@ def check_slots(facts: GateFacts) -> Iterator[Verdict]:
 def _local_slots(backend: str, pools: Pools | None) -> Verdict:
     reason = hold_reason(pools)
     if pools is None:
-        return Verdict(name="slots", backend=backend, holds=True, reason=reason, detail="no resource sample yet")
+        detail = "no resource sample yet"
+        return Verdict(
+            name="slots", backend=backend, holds=True, reason=reason, value="no sample", limit="a sample", detail=detail
+        )
     pool = pools.task_pool
     details = {
         None: f"{pool.available} of {pool.budget} task slots free",
@@ -201,7 +208,7 @@ def _remote_slots(backend: BackendFacts) -> Verdict:
         holds=full,
         reason=Reason.POOL_C_FULL if full else None,
         value=str(backend.running),
-        limit="" if backend.max_runs is None else str(backend.max_runs),
+        limit="none" if backend.max_runs is None else str(backend.max_runs),
         detail=f"{backend.running} running, {limit}",
     )
 

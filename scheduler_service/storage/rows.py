@@ -21,8 +21,10 @@ _RUN_FIELDS = tuple(field.name for field in fields(Run))
 
 
 def task_of(row: Row) -> Task:
-    """A task from its row."""
+    """A task from its row. Raises ValueError for values that no task has."""
     values = {name: row[name] for name in _TASK_FIELDS}
+    if not isinstance(values["payload"], dict):
+        raise ValueError(f"payload is no JSON object but {type(values['payload']).__name__}")
     values["priority"] = Priority(values["priority"])
     values["status"] = TaskStatus(values["status"])
     values["hold_reason"] = HoldReason(values["hold_reason"])

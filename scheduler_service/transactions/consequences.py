@@ -11,7 +11,7 @@ from scheduler_service.core.events import EVENT_SHAPES, EventType
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.run import Run
 from scheduler_service.core.task import DependencyPolicy, Task, TaskStatus, fail
-from scheduler_service.transactions.ports import Event, Lock, Transaction
+from scheduler_service.transactions.ports import Event, Lock, Transaction, UnreadableTask
 
 _END_EVENTS = {
     TaskStatus.COMPLETED: EventType.TASK_COMPLETED,
@@ -60,6 +60,22 @@ def emit_breaker_events(tx: Transaction, events: Iterable[BreakerEvent], *, acto
 def emit_task_event(tx: Transaction, type_: EventType, task: Task, run: Run | None = None) -> None:
     """Emits one event of a task."""
     tell(tx, type_, task_payload(task, run))
+
+
+def emit_unreadable(tx: Transaction, task: UnreadableTask) -> None:
+    """Emits that a task was put aside whose row cannot be read."""
+    payload = {
+        "task_id": str(task.id),
+        "title": task.title,
+        "task_type": task.task_type,
+        "priority": task.priority.name,
+        "backend": task.backend,
+        "status": TaskStatus.QUARANTINED.value,
+        "tries": task.tries,
+        "hold_reason": HoldReason.UNREADABLE.value,
+        "error": task.why,
+    }
+    tell(tx, EventType.TASK_QUARANTINED, payload)
 
 
 async def conclude(tx: Transaction, tasks: Sequence[tuple[Task, Run | None]]) -> None:

@@ -30,10 +30,10 @@ from scheduler_service.core.reasons import HoldReason, Reason
 from scheduler_service.core.routing import Backend
 from scheduler_service.core.run import ExecutorReport, Run, RunOrder
 from scheduler_service.core.task import Task, claim, quarantine
-from scheduler_service.transactions.consequences import conclude, tell
+from scheduler_service.transactions.consequences import conclude, emit_unreadable, tell
 from scheduler_service.transactions.gathering import Facts, backend_report, gather, lease_until_give_up
 from scheduler_service.transactions.orders import order_of
-from scheduler_service.transactions.ports import BackendState, DispatchEvent, Lock, Transaction
+from scheduler_service.transactions.ports import BackendState, DispatchEvent, Lock, Transaction, UnreadableTask
 
 CANDIDATES_PER_SLOT = 6  # the first and up to five further ones
 RAMP_REASONS = frozenset({Reason.DRAINING, Reason.BILLING_PAUSE, Reason.LOW_SUCCESS_RATE, Reason.CIRCUIT_BREAKER_OPEN})
@@ -151,6 +151,7 @@ class TickPlan:
         self._events: list[DispatchEvent] = []
         self._started: dict[str, int] = {}
         self.put_aside: list[Task] = []
+        self.unreadable: list[UnreadableTask] = []
         self.lane_holds: list[Verdict] = []
         self.limits: dict[str, StartLimit] = {}
         self.ramps: dict[str, Ramp] = {name: self._ramp(name) for name in basis.rules.backends}
@@ -265,14 +266,18 @@ class TickPlan:
             batch = await self._tx.due_tasks(
                 backend, min(wanted - len(passed), left), skip=examined, unfailed_only=unfailed, lock=self._lock
             )
-            if not batch:
+            seen = [*(task.id for task in batch.tasks), *(task.id for task in batch.unreadable)]
+            if not seen:
                 if not unfailed:
                     break
                 unfailed = False
                 continue
-            left -= len(batch)
-            examined += [task.id for task in batch]
-            passed += [task for task in batch if self._passes(task)]
+            left -= len(seen)
+            examined += seen
+            passed += [task for task in batch.tasks if self._passes(task)]
+            for broken in batch.unreadable:
+                self.unreadable.append(broken)
+                self._decide(Reason.PRE_FLIGHT_CHECK_FAILED, broken.why, backend, broken.id)
         self.hurry |= left == 0 and len(passed) < wanted
         return passed
 
@@ -369,3 +374,6 @@ class TickPlan:
         await tx.save_tasks([*self._claimed, *self.put_aside])
         await tx.add_runs(self._runs)
         await conclude(tx, [(task, None) for task in self.put_aside])
+        await tx.quarantine_unreadable(self.unreadable)
+        for broken in self.unreadable:
+            emit_unreadable(tx, broken)

@@ -182,6 +182,27 @@ class TaskFilter:
     priorities: Collection[Priority] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableTask:
+    """A task whose row holds what no task can, with what can be read of it. `why` is the error."""
+
+    id: UUID
+    title: str
+    task_type: str
+    priority: Priority
+    backend: str
+    tries: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DueTasks:
+    """Due tasks in rank order, and those whose rows cannot be read."""
+
+    tasks: Sequence[Task]
+    unreadable: Sequence[UnreadableTask] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class EventFilter:
     """Which decisions a page shows; None and '' mean all."""
@@ -236,7 +257,10 @@ class Transaction(Protocol):
 
     # --- tasks
     async def add_tasks(self, tasks: Sequence[Task]) -> None: ...
-    async def tasks(self, ids: Collection[UUID], lock: Lock = Lock.NONE) -> dict[UUID, Task]: ...
+    async def tasks(self, ids: Collection[UUID], lock: Lock = Lock.NONE) -> dict[UUID, Task]:
+        """By id. Unknown ids are left out, and so are rows that cannot be read, which is logged."""
+        ...
+
     async def save_tasks(self, tasks: Iterable[Task]) -> None: ...
 
     async def due_tasks(
@@ -247,11 +271,15 @@ class Transaction(Protocol):
         skip: Collection[UUID] = (),
         unfailed_only: bool = False,
         lock: Lock = Lock.UPDATE,
-    ) -> list[Task]:
+    ) -> DueTasks:
         """Due, unblocked, queued tasks of a backend in rank order; while they are locked, what others have locked is passed over.
 
         `unfailed_only` leaves out tasks whose last start failed.
         """
+        ...
+
+    async def quarantine_unreadable(self, tasks: Iterable[UnreadableTask]) -> None:
+        """Puts queued tasks aside whose rows cannot be read, so that no transition can."""
         ...
 
     async def unblock_dependents(self, completed: Collection[UUID]) -> None:

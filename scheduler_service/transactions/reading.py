@@ -150,7 +150,7 @@ def _outlook(plan: TickPlan) -> Outlook:
         starts=plan.starts,
         limits=plan.limits,
         starting={order.task_id: order.executor_id for order in plan.orders},
-        put_aside={task.id: task.error for task in plan.put_aside},
+        put_aside={task.id: task.error for task in plan.put_aside} | {task.id: task.why for task in plan.unreadable},
     )
 
 

@@ -136,15 +136,19 @@ class MemoryTransaction:
         skip: Collection[UUID] = (),
         unfailed_only: bool = False,
         lock: Lock = Lock.UPDATE,
-    ) -> list[Task]:
-        return [
+    ) -> ports.DueTasks:
+        found = [
             t
             for t in self._waiting(backend)
             if t.blocked_by == 0
             and is_due(t, self._now)
             and t.id not in skip
             and not (unfailed_only and t.last_start_failure_time is not None)
-        ][:limit]
+        ]
+        return ports.DueTasks(found[:limit])
+
+    async def quarantine_unreadable(self, tasks: Iterable[ports.UnreadableTask]) -> None:
+        """Every task here can be read."""
 
     async def unblock_dependents(self, completed: Collection[UUID]) -> None:
         for task in self._waiting():

@@ -80,6 +80,7 @@ def check_rows(rows: Rows, rules: DispatchRules) -> None:
     for task in rows.tasks.values():
         _check_waiting(task, rows)
         assert task.tries <= task.max_tries
+        assert task.status is not TaskStatus.QUEUED or not task.cancel_requested, "what is to be cancelled never comes back"
         assert task.status in ENDED_STATUSES or task.tries < task.max_tries, "out of tries is out of the queue"
         assert (task.end_time is not None) == (task.status in ENDED_STATUSES)
     for key, breaker in rows.breakers.items():
@@ -107,7 +108,7 @@ def _check_waiting(task: Task, rows: Rows) -> None:
 def eligible(rows: Rows, backend: str) -> list[Task]:
     """The tasks of a backend that could start now, in the order in which they should."""
     waiting = [
-        (task.rank_time, place, task)
+        (task.create_time + timedelta(hours=(0, 1, 4)[task.priority]), place, task)
         for place, task in enumerate(rows.tasks.values())
         if task.status is TaskStatus.QUEUED and task.backend == backend and task.blocked_by == 0
         if task.not_before_time is None or task.not_before_time <= rows.now

@@ -15,6 +15,7 @@ from scheduler_service.core.dispatch_checks import (
     Verdict,
     evaluate,
     first_hold,
+    next_trickle_time,
     permits,
     recordable,
 )
@@ -152,7 +153,7 @@ class TestGates:
         facts = with_hk(running=running, max_runs=max_runs)
         assert holds(facts) == ([("hk-minimax", Reason.POOL_C_FULL)] if full else [])
         slots = verdict(facts, "slots", "hk-minimax")
-        assert (slots.value, slots.limit) == (str(running), "" if max_runs is None else str(max_runs))
+        assert (slots.value, slots.limit) == (str(running), "none" if max_runs is None else str(max_runs))
 
     def test_an_open_breaker_holds_its_backend(self) -> None:
         facts = with_hk(breakers=(OPEN,))
@@ -218,6 +219,45 @@ class TestPermits:
     def test_a_held_backend_has_none(self) -> None:
         facts = with_hk(breakers=(OPEN,))
         assert set(permits(facts, evaluate(facts))) == {"cecelia-run"}
+
+
+HELD: dict[str, tuple[GateFacts, str, str, str, datetime | None]] = {
+    "draining": (given(draining=("deploy", "operator")), "", "deploy, operator", "no source", None),
+    "billing_pause": (
+        given(billing_pauses=(BillingPause("", NOW + HOUR),)),
+        *("", "2026-02-25T13:00:00Z", "2026-02-25T12:00:00Z", NOW + HOUR),
+    ),
+    "slots": (given(pools=pools(running_local=10)), "cecelia-run", "10", "10", None),
+    "slots of a remote": (with_hk(running=8), "hk-minimax", "8", "8", None),
+    "slots without a sample": (given(pools=None), "cecelia-run", "no sample", "a sample", None),
+    "low_success_rate": (
+        with_run(attempts=merge([(False, "executor_failed", 8), (True, None, 2)], NOW), last_trickle_time=NOW),
+        *("cecelia-run", "0.200", "0.3", NOW + timedelta(minutes=1)),
+    ),
+    "circuit_breaker_open": (with_hk(breakers=(OPEN,)), "hk-minimax", "3", "3", NOW + timedelta(minutes=30)),
+    "availability": (with_run(live_executors=0), "cecelia-run", "0", "1", None),
+}
+
+
+@pytest.mark.parametrize("case", HELD)
+def test_a_gate_that_holds_says_by_what_figure_beyond_which_limit_and_until_when(case: str) -> None:
+    facts, backend, value, limit, clears = HELD[case]
+    (held,) = (v for v in evaluate(facts) if v.holds and v.backend == backend)
+    assert (held.name, held.value, held.limit, held.clears_time) == (case.split(" ")[0], value, limit, clears)
+    assert held.reason is not None
+    assert held.detail
+
+
+def test_every_verdict_has_a_limit_whether_it_holds_or_not() -> None:
+    for facts in (CLEAR, *(facts for facts, *_ in HELD.values())):
+        assert [v.name for v in evaluate(facts) if not v.limit] == []
+
+
+def test_the_next_single_try_is_an_interval_after_the_last() -> None:
+    facts = with_run(last_trickle_time=NOW)
+    assert next_trickle_time(facts, "cecelia-run") == NOW + timedelta(minutes=1)
+    assert next_trickle_time(facts, "hk-minimax") is None
+    assert next_trickle_time(facts, "no_such_backend") is None
 
 
 class TestRecordable:

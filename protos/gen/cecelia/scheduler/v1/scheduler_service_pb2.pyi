@@ -305,7 +305,7 @@ class Task(_message.Message):
     """What it is doing."""
     hold_reason: _builtins.str
     """The task's own hold, never a gate's: `not_before`, `backoff`, `dependency`, `dependency_failed`, `pre_flight_check_failed`,
-    `start_failed`, `max_tries`, `cancel_requested`; empty for none.
+    `unreadable`, `start_failed`, `max_tries`, `cancel_requested`; empty for none.
     """
     run_id: _builtins.str
     """The current or last run."""
