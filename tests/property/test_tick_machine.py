@@ -481,7 +481,7 @@ class TickMachine(RuleBasedStateMachine):
 
     # --- time
 
-    @rule(seconds=st.sampled_from([0.3, 1, 5, 30, 61, 151, 400, 700, 1_900]), looked=st.booleans())
+    @rule(seconds=st.sampled_from([0.3, 1, 5, 30, 61, 151, 250, 400, 700, 1_900]), looked=st.booleans())
     def time_passes(self, seconds: float, looked: bool) -> None:
         self.cluster.advance(seconds)
         if looked:
@@ -523,6 +523,8 @@ class TickMachine(RuleBasedStateMachine):
             return
         rows = self.rows()
         oracle.check_rows(rows, self.cluster.rules)
+        running = {run for runs in self.cluster.live_runs_of_tasks().values() for run in runs}
+        assert running <= set(rows.runs), "what may still run was given up"
         well = {task.id for task in rows.tasks.values() if task.status is TaskStatus.COMPLETED}
         assert self.ended_well <= well, "what has completed stays so"
         self.ended_well = well
@@ -541,7 +543,11 @@ class TickMachine(RuleBasedStateMachine):
                 self.do(self._mend())
                 self.do(self._all_end())
         finally:
+            self.close()
             self.loop.close()
+
+    def close(self) -> None:
+        """Lets go of what `database` has taken."""
 
     async def _mend(self) -> None:
         cluster = self.cluster
