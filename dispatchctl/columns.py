@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+from google.protobuf.struct_pb2 import Struct
 
 from dispatchctl.rendering import Column, counts_text, enum_word, iso, moment, relative, span_text
+from service_runtime.proto_values import object_of
 
 
 def _age(task: pb.Task) -> str:
@@ -32,6 +34,15 @@ def run_time(task: pb.Task) -> str:
     """How long its run took, or has been going on."""
     start, end = moment(task.start_time), moment(task.end_time)
     return "" if start is None else span_text((end or datetime.now(UTC)) - start)
+
+
+def usage_text(usage: Struct) -> str:
+    """What was used, such as `completion_tokens 30, prompt_tokens 12`."""
+    return ", ".join(f"{name} {_figure(value)}" for name, value in sorted(object_of(usage).items()))
+
+
+def _figure(value: object) -> str:
+    return f"{value:,.15g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def outcome_line(task: pb.Task) -> str:
@@ -132,6 +143,15 @@ def window_row(name: str, window: pb.DispatchWindow) -> tuple[str, ...]:
 
 
 def window_rows(stats: pb.GetDispatchStatsResponse) -> list[tuple[str, ...]]:
-    """The statistics: the window, the attempts, the attempts by backend."""
-    rows = [window_row("window_1h", stats.window_1h), window_row("attempts", stats.attempts)]
-    return rows + [window_row(f"attempts {name}", window) for name, window in sorted(stats.attempts_by_backend.items())]
+    """The statistics: each window, its attempts, those by backend and by executor."""
+    rows = [window_row("window_1h", stats.window_1h), window_row("attempts", stats.attempts), *_attempt_rows("", stats)]
+    for further in stats.windows:
+        length = span_text(further.length)
+        rows += [window_row(length, further.decisions), window_row(f"{length} attempts", further.attempts)]
+        rows += _attempt_rows(f"{length} ", further)
+    return rows
+
+
+def _attempt_rows(prefix: str, stats: pb.GetDispatchStatsResponse | pb.DispatchStatsWindow) -> list[tuple[str, ...]]:
+    both = [*sorted(stats.attempts_by_backend.items()), *sorted(stats.attempts_by_executor.items())]
+    return [window_row(f"{prefix}attempts {name}", window) for name, window in both]

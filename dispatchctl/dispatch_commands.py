@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import click
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
@@ -19,10 +19,12 @@ from dispatchctl.columns import (
     window_rows,
 )
 from dispatchctl.failures import ExitStatus
+from dispatchctl.parameters import POSITIVE_DURATION
 from dispatchctl.redrawing import show_or_watch, watch_option
 from dispatchctl.rendering import clean, iso, note, relative, show, table_text, write
 from dispatchctl.session import TABLES, Output, Session, common_options
 from dispatchctl.status_view import write_slots, write_status, write_table
+from service_runtime.proto_values import duration
 
 
 @click.command()
@@ -49,15 +51,17 @@ def status(session: Session, interval: float | None) -> int:
 
 
 @click.command()
+@click.option("--window", "windows", type=POSITIVE_DURATION, multiple=True, help="A further window, such as 5m; may be repeated.")
+@click.option("--by-executor", is_flag=True, help="Show attempts by executor too.")
 @watch_option
 @common_options()
 @click.pass_obj
-def stats(session: Session, interval: float | None) -> int:
-    """Show the window and the attempts of the last hour.
+def stats(session: Session, windows: tuple[float, ...], by_executor: bool, interval: float | None) -> int:
+    """Show the window and the attempts of the last hour, and of further windows.
 
     \b
     Example:
-      dispatchctl stats -o json
+      dispatchctl stats --window 5m --window 24h
     """
 
     def draw(found: pb.GetDispatchStatsResponse) -> int:
@@ -67,7 +71,8 @@ def stats(session: Session, interval: float | None) -> int:
             show(session, found, [found], (), name=lambda _: "window_1h")
         return ExitStatus.DONE
 
-    request = pb.GetDispatchStatsRequest()
+    lengths = [duration(timedelta(seconds=seconds)) for seconds in windows]
+    request = pb.GetDispatchStatsRequest(windows=lengths, by_executor=by_executor)
     return show_or_watch(session, interval, lambda client: client.call(client.stub.GetDispatchStats, request), draw)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from executor_service.core.failure_classes import CLASS_MEANINGS
 from executor_service.metrics import ExecutorMetrics
 from executor_service.settings import ExecutorSettings
-from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.billing import END_PAUSES, START_PAUSES
 from scheduler_service.core.events import EVENT_SHAPES
 from scheduler_service.core.reasons import (
     ATTEMPT_REASONS,
@@ -21,6 +23,8 @@ from scheduler_service.core.reasons import (
     REASON_KINDS,
     REASON_MEANINGS,
 )
+from scheduler_service.core.routing import DEFAULT_BACKENDS
+from scheduler_service.core.verdicts import UNBLAMED_ERROR_CLASSES
 from scheduler_service.metrics import SchedulerMetrics
 from scheduler_service.settings import SchedulerSettings
 from service_runtime.error_reasons import ERROR_REASONS
@@ -114,9 +118,9 @@ def _bounds(shape: Mapping[str, Any]) -> str:
 
 def metrics_page() -> str:
     """Every metric of both services."""
-    backends = sorted(DispatchRules().backends)
+    backends = DEFAULT_BACKENDS
     scheduler = SchedulerMetrics(CollectorRegistry(), "0", backends).made
-    executor = ExecutorMetrics(CollectorRegistry(), "0", backends).made
+    executor = ExecutorMetrics(CollectorRegistry(), "0", sorted(backends)).made
     return page(
         "Metrics",
         """
@@ -173,10 +177,32 @@ and the breaker.
         "## What an executor says at its door",
         "A code that is not listed is recorded as `config_error`.",
         table(["code", "recorded as", "meaning"], answers),
+        "## What kind of failure it was",
+        """
+Told by an answer's status and codes first and by whole phrases last (`executor_service/core/failure_classes.py`), or by the
+command itself in `CECELIA_OUTCOME_FILE`. At the start, `billing_cap`, `rate_limit` and `auth` are nobody's failure: they count
+nowhere.
+""",
+        table(["class", "meaning", "pauses the backend, unless a time was named", "an ended run costs a try"], _classes()),
         "## Why a call failed",
         "`ErrorInfo.reason` (domain `dispatch.cecelia`), and `reason` of a problem document.",
         table(["reason", "meaning"], errors),
     )
+
+
+def _classes() -> Iterable[Sequence[str]]:
+    for name, meaning in CLASS_MEANINGS.items():
+        pauses = [
+            f"{when} for {minutes(table_[name])}"
+            for when, table_ in (("at a start", START_PAUSES), ("at an end", END_PAUSES))
+            if name in table_
+        ]
+        yield code(name), meaning, ", ".join(pauses) or "no", "no" if name in UNBLAMED_ERROR_CLASSES else "yes"
+
+
+def minutes(span: timedelta) -> str:
+    """A span for people."""
+    return f"{int(span.total_seconds() // 60)} min"
 
 
 def events_page() -> str:

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from scheduler_service.core.callback import Callback
 from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.routing import known_backends
 from scheduler_service.errors import StorageUnavailable
 from scheduler_service.fleet import Fleet
 from scheduler_service.http.routes import BrainPaths
@@ -72,7 +73,7 @@ class SchedulerApp:
         self._clock = SystemClock()
         self._registry = CollectorRegistry()
         self._version = distribution_version(DISTRIBUTION)
-        self._metrics = SchedulerMetrics(self._registry, self._version, sorted(self._rules.backends))
+        self._metrics = SchedulerMetrics(self._registry, self._version, known_backends(self._rules.backends))
         self._bell = Bell()
         self._background = Background()
         self._cleanups = Cleanups()

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, field_validator
 from scheduler_service.core.breaker import BreakerSettings
 from scheduler_service.core.dispatch_checks import CheckSettings, GuardMode
 from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.routing import BACKEND_NAME, DEFAULT_ROUTES
 from scheduler_service.core.slot_budget import INTERACTIVE_RESERVE
 from scheduler_service.core.verdicts import RetrySettings
 from service_runtime.http_app import HttpPolicy
@@ -19,12 +20,28 @@ from service_runtime.settings import HostPort, Milliseconds, ServiceSettings
 
 _DAY_MS = 86_400_000
 _HOST_NAME = re.compile(r"\*|[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
+_TASK_TYPE = re.compile(r"\*|[^\s,=*]{1,128}")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 Targets = Annotated[str, Field(max_length=10_000)]
 
 
 def _listed(value: str) -> list[str]:
     return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _routes(value: str) -> dict[str, str]:
+    """Type (lower case) to backend. Raises ValueError that names the wrong pair."""
+    routes: dict[str, str] = {}
+    for pair in _listed(value):
+        type_, equals, backend = (part.strip() for part in pair.partition("="))
+        if not equals or not _TASK_TYPE.fullmatch(type_) or not BACKEND_NAME.fullmatch(backend):
+            raise ValueError(f"has the pair {pair!r}; must be type=backend, such as talk=hk-minimax or *=cecelia-run")
+        if type_.lower() in routes:
+            raise ValueError(f"has the pair {pair!r}, and the type {type_.lower()!r} before")
+        routes[type_.lower()] = backend
+    if not routes:
+        raise ValueError("has no pair; must be type=backend, such as *=cecelia-run")
+    return routes
 
 
 def _span(milliseconds: int) -> timedelta:
@@ -42,7 +59,13 @@ class SchedulerSettings(ServiceSettings):
     scheduler_http_address: HostPort = Field("127.0.0.1:5221", description="where HTTP is served")
     executor_targets: Targets = Field("127.0.0.1:50052", description="gRPC targets of executors, comma-separated")
 
-    window_ms: Milliseconds = Field(3_600_000, description="the rolling window")
+    dispatch_routes: str = Field(
+        ",".join(f"{type_}={backend}" for type_, backend in DEFAULT_ROUTES.items()),
+        max_length=10_000,
+        description="which backend runs a type of task, type=backend comma-separated; *: every other type, or they are refused",
+    )
+
+    window_ms: Annotated[int, Field(ge=1, le=7 * _DAY_MS)] = Field(3_600_000, description="the rolling window")
     dispatch_rate_threshold: float = Field(0.3, ge=0, le=1, description="share of successful starts below which it holds")
     dispatch_min_sample: int = Field(10, ge=1, le=1_000_000, description="attempts from which on the share is judged")
     dispatch_rate_guard: GuardMode = Field(GuardMode.ENFORCE, description="enforce, observe or off")
@@ -83,6 +106,12 @@ class SchedulerSettings(ServiceSettings):
             raise ValueError("must begin with / and not end with it, of letters, digits and . _ ~ - only, such as /dispatch")
         return value
 
+    @field_validator("dispatch_routes")
+    @classmethod
+    def _pairs(cls, value: str) -> str:
+        _routes(value)
+        return value
+
     @field_validator("executor_targets")
     @classmethod
     def _at_least_one(cls, value: str) -> str:
@@ -113,6 +142,7 @@ class SchedulerSettings(ServiceSettings):
         """The numbers that decide."""
         return DispatchRules(
             window=_span(self.window_ms),
+            routes=_routes(self.dispatch_routes),
             lease_ttl=_span(self.lease_ttl_ms),
             interactive_reserve=self.interactive_reserve,
             checks=CheckSettings(

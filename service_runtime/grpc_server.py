@@ -16,6 +16,8 @@ from prometheus_client import Histogram
 from service_runtime.grpc_interceptors import ServiceInterceptor
 from service_runtime.lifecycle import StartupError, address_taken, taken_by_other
 
+SLOW_READER_S = 30.0
+"""A stream whose reader takes nothing for so long is ended."""
 MEBIBYTE = 1024 * 1024
 
 
@@ -59,11 +61,12 @@ class GrpcServer:
         durations: Histogram | None = None,
         maximum_message: int = 4 * MEBIBYTE,
         maximum_concurrent_rpcs: int = 4_096,
+        slow_reader_s: float = SLOW_READER_S,
     ) -> None:
         self._address = address
         self._setting = setting
         self._durations = durations
-        self._interceptor = ServiceInterceptor(domain, durations)
+        self._interceptor = ServiceInterceptor(domain, durations, slow_reader_s)
         self._server = grpc.aio.server(
             interceptors=[self._interceptor],
             options=_options(maximum_message),
@@ -106,6 +109,11 @@ class GrpcServer:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *self._names):
             await self._health.set(name, status)
+
+    async def set_part_serving(self, part: str, serving: bool) -> None:
+        """What health says of a part of a service, as `package.Service/part`; the health of the whole is not touched by it."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        await self._health.set(part, status)
 
     async def stop(self, grace_s: float) -> None:
         """NOT_SERVING first; calls under way get the grace, and handlers that were cut off are waited for."""

@@ -17,9 +17,12 @@ from typing import Any
 
 import structlog
 
+from executor_service.backends.replies import EXECUTOR_FAILED
+from executor_service.core.failure_classes import FailureClass
 from executor_service.core.run import (
     RESULT_MAX_BYTES,
     TASK_AT_FAULT,
+    BackendKind,
     EndReport,
     RunOutcome,
     RunSpec,
@@ -41,8 +44,7 @@ INHERITED = ("PATH", "HOME", "LANG", "TZ")
 GRACE_S = 10.0
 LOG_MAX_BYTES = 16 * 1024 * 1024
 OUTCOME_MAX_BYTES = 64 * 1024
-OUTCOME_CLASSES = frozenset({"billing_cap", "rate_limit", "auth", "network", "resource", "task"})
-EXECUTOR_FAILED = "executor_failed"
+OUTCOME_CLASSES = frozenset(FailureClass) - {FailureClass.UNKNOWN}
 LOOK_S = 0.05
 RETRY_S = 1.0
 GONE_S = 60.0
@@ -53,7 +55,9 @@ class LocalBridge:
     """The backend `cecelia-run`."""
 
     name = NAME
+    kind = BackendKind.PER_EXECUTOR
     local = True
+    outlives_executor = True
     ends_by_callback = False
     max_runs = 0
 

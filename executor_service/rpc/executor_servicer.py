@@ -12,8 +12,10 @@ from cecelia.executor.v1 import executor_service_pb2 as pb
 from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
 
 from executor_service.core.admission import ResourceReport
-from executor_service.core.run import RunRecord, RunSpec
+from executor_service.core.reservation import Room
+from executor_service.core.run import RunOutcome, RunRecord, RunSpec
 from executor_service.rpc.conversions import (
+    BACKEND_KINDS,
     BATCH_MAX_BYTES,
     LEASE_MAX,
     RUNS_MAX,
@@ -42,6 +44,7 @@ class ExecutorPart(Protocol):
 
     def resources(self) -> ResourceReport: ...
     def running_local(self) -> int: ...
+    def room(self) -> Room: ...
     def backends(self) -> list[BackendState]: ...
 
     @property
@@ -56,7 +59,9 @@ class ExecutorPart(Protocol):
     def record(self, run_id: str) -> RunRecord | None: ...
     def is_refused(self, run_id: str) -> bool: ...
     def records(self, *, live_only: bool) -> list[RunRecord]: ...
-    async def cancel(self, run_id: str, reason: str, cluster_id: str, term: int) -> RunRecord | None: ...
+    async def cancel(
+        self, run_id: str, reason: str, cluster_id: str, term: int, recorded: RunOutcome | None
+    ) -> RunRecord | None: ...
     def watch(self, cluster_id: str, term: int) -> AsyncIterator[RunRecord | int | None]:
         """Open runs, their number as the end of the replay, then changes; None asks for a snapshot."""
         ...
@@ -89,7 +94,7 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
         return self._resources()
 
     def _resources(self) -> pb.CheckResourcesResponse:
-        return resources_message(self._executor.resources(), self._executor.running_local())
+        return resources_message(self._executor.resources(), self._executor.running_local(), self._executor.room())
 
     def _backends(self) -> Iterator[pb.BackendAvailability]:
         for state in self._executor.backends():
@@ -103,6 +108,7 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
                 running=state.running,
                 configured=state.configured,
                 ends_by_callback=state.ends_by_callback,
+                kind=BACKEND_KINDS[state.kind],
             )
 
     async def CheckAvailability(self, request: pb.CheckAvailabilityRequest, context: Context) -> pb.CheckAvailabilityResponse:
@@ -147,8 +153,9 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
         run_id = check.run_id("run_id", request.run_id)
         reason = check.text("reason", request.reason, REASON_MAX_CHARS)
         cluster_id = check.text("cluster_id", request.cluster_id, CLUSTER_ID_MAX_CHARS)
+        recorded = check.outcome("recorded_outcome", request.recorded_outcome)
         check.done()
-        record = await self._executor.cancel(run_id, reason, cluster_id, request.term)
+        record = await self._executor.cancel(run_id, reason, cluster_id, request.term, recorded)
         return pb.CancelRunResponse(run=_refused(run_id) if record is None else run_message(record))
 
     async def WatchRuns(self, request: pb.WatchRunsRequest, context: Context) -> AsyncIterator[pb.WatchRunsResponse]:

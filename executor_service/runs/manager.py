@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -34,6 +35,7 @@ DISK_THREADS = 4
 UNCUT_S = 5.0
 KNOWN_MAX = 10_000
 STOPPING = "the executor stops"
+ENDED_ELSEWHERE = "its end was reported to the scheduler, which knows more"
 
 
 class StaleTerm(Exception):
@@ -41,7 +43,10 @@ class StaleTerm(Exception):
 
 
 class RunManager:
-    """Every run of this executor. `now_stamp` gives CLOCK_BOOTTIME in nanoseconds."""
+    """Every run of this executor. `now_stamp` gives CLOCK_BOOTTIME in nanoseconds.
+
+    `make_backend` makes one that is not offered, for runs that are still there of a time when it was.
+    """
 
     def __init__(
         self,
@@ -53,9 +58,11 @@ class RunManager:
         boot_id: str,
         now_stamp: Callable[[], int],
         on_end: Callable[[RunRecord], None] = lambda _record: None,
+        make_backend: Callable[[str], Backend | None] = lambda _name: None,
     ) -> None:
         self._journal = journal
-        self.backends = backends
+        self.backends = dict(backends)
+        self._make_backend = make_backend
         self.resources = resources
         self._clock = clock
         self.boot_id = boot_id
@@ -66,12 +73,13 @@ class RunManager:
         self._rejected: dict[str, Answer] = {}
         self._acknowledged: dict[str, None] = {}
         self._refused: set[str] = set()
-        self.door = Door(self._runs, self._refused, backends, resources, boot_id, now_stamp)
+        self.door = Door(self._runs, self._refused, self.backends, resources, boot_id, now_stamp)
         self._terms: dict[str, int] = {}
         self._work: dict[str, asyncio.Task[None]] = {}
         self._uncut: set[asyncio.Task[Any]] = set()
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="journal")
         self._stopping: set[str] = set()
+        self._ended_elsewhere: dict[str, RunOutcome] = {}
         self._one_at_a_time = asyncio.Lock()
 
     # --- start
@@ -85,7 +93,14 @@ class RunManager:
             if acknowledged:
                 self._acknowledged[record.spec.run_id] = None
             if record.live:
+                self._look_after(record.spec.backend)
                 self._begin(record, None)
+
+    def _look_after(self, name: str) -> None:
+        """A backend that is not offered any more is still needed for its runs: they may go on, and must not be called lost."""
+        if name not in self.backends and (made := self._make_backend(name)) is not None:
+            self.backends[name] = made
+            self.door.not_offered.add(name)
 
     # --- what is known
 
@@ -118,6 +133,10 @@ class RunManager:
             for record in self._runs
             if record.spec.run_id not in self._acknowledged and cluster_id in ("", record.spec.cluster_id)
         ]
+
+    def local_run_dirs(self) -> dict[str, Path]:
+        """The folders of the live local runs, by run id."""
+        return {run.run_id: self._journal.run_dir(run.run_id) for run in self.door.local_runs()}
 
     # --- dispatch
 
@@ -226,7 +245,11 @@ class RunManager:
         run_id = record.spec.run_id
         work = asyncio.get_running_loop().create_task(self._carry_out(record, lease_from), name=f"run {run_id}")
         self._work[run_id] = work
-        work.add_done_callback(lambda _task: self._work.pop(run_id, None))
+        work.add_done_callback(lambda _task: self._carried_out(run_id))
+
+    def _carried_out(self, run_id: str) -> None:
+        self._work.pop(run_id, None)
+        self._ended_elsewhere.pop(run_id, None)
 
     async def _carry_out(self, record: RunRecord, lease_from: int | None) -> None:
         spec = record.spec
@@ -246,6 +269,9 @@ class RunManager:
             end = EndReport(RunOutcome.LOST, error=f"the backend {spec.backend} broke off")
         if spec.run_id in self._stopping and end.outcome is RunOutcome.CANCELLED:
             end = replace(end, outcome=RunOutcome.LOST, error=STOPPING)
+        recorded = self._ended_elsewhere.get(spec.run_id)
+        if recorded is not None and end.outcome is RunOutcome.CANCELLED:
+            end = replace(end, outcome=recorded, error="" if recorded is RunOutcome.COMPLETED else ENDED_ELSEWHERE)
         await self._finish(spec.run_id, end)
 
     async def _let_nothing_live(self, record: RunRecord) -> None:
@@ -282,10 +308,17 @@ class RunManager:
         self.watchers.publish(record)
         self._on_end(record)
 
-    async def cancel(self, run_id: str, reason: str, caller: CallerIdentity) -> RunRecord | None:
-        """Asks for a run's end; None when it was never seen, which refuses it for good. Raises StaleTerm, JournalError."""
+    async def cancel(
+        self, run_id: str, reason: str, caller: CallerIdentity, recorded: RunOutcome | None = None
+    ) -> RunRecord | None:
+        """Asks for a run's end; None when it was never seen, which refuses it for good. Raises StaleTerm, JournalError.
+
+        `recorded` is the end that the caller knows already, where ends come by callback.
+        """
         record = await self._to_its_end(self._known_or_refused(run_id, caller))
         if record is not None and record.live:
+            if recorded is not None and self._goes_on_elsewhere(record):
+                self._ended_elsewhere[run_id] = recorded
             await self._cancel(record, reason)
         return self._runs.get(run_id)
 
@@ -409,7 +442,7 @@ class RunManager:
 
     def _outlives_us(self, record: RunRecord) -> bool:
         backend = self.backends.get(record.spec.backend)
-        return backend is not None and backend.local
+        return backend is not None and backend.outlives_executor
 
     async def _wait(self, records: Iterable[RunRecord], seconds: float) -> None:
         work = [self._work[record.spec.run_id] for record in records if record.spec.run_id in self._work]

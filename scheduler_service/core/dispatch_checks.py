@@ -53,7 +53,8 @@ class BackendFacts:
 
     `queued` counts its queued tasks, `due` those that could be claimed now. `breakers` is its one breaker (shared) or
     those of its live executors. `live_executors` are heard, not draining and have it configured; `misconfigured` is what is
-    wrong with it where it is not. `max_runs` and `running` are a remote backend's own limit over them; None: none known.
+    wrong with it where it is not; `offered_elsewhere` is what live executors have in its place. `max_runs` and `running` are the
+    backend's own limit over them; None: none.
     """
 
     backend: str
@@ -62,6 +63,7 @@ class BackendFacts:
     due: int
     live_executors: int
     misconfigured: str = ""
+    offered_elsewhere: str = ""
     attempts: Window = field(default_factory=Window)
     last_trickle_time: datetime | None = None
     breakers: tuple[Breaker, ...] = ()
@@ -151,15 +153,14 @@ def check_billing_pause(facts: GateFacts) -> Iterator[Verdict]:
 
 
 def check_slots(facts: GateFacts) -> Iterator[Verdict]:
-    """The task pool for local backends, its own limit for a remote one; nothing without a live executor."""
+    """The task pool for local backends, then a backend's own limit; nothing without a live executor."""
     for backend in facts.backends:
         if backend.live_executors == 0:
             detail = "no executor to count slots on"
             yield Verdict(name="slots", backend=backend.backend, holds=False, value="0", limit="0", detail=detail)
-        elif backend.local:
-            yield _local_slots(backend.backend, facts.pools)
-        else:
-            yield _remote_slots(backend)
+            continue
+        pool = _local_slots(backend.backend, facts.pools) if backend.local else None
+        yield pool if pool is not None and (pool.holds or backend.max_runs is None) else _own_slots(backend)
 
 
 def _local_slots(backend: str, pools: Pools | None) -> Verdict:
@@ -189,7 +190,7 @@ def _local_slots(backend: str, pools: Pools | None) -> Verdict:
 
 def _exhausted(pools: Pools) -> str:
     """What leaves no task slot, with the settings that have a say in it."""
-    if pools.effective_slots == 0:
+    if pools.effective_slots == 0 or pools.load:
         return f"the machine's load leaves no task slot{f': {pools.load}' if pools.load else ''}"
     seats, kept = pools.total_capacity, pools.user.budget
     for_internal = f", {pools.internal.budget} for internal tasks" if pools.internal.budget else ""
@@ -199,7 +200,7 @@ def _exhausted(pools: Pools) -> str:
     )
 
 
-def _remote_slots(backend: BackendFacts) -> Verdict:
+def _own_slots(backend: BackendFacts) -> Verdict:
     full = backend.max_runs is not None and backend.running >= backend.max_runs
     limit = "no limit" if backend.max_runs is None else f"{backend.max_runs} runs at once"
     return Verdict(
@@ -305,7 +306,8 @@ def check_availability(facts: GateFacts) -> Iterator[Verdict]:
         if absent and backend.misconfigured:
             reason, detail = Reason.CONFIG_ERROR, backend.misconfigured
         elif absent:
-            reason, detail = Reason.NO_EXECUTOR, "no executor answers for it"
+            offers = f" ({backend.offered_elsewhere})" if backend.offered_elsewhere else ""
+            reason, detail = Reason.NO_EXECUTOR, f"no executor answers for it{offers}"
         yield Verdict(
             name=AVAILABILITY,
             backend=backend.backend,

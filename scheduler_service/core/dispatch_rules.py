@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from scheduler_service.core.dispatch_checks import CheckSettings
-from scheduler_service.core.routing import DEFAULT_BACKENDS, DEFAULT_ROUTES, Backend
+from scheduler_service.core.routing import DEFAULT_ROUTES
 from scheduler_service.core.slot_budget import INTERACTIVE_RESERVE
 from scheduler_service.core.verdicts import RetrySettings
 
@@ -21,5 +21,9 @@ class DispatchRules:
     interactive_reserve: int = INTERACTIVE_RESERVE
     checks: CheckSettings = field(default_factory=CheckSettings)
     retries: RetrySettings = field(default_factory=RetrySettings)
-    backends: Mapping[str, Backend] = field(default_factory=lambda: DEFAULT_BACKENDS)
     routes: Mapping[str, str] = field(default_factory=lambda: DEFAULT_ROUTES)
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The backends that tasks are routed to, by name."""
+        return tuple(sorted(set(self.routes.values())))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from types import MappingProxyType
+from typing import Any
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
@@ -46,7 +48,7 @@ BREAKER_STATES: Mapping[BreakerState, pb.BreakerState.ValueType] = {
 }
 
 
-def task_message(task: Task, now: datetime, *, brief: bool = False) -> pb.Task:
+def task_message(task: Task, now: datetime, *, brief: bool = False, usage: Mapping[str, Any] = MappingProxyType({})) -> pb.Task:
     """A task; `brief` leaves out description, payload and result, as lists do."""
     message = pb.Task(
         id=str(task.id),
@@ -74,6 +76,7 @@ def task_message(task: Task, now: datetime, *, brief: bool = False) -> pb.Task:
         end_time=timestamp(task.end_time),
         next_attempt_time=timestamp(task.next_attempt_time),
         dependency_policy=POLICIES[task.dependency_policy],
+        usage=struct(usage) if usage else None,
     )
     message.outcome.CopyFrom(pb.TaskOutcome(exit_code=task.exit_code, result="" if brief else task.result, error=task.error))
     return message
@@ -100,8 +103,23 @@ def stats_message(stats: DispatchStats) -> pb.GetDispatchStatsResponse:
     return pb.GetDispatchStatsResponse(
         window_1h=window_message(stats.window_1h),
         attempts=window_message(stats.attempts),
-        attempts_by_backend={name: window_message(window) for name, window in stats.attempts_by_backend.items()},
+        attempts_by_backend=_windows(stats.attempts_by_backend),
+        attempts_by_executor=_windows(stats.attempts_by_executor),
+        windows=[
+            pb.DispatchStatsWindow(
+                length=duration(length),
+                decisions=window_message(found.decisions),
+                attempts=window_message(found.attempts),
+                attempts_by_backend=_windows(found.attempts_by_backend),
+                attempts_by_executor=_windows(found.attempts_by_executor),
+            )
+            for length, found in stats.windows
+        ],
     )
+
+
+def _windows(windows: Mapping[str, Window]) -> dict[str, pb.DispatchWindow]:
+    return {name: window_message(window) for name, window in windows.items()}
 
 
 def breaker_message(breaker: Breaker, settings: BreakerSettings, now: datetime) -> pb.Breaker:
@@ -226,9 +244,10 @@ def slots_message(view: SlotsView, reports: Iterable[ExecutorReport], rules: Dis
                 )
             )
     for backend in view.facts.gates.backends:
-        budget = (total.task_pool.budget if total else 0) if backend.local else backend.max_runs or 0
+        limits = [total.task_pool.budget if total else 0] if backend.local else []
+        limits += [] if backend.max_runs is None else [backend.max_runs]
         message.backends.add(
-            backend=backend.backend, local=backend.local, budget=budget, used=view.facts.running(backend.backend)
+            backend=backend.backend, local=backend.local, budget=min(limits, default=0), used=view.facts.running(backend.backend)
         )
     return message
 

@@ -45,7 +45,10 @@ class DispatchCalls(Calls):
         return explanation_message(explanation, reports, silent)
 
     async def GetDispatchStats(self, request: pb.GetDispatchStatsRequest, context: Context) -> pb.GetDispatchStatsResponse:
-        return stats_message(await self._read(lambda tx: read_stats(tx, self._rules)))
+        check = Checker()
+        lengths = check.windows(request.windows)
+        check.done()
+        return stats_message(await self._read(lambda tx: read_stats(tx, self._rules, lengths, by_executor=request.by_executor)))
 
     async def ListDispatchEvents(self, request: pb.ListDispatchEventsRequest, context: Context) -> pb.ListDispatchEventsResponse:
         check = Checker()
@@ -95,6 +98,11 @@ class DispatchCalls(Calls):
                 last_heard_time=timestamp(row.last_heard_time),
                 running=running,
                 backends=[b.backend for b in report.backends if b.configured] if report else [],
+                misconfigured=[
+                    pb.MisconfiguredBackend(backend=b.backend, detail=b.detail)
+                    for b in (report.backends if report else ())
+                    if not b.configured
+                ],
             )
         with callers_words():
             for target in await self._fleet.silent_targets():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from scheduler_service.core.breaker import Breaker
+from scheduler_service.core.run import ExecutorReport
 from scheduler_service.rpc.calls import Calls, Context, caller_of, callers_words
 from scheduler_service.rpc.conversions import breaker_message, pause_message
 from scheduler_service.rpc.validation import KEY_MAX_CHARS, SLOTS_MAX, SOURCE_MAX_CHARS, Checker
@@ -21,16 +24,16 @@ DEFAULT_SOURCE = "operator"
 class OverrideCalls(Calls):
     """The breakers, drain, billing pause and budget cap."""
 
-    async def _live(self) -> list[str]:
+    async def _reports(self) -> Sequence[ExecutorReport]:
         with callers_words():
-            return [report.executor_id for report in await self._fleet.reports()]
+            return await self._fleet.reports()
 
     async def _breakers(self) -> dict[str, tuple[Breaker, pb.Breaker]]:
-        live = await self._live()
+        executors = await self._reports()
         settings = self._rules.checks.breaker
 
         async def work(tx: Transaction) -> dict[str, tuple[Breaker, pb.Breaker]]:
-            found = await overrides.list_breakers(tx, self._rules.backends, settings, live)
+            found = await overrides.list_breakers(tx, executors, self._rules)
             return {key: (breaker, breaker_message(breaker, settings, tx.now)) for key, breaker in found.items()}
 
         return await self._read(work)
@@ -52,12 +55,12 @@ class OverrideCalls(Calls):
         key = check.text("key", request.key, KEY_MAX_CHARS, required=True)
         caller = _caller(check, request, context)
         check.done()
-        live, settings = await self._live(), self._rules.checks.breaker
+        executors, settings = await self._reports(), self._rules.checks.breaker
         moved: tuple[Breaker, ...] = ()
 
         async def work(tx: Transaction) -> pb.ResetBreakerResponse:
             nonlocal moved
-            forced = await overrides.reset_breaker(tx, key, caller, self._rules.backends, settings, live)
+            forced = await overrides.reset_breaker(tx, key, caller, executors, self._rules)
             moved = forced.moved
             return pb.ResetBreakerResponse(
                 before=breaker_message(forced.before, settings, tx.now), after=breaker_message(forced.after, settings, tx.now)
@@ -74,12 +77,12 @@ class OverrideCalls(Calls):
         caller = _caller(check, request, context)
         duration = check.trip_duration(request)
         check.done()
-        live, settings = await self._live(), self._rules.checks.breaker
+        executors, settings = await self._reports(), self._rules.checks.breaker
         moved: tuple[Breaker, ...] = ()
 
         async def work(tx: Transaction) -> pb.TripBreakerResponse:
             nonlocal moved
-            forced = await overrides.trip_breaker(tx, key, duration, caller, self._rules.backends, settings, live)
+            forced = await overrides.trip_breaker(tx, key, duration, caller, executors, self._rules)
             moved = forced.moved
             return pb.TripBreakerResponse(
                 before=breaker_message(forced.before, settings, tx.now), after=breaker_message(forced.after, settings, tx.now)
@@ -105,7 +108,7 @@ class OverrideCalls(Calls):
 
     async def SetBillingPause(self, request: pb.SetBillingPauseRequest, context: Context) -> pb.SetBillingPauseResponse:
         check = Checker()
-        backend = self._backend(check, request.backend)
+        backend = await self._backend(check, request.backend)
         caller = _caller(check, request, context)
         check.done()
 
@@ -117,7 +120,7 @@ class OverrideCalls(Calls):
 
     async def ClearBillingPause(self, request: pb.ClearBillingPauseRequest, context: Context) -> pb.ClearBillingPauseResponse:
         check = Checker()
-        backend = self._backend(check, request.backend)
+        backend = await self._backend(check, request.backend)
         caller = _caller(check, request, context)
         check.done()
 
@@ -138,8 +141,7 @@ class OverrideCalls(Calls):
             check.wrong("slots", f"is {slots}; must be 1 to {SLOTS_MAX}, or unset to lift the ceiling")
         caller = _caller(check, request, context)
         check.done()
-        with callers_words():
-            reports = [report for report in await self._fleet.reports() if not report.draining]
+        reports = [report for report in await self._reports() if not report.draining]
 
         async def work(tx: Transaction) -> pb.SetBudgetCapResponse:
             await overrides.set_budget_cap(tx, slots, caller)
@@ -152,10 +154,13 @@ class OverrideCalls(Calls):
         self._wake()
         return response
 
-    def _backend(self, check: Checker, name: str) -> str:
-        if name and name not in self._rules.backends:
-            known = ", ".join(sorted(self._rules.backends))
-            check.wrong("backend", f"is {name[:64]!r}; must be empty for all, or one of {known}")
+    async def _backend(self, check: Checker, name: str) -> str:
+        """A backend that tasks are routed to, that an executor has, or that is paused; '' for all."""
+        reported = [backend.backend for report in await self._reports() for backend in report.backends]
+        paused = [pause.backend for pause in await self._read(lambda tx: tx.billing_pauses()) if pause.backend]
+        known = sorted({*self._rules.backends, *reported, *paused})
+        if name and name not in known:
+            check.wrong("backend", f"is {name[:64]!r}; must be empty for all, or one of {', '.join(known)}")
         return name
 
 

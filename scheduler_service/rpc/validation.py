@@ -7,14 +7,17 @@ import binascii
 import zlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TypeVar
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
 
 from scheduler_service.core import limits
 from scheduler_service.core.events import EventType
 from scheduler_service.core.limits import TaskSpec, batch_violations, violations_of
 from scheduler_service.core.reasons import Reason
+from scheduler_service.core.routing import backend_for
 from scheduler_service.core.task import EDITABLE_FIELDS, DependencyPolicy, Priority, TaskChanges, TaskStatus
 from scheduler_service.rpc.conversions import POLICIES, PRIORITIES, STATUSES
 from service_runtime.field_checks import FieldChecker, shown
@@ -29,6 +32,8 @@ FILTERS_MAX = 50
 SOURCE_MAX_CHARS = 64
 KEY_MAX_CHARS = 256
 PAUSE_MAX = timedelta(days=366)
+WINDOWS_MAX = 10
+WINDOW_MIN = timedelta(seconds=1)
 TRIP_MAX = timedelta(days=366)
 SLOTS_MAX = 1_000_000
 
@@ -102,6 +107,12 @@ class Checker(FieldChecker):
             self.wrong(f"{prefix}.{violation.field}", violation.description)
         return spec
 
+    def routed(self, spec: TaskSpec | None, prefix: str, routes: Mapping[str, str]) -> None:
+        """A type that goes to some backend."""
+        if spec is not None and not backend_for(spec.task_type, routes):
+            known = ", ".join(sorted(routes))
+            self.wrong(f"{prefix}.task_type", f"is {spec.task_type!r}, which DISPATCH_ROUTES sends nowhere; it has {known}")
+
     def specs(self, messages: Sequence[pb.TaskSpec]) -> list[TaskSpec]:
         """A batch of tasks."""
         if not 1 <= len(messages) <= limits.SUBMIT_TASKS_MAX:
@@ -171,6 +182,16 @@ class Checker(FieldChecker):
         if code and code not in known:
             self.wrong(field, f"is {shown(code)}; must be one of {', '.join(known)}")
         return code
+
+    def windows(self, messages: Sequence[Duration]) -> list[timedelta]:
+        """Lengths of further windows."""
+        spans = []
+        for index, message in enumerate(self.few("windows", messages, WINDOWS_MAX)):
+            span = self.converted(f"windows[{index}]", partial(span_of, message))
+            if span is not None and not WINDOW_MIN <= span <= limits.WINDOW_MAX:
+                self.wrong(f"windows[{index}]", f"is {span.total_seconds():g} s; must be 1 s to {limits.WINDOW_MAX.days} days")
+            spans.append(span or WINDOW_MIN)
+        return spans
 
     # --- overrides
 

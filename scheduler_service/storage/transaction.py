@@ -252,12 +252,14 @@ class PostgresTransaction:
         """Writes collected decisions and events; the last statements of the transaction, by lock order."""
         if not self._decisions and not self._events:
             return
-        counted: Counter[tuple[datetime, str, bool, bool, str]] = Counter()
+        counted: Counter[tuple[datetime, str, str, bool, bool, str]] = Counter()
         for event in self._decisions:
-            counted[(event.create_time, event.backend, event.attempt, event.success, event.reason)] += 1
-        names = ("time", "backend", "attempt", "success", "reason")
+            key = (event.create_time, event.backend, event.executor_id, event.attempt, event.success, event.reason)
+            counted[key] += 1
+        names = ("time", "backend", "executor_id", "attempt", "success", "reason")
         rows = [{**dict(zip(names, key, strict=True)), "n": counted[key]} for key in sorted(counted)]
-        await self._many("count_decisions", rows)
+        await self._many("count_by_second", rows)
+        await self._many("count_by_minute", rows)
         await self._connection.execute(self._queries["event_lock"])
         await self._many("add_dispatch_event", (asdict(event) for event in self._decisions))
         await self._many("add_event", ({**asdict(event), "payload": Jsonb(dict(event.payload))} for event in self._events))
@@ -267,7 +269,9 @@ class PostgresTransaction:
         """Whether there is news for those who watch."""
         return bool(self._events)
 
-    async def window_rows(self, since: datetime) -> list[ports.WindowRow]:
+    async def window_rows(self, since: datetime, *, by_executor: bool = False) -> list[ports.WindowRow]:
+        if by_executor:
+            return [ports.WindowRow(**row) for row in await self._all("window_rows_by_executor", since=since)]
         return [ports.WindowRow(**row) for row in await self._all("window_rows", since=since)]
 
     async def dispatch_events(self, chosen: ports.EventFilter, before_id: int | None, limit: int) -> list[ports.DispatchEvent]:
@@ -341,9 +345,9 @@ class PostgresTransaction:
     async def purge(self, task_retention_ms: int, event_retention_ms: int, limit: int) -> int:
         deleted = await self._do("purge_tasks", before=self._now - timedelta(milliseconds=task_retention_ms), limit=limit)
         events_before = self._now - timedelta(milliseconds=event_retention_ms)
-        deleted += await self._do("purge_events", before=events_before, limit=limit)
         deleted += await self._do("purge_requests", before=self._now - _REQUEST_RETENTION)
-        deleted += await self._do("purge_counts", before=self._now - _COUNTER_RETENTION)
+        deleted += await self._do("purge_second_counts", before=self._now - _COUNTER_RETENTION)
+        deleted += await self._do("purge_minute_counts", before=self._now - _COUNTER_RETENTION)
         for row in await self._all("old_partitions", before=events_before):
             await self._connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(row["name"])))
             deleted += 1

@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from uuid import UUID
 
 import structlog
 
-from scheduler_service.core.breaker import breaker_key
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.events import EventType
-from scheduler_service.core.routing import BackendKind
 from scheduler_service.core.run import (
     CancelAnswer,
     ExecutorReport,
@@ -31,9 +30,11 @@ from scheduler_service.core.run import (
     WatchMessage,
 )
 from scheduler_service.core.task import Task
+from scheduler_service.core.verdicts import OutcomeClass
 from scheduler_service.errors import ExecutorUnreachable, StorageUnavailable
 from scheduler_service.tick.ports import ExecutorClient, Observer
 from scheduler_service.transactions.consequences import tell
+from scheduler_service.transactions.gathering import breaker_keys_of
 from scheduler_service.transactions.leases import cancelled_runs, extend_leases, order_is_stale
 from scheduler_service.transactions.orders import order_of
 from scheduler_service.transactions.ports import Database, ExecutorRow, Transaction
@@ -190,9 +191,9 @@ class ExecutorLink:
         row = ExecutorRow(report.executor_id, self.client.target, report.boot_id, asdict(report), self._clock.now())
 
         async def store(tx: Transaction) -> None:
+            if changed:
+                await tx.add_breakers(breaker_keys_of(report, self._rules))
             if came_up:
-                per_executor = (b for b in self._rules.backends.values() if b.kind is BackendKind.PER_EXECUTOR)
-                await tx.add_breakers([breaker_key(b.name, b.kind, report.executor_id) for b in per_executor])
                 payload = {"executor_id": report.executor_id, "target": self.client.target, "version": report.version}
                 tell(tx, EventType.EXECUTOR_UP, payload)
             await tx.save_executor(ExecutorRow(row.executor_id, row.target, row.boot_id, row.snapshot, tx.now))
@@ -304,14 +305,22 @@ class ExecutorLink:
         await self.end_runs(identity, gone, "no answer came, or nobody waits for it any more")
         self._wake()
 
-    async def end_runs(self, identity: LeaderIdentity, run_ids: Sequence[UUID], why: str) -> None:
-        """Ends runs there. One that was never seen is refused for good from now on, and so it is certainly lost.
+    async def end_runs(
+        self,
+        identity: LeaderIdentity,
+        run_ids: Sequence[UUID],
+        why: str,
+        recorded: Mapping[UUID, OutcomeClass] = MappingProxyType({}),
+    ) -> None:
+        """Ends runs there, or lets go of those that are `recorded` as ended.
+
+        One that was never seen is refused for good from now on, and so it is certainly lost.
 
         One that had been accepted and is not known any more may still live somewhere: only the end of its lease is sure.
         """
         refused = []
         for run_id in run_ids:
-            answer = await self.client.cancel_run(identity, run_id, why)
+            answer = await self.client.cancel_run(identity, run_id, why, recorded.get(run_id))
             if answer is CancelAnswer.REFUSED:
                 refused.append(run_id)
         if not refused:
@@ -323,8 +332,8 @@ class ExecutorLink:
             _log.error("executor_disowns_runs", target=self.client.target, runs=len(fresh), waiting_for="their leases to run out")
         self._disowned |= disowned
         if never_seen:
-            recorded = await self._database.run(lambda tx: record_lost(tx, never_seen, why, self._rules, random.random))
-            self._observer.recorded(recorded)
+            given_up = await self._database.run(lambda tx: record_lost(tx, never_seen, why, self._rules, random.random))
+            self._observer.recorded(given_up)
             self._wake()
 
     async def renew(self, identity: LeaderIdentity) -> None:
@@ -341,7 +350,8 @@ class ExecutorLink:
         runs = await self._database.run(lambda tx: tx.runs([*answer.unknown, *answer.unnamed]), read_only=True)
         lost = [id_ for id_ in answer.unknown if id_ in runs and runs[id_].state in (RunState.ACCEPTED, RunState.RUNNING)]
         strays = [id_ for id_ in answer.unnamed if id_ not in runs or runs[id_].state is RunState.ENDED]
-        await self.end_runs(identity, [*lost, *strays], "not a live run of the scheduler")
+        recorded = {id_: outcome for id_ in strays if id_ in runs and (outcome := runs[id_].outcome) is not None}
+        await self.end_runs(identity, [*lost, *strays], "not a live run of the scheduler", recorded)
 
 
 class DuplicateExecutor(Exception):
@@ -374,5 +384,5 @@ def _is_wanted(run: Run, task: Task | None) -> bool:
 
 def _gist(report: ExecutorReport) -> tuple[object, ...]:
     """What of a snapshot can open or close a gate."""
-    slots = (report.effective_slots, report.max_seats, report.headed_sessions, report.draining)
-    return (*slots, tuple((b.backend, b.configured, b.max_runs) for b in report.backends))
+    slots = (report.effective_slots, report.admission_slots, report.max_seats, report.headed_sessions, report.draining)
+    return (*slots, tuple((b.backend, b.configured, b.max_runs, b.kind, b.local) for b in report.backends))

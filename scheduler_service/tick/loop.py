@@ -17,6 +17,7 @@ from scheduler_service.core.run import DispatchAnswer, ExecutorReport, LeaderIde
 from scheduler_service.errors import ExecutorUnreachable, NotLeader, StorageUnavailable
 from scheduler_service.tick.executor_link import ExecutorLink
 from scheduler_service.tick.ports import Observer
+from scheduler_service.transactions.gathering import backend_report
 from scheduler_service.transactions.planning import Decision, TickKind, TickMemory
 from scheduler_service.transactions.ports import Database
 from scheduler_service.transactions.recording import record_answers
@@ -141,15 +142,19 @@ class TickLoop:
             links = self._able()
             reports = tuple(report for report, _ in links.values())
             request = TickRequest(self._holder, self._identity.term, kind, reports, self.memory, self._rules, uuid4)
-            async with asyncio.timeout(TICK_DEADLINE_S):
-                result = await self._database.run(lambda tx: take_tick(tx, request))
+            try:
+                async with asyncio.timeout(TICK_DEADLINE_S):
+                    result = await self._database.run(lambda tx: take_tick(tx, request))
+            except Exception:
+                self._observer.tick_failed()
+                raise
             self.memory = result.memory
             for order in result.orders:
                 links[order.executor_id][1].in_flight.add(order.run_id)
             self.last_error = ""
             self.succeeded = True
             self._observer.breakers_moved(result.probed)
-            self._observer.ticked(self._clock.monotonic() - started, result.verdicts, result.decisions)
+            self._observer.ticked(self._clock.monotonic() - started, result)
             return result, {name: link for name, (_, link) in links.items()}
 
     def _able(self) -> dict[str, tuple[ExecutorReport, ExecutorLink]]:
@@ -184,7 +189,7 @@ class TickLoop:
         finally:
             link.in_flight.difference_update(order.run_id for order in orders)
         by_run = {answer.run_id: answer for answer in answers}
-        if any(self._found_full(order, by_run.get(order.run_id)) for order in orders):
+        if any(self._found_full(link, order, by_run.get(order.run_id)) for order in orders):
             link.take_for_full()
         if any(answer.reason == Reason.ALREADY_RUNNING for answer in answers):
             link.compare_soon()
@@ -192,13 +197,13 @@ class TickLoop:
             self.wake()
         return [_decision(order, by_run.get(order.run_id), "") for order in orders]
 
-    def _found_full(self, order: RunOrder, answer: DispatchAnswer | None) -> bool:
-        return (
-            answer is not None
-            and not answer.accepted
-            and from_executor(answer.reason) is Reason.SERVER_OVERLOADED
-            and self._rules.backends[order.backend].local
-        )
+    @staticmethod
+    def _found_full(link: ExecutorLink, order: RunOrder, answer: DispatchAnswer | None) -> bool:
+        """Whether the machine was full: a backend with a limit of its own may only have reached that."""
+        if answer is None or answer.accepted or from_executor(answer.reason) is not Reason.SERVER_OVERLOADED:
+            return False
+        own = backend_report(link.report, order.backend) if link.report is not None else None
+        return own is not None and own.local and not own.max_runs
 
 
 def _decision(order: RunOrder, answer: DispatchAnswer | None, detail: str) -> Decision:

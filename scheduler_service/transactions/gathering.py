@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -12,7 +12,7 @@ from scheduler_service.core.breaker import Breaker, admit, breaker_key, clamp_op
 from scheduler_service.core.dispatch_checks import BackendFacts, GateFacts
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.outcome_window import Window, merge
-from scheduler_service.core.routing import Backend, BackendKind
+from scheduler_service.core.routing import DEFAULT_BACKENDS, Backend, BackendKind, known_backends
 from scheduler_service.core.run import BackendReport, ExecutorReport
 from scheduler_service.core.slot_budget import ExecutorCapacity, Fleet, compute_fleet
 from scheduler_service.transactions.ports import BackendState, BillingPause, Drain, LiveCount, Lock, Transaction, WindowRow
@@ -23,9 +23,13 @@ DETAIL_MAX_CHARS = 500
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was gathered in one transaction. `live` counts tasks dispatching or running."""
+    """What was gathered in one transaction. `live` counts tasks dispatching or running.
+
+    `backends`: those that tasks are routed to, those that live executors have, and those that tasks are queued or live on.
+    """
 
     gates: GateFacts
+    backends: Mapping[str, Backend]
     fleet: Fleet
     breakers: Mapping[str, Breaker]
     backend_states: Mapping[str, BackendState]
@@ -53,16 +57,15 @@ async def gather(
     cap = await tx.budget_cap()
     live = await tx.live_counts()
     rows = await tx.window_rows(tx.now - rules.window)
+    known = backends_of(rules, executors, breakers, [*queue, *(count.backend for count in live)])
     fleet = compute_fleet(
-        [_capacity(report, live, rules) for report in executors if report.resources_reason != NO_SAMPLE],
+        [_capacity(report, live, known) for report in executors if report.resources_reason != NO_SAMPLE],
         await tx.has_internal_tasks(),
         rules.interactive_reserve,
         cap.slots,
     )
     attempts = attempts_by_backend(rows)
-    backends = tuple(
-        _backend_facts(backend, executors, breakers, states, attempts, live, queue) for backend in rules.backends.values()
-    )
+    backends = tuple(_backend_facts(backend, executors, breakers, states, attempts, live, queue) for backend in known.values())
     gates = GateFacts(
         now=tx.now,
         backends=backends,
@@ -71,7 +74,7 @@ async def gather(
         pools=fleet.total,
         settings=rules.checks,
     )
-    return Facts(gates, fleet, breakers, states, tuple(drains), tuple(pauses), tuple(live))
+    return Facts(gates, known, fleet, breakers, states, tuple(drains), tuple(pauses), tuple(live))
 
 
 def idle_drains(drains: Iterable[Drain], live: Iterable[LiveCount]) -> list[Drain]:
@@ -92,8 +95,26 @@ async def _breakers(tx: Transaction, rules: DispatchRules, lock: Lock) -> dict[s
     return await tx.breakers(lock=Lock.UPDATE if moves else Lock.SHARE)
 
 
-def _capacity(report: ExecutorReport, live: Iterable[LiveCount], rules: DispatchRules) -> ExecutorCapacity:
-    local = {backend.name for backend in rules.backends.values() if backend.local}
+def backends_of(
+    rules: DispatchRules,
+    executors: Iterable[ExecutorReport],
+    breakers: Mapping[str, Breaker],
+    further: Iterable[str] = (),
+) -> dict[str, Backend]:
+    """The backends that tasks are routed to, those of executors, and further ones, by name."""
+    reported = [backend for report in executors for backend in report.backends]
+    return known_backends([*rules.backends, *further], reported, breakers)
+
+
+def breaker_keys_of(report: ExecutorReport, rules: DispatchRules) -> list[str]:
+    """The breakers of an executor: of the built-in backends that tasks are routed to, and of those that it has configured."""
+    heard = {own.backend for own in report.backends if own.configured and own.kind is not None}
+    known = backends_of(rules, [report], {}).values()
+    return [breaker_key(b.name, b.kind, report.executor_id) for b in known if b.name in heard or b.name in DEFAULT_BACKENDS]
+
+
+def _capacity(report: ExecutorReport, live: Iterable[LiveCount], known: Mapping[str, Backend]) -> ExecutorCapacity:
+    local = {backend.name for backend in known.values() if backend.local}
     mine = [count for count in live if count.executor_id == report.executor_id and count.backend in local]
     return ExecutorCapacity(
         executor_id=report.executor_id,
@@ -103,7 +124,8 @@ def _capacity(report: ExecutorReport, live: Iterable[LiveCount], rules: Dispatch
         running_local=sum(count.n for count in mine if not count.internal),
         max_pressure=report.max_pressure,
         running_internal=sum(count.n for count in mine if count.internal),
-        load=report.resources_reason,
+        load=report.resources_reason or report.admission_reason,
+        admission_slots=report.admission_slots,
     )
 
 
@@ -121,11 +143,20 @@ def window_of(rows: Iterable[WindowRow]) -> Window:
 
 def attempts_by_backend(rows: Iterable[WindowRow]) -> dict[str, Window]:
     """Start verdicts by backend."""
+    return _attempts_by(rows, lambda row: row.backend)
+
+
+def attempts_by_executor(rows: Iterable[WindowRow]) -> dict[str, Window]:
+    """Start verdicts by executor."""
+    return _attempts_by(rows, lambda row: row.executor_id)
+
+
+def _attempts_by(rows: Iterable[WindowRow], key: Callable[[WindowRow], str]) -> dict[str, Window]:
     found: dict[str, list[WindowRow]] = {}
     for row in rows:
         if row.attempt:
-            found.setdefault(row.backend, []).append(row)
-    return {backend: window_of(own) for backend, own in sorted(found.items())}
+            found.setdefault(key(row), []).append(row)
+    return {name: window_of(own) for name, own in sorted(found.items())}
 
 
 def _backend_facts(
@@ -160,9 +191,24 @@ def _backend_facts(
         attempts=attempts.get(backend.name, Window()),
         last_trickle_time=state.last_trickle_time if state else None,
         breakers=tuple(breakers[key] for key in keys if key in breakers),
-        max_runs=None if backend.local else sum(own.max_runs for own in able.values()),
+        max_runs=_own_limit(backend, able.values()),
+        offered_elsewhere=_offered(executors) if not able else "",
         running=sum(c.n for c in live if c.backend == backend.name and c.executor_id in able),
     )
+
+
+def _own_limit(backend: Backend, able: Iterable[BackendReport]) -> int | None:
+    """The limit of a backend's own over all that have it; None when one of them has none besides its slots."""
+    limits = [own.max_runs for own in able]
+    return None if backend.local and 0 in (limits or [0]) else sum(limits)
+
+
+def _offered(executors: Sequence[ExecutorReport]) -> str:
+    """What live executors do have, in words: a route may name a backend that nobody has."""
+    return "; ".join(
+        f"{report.executor_id} has {', '.join(b.backend for b in report.backends if b.configured) or 'none'}"
+        for report in executors
+    )[:DETAIL_MAX_CHARS]
 
 
 def lease_until_give_up(rules: DispatchRules) -> timedelta:

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from scheduler_service.core.breaker import Breaker, BreakerSettings, describe_bare, reset, trip
+from scheduler_service.core.breaker import Breaker, describe_bare, reset, trip
+from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.events import EventType
-from scheduler_service.core.routing import Backend, BackendKind
+from scheduler_service.core.routing import BackendKind
+from scheduler_service.core.run import ExecutorReport
 from scheduler_service.transactions.consequences import emit_breaker_events, tell
-from scheduler_service.transactions.gathering import idle_drains
+from scheduler_service.transactions.gathering import backends_of, idle_drains
 from scheduler_service.transactions.ports import (
     AuditEntry,
     BillingPause,
@@ -158,7 +160,7 @@ async def set_budget_cap(tx: Transaction, slots: int | None, caller: Caller) -> 
 
 
 async def shown_breakers(
-    tx: Transaction, backends: Mapping[str, Backend], settings: BreakerSettings, live: Sequence[str], lock: Lock = Lock.NONE
+    tx: Transaction, executors: Sequence[ExecutorReport], rules: DispatchRules, lock: Lock = Lock.NONE
 ) -> tuple[dict[str, Breaker], dict[str, list[str]]]:
     """The rows, and for each bare name of a per-executor backend the keys that it stands for.
 
@@ -166,7 +168,8 @@ async def shown_breakers(
     """
     rows = await tx.breakers(lock=lock)
     bare: dict[str, list[str]] = {}
-    for backend in backends.values():
+    live = {report.executor_id for report in executors}
+    for backend in backends_of(rules, executors, rows).values():
         if backend.kind is BackendKind.PER_EXECUTOR:
             own = [key for key in rows if key.startswith(f"{backend.name}@")]
             alive = [key for key in own if key.partition("@")[2] in live]
@@ -174,14 +177,12 @@ async def shown_breakers(
     return rows, bare
 
 
-async def list_breakers(
-    tx: Transaction, backends: Mapping[str, Backend], settings: BreakerSettings, live: Sequence[str]
-) -> dict[str, Breaker]:
+async def list_breakers(tx: Transaction, executors: Sequence[ExecutorReport], rules: DispatchRules) -> dict[str, Breaker]:
     """Every breaker by key: the rows and the answers of bare names."""
-    rows, bare = await shown_breakers(tx, backends, settings, live)
+    rows, bare = await shown_breakers(tx, executors, rules)
     shown = dict(rows)
     for name, keys in bare.items():
-        shown[name] = describe_bare(name, [rows[key] for key in keys], settings)
+        shown[name] = describe_bare(name, [rows[key] for key in keys], rules.checks.breaker)
     return dict(sorted(shown.items()))
 
 
@@ -191,12 +192,11 @@ async def _force(
     duration: timedelta | None,
     closing: bool,
     caller: Caller,
-    backends: Mapping[str, Backend],
-    settings: BreakerSettings,
-    live: Sequence[str],
+    executors: Sequence[ExecutorReport],
+    rules: DispatchRules,
 ) -> ForcedBreaker:
     await tx.leadership(Lock.UPDATE)
-    rows, bare = await shown_breakers(tx, backends, settings, live, Lock.UPDATE)
+    rows, bare = await shown_breakers(tx, executors, rules, Lock.UPDATE)
     if key not in rows and key not in bare:
         known = ", ".join(sorted({*rows, *bare}))
         raise NotFound(f"no breaker has the key {key!r}; known are {known}", reason="BREAKER_NOT_FOUND")
@@ -215,7 +215,7 @@ async def _force(
     moved = tuple(after[k] for k in keys if after[k].state is not rows[k].state)
     if key in rows:
         return ForcedBreaker(rows[key], after[key], moved)
-    shown = bare[key]
+    shown, settings = bare[key], rules.checks.breaker
     return ForcedBreaker(
         describe_bare(key, [rows[k] for k in shown], settings),
         describe_bare(key, [after[k] for k in shown], settings),
@@ -227,12 +227,11 @@ async def reset_breaker(
     tx: Transaction,
     key: str,
     caller: Caller,
-    backends: Mapping[str, Backend],
-    settings: BreakerSettings,
-    live: Sequence[str],
+    executors: Sequence[ExecutorReport],
+    rules: DispatchRules,
 ) -> ForcedBreaker:
     """Forces a breaker CLOSED. Raises NotFound for an unknown key."""
-    return await _force(tx, key, None, True, caller, backends, settings, live)
+    return await _force(tx, key, None, True, caller, executors, rules)
 
 
 async def trip_breaker(
@@ -240,9 +239,8 @@ async def trip_breaker(
     key: str,
     duration: timedelta | None,
     caller: Caller,
-    backends: Mapping[str, Backend],
-    settings: BreakerSettings,
-    live: Sequence[str],
+    executors: Sequence[ExecutorReport],
+    rules: DispatchRules,
 ) -> ForcedBreaker:
     """Forces a breaker OPEN for a while (None: the setting). Raises NotFound."""
-    return await _force(tx, key, duration, False, caller, backends, settings, live)
+    return await _force(tx, key, duration, False, caller, executors, rules)

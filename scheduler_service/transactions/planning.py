@@ -5,6 +5,7 @@ A tick plans and saves, an explanation plans and tells: so the one cannot say wh
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -117,7 +118,7 @@ async def plan_tick(
     plan = TickPlan(tx, basis, facts, kind, new_run_id, lock)
     for backend, permit in permits(facts.gates, plan.verdicts).items():
         if backend in queue:
-            await plan.fill(basis.rules.backends[backend], permit)
+            await plan.fill(facts.backends[backend], permit)
     for backend in sorted(queue):
         await plan.look_over_without_executor(backend)
     plan.decide_holds()
@@ -143,6 +144,7 @@ class TickPlan:
         self.facts = facts
         self.verdicts = evaluate(facts.gates)
         self._local_left = facts.fleet.total.task_pool.available if facts.fleet.total else 0
+        self._local_placed: Counter[str] = Counter()
         self._claimed: list[Task] = []
         self._runs: list[Run] = []
         self._probed: dict[str, Breaker] = {}
@@ -154,7 +156,7 @@ class TickPlan:
         self.unreadable: list[UnreadableTask] = []
         self.lane_holds: list[Verdict] = []
         self.limits: dict[str, StartLimit] = {}
-        self.ramps: dict[str, Ramp] = {name: self._ramp(name) for name in basis.rules.backends}
+        self.ramps: dict[str, Ramp] = {name: self._ramp(name) for name in facts.backends}
         self.recorded: frozenset[Hold] = frozenset()
         self.more = False
         self.hurry = False
@@ -219,10 +221,13 @@ class TickPlan:
         return lanes
 
     def _free(self, backend: Backend, report: ExecutorReport, max_runs: int) -> int:
+        own = max(0, max_runs - self.facts.running(backend.name, report.executor_id))
         if not backend.local:
-            return max(0, max_runs - self.facts.running(backend.name, report.executor_id))
+            return own
         pools = self.facts.fleet.executors.get(report.executor_id)
-        return pools.task_pool.available if pools else 0
+        # What other local backends were given in this tick is taken there.
+        free = max(0, pools.task_pool.available - self._local_placed[report.executor_id]) if pools else 0
+        return min(free, own) if max_runs else free
 
     def _lane_hold(self, backend: Backend, permit: Permit) -> Verdict:
         """Why no lane has room although no gate holds: those with room are blocked by their own breakers, or all are full."""
@@ -309,6 +314,7 @@ class TickPlan:
             breaker = claim_probe(breaker, run_id, now, self._rules.checks.breaker)
             self._probed[lane.key] = breaker
         claimed = claim(task, run_id, lane.executor_id, now)
+        self._local_placed[lane.executor_id] += backend.local
         self._claimed.append(claimed)
         self._runs.append(
             Run(

@@ -73,6 +73,7 @@ class WindowRow:
     """Decisions of the window that agree in everything but their time."""
 
     backend: str
+    executor_id: str
     attempt: bool
     success: bool
     reason: str
@@ -338,8 +339,8 @@ class Transaction(Protocol):
     # --- statistics and events
     def record(self, event: DispatchEvent) -> None: ...
     def emit(self, event: Event) -> None: ...
-    async def window_rows(self, since: datetime) -> list[WindowRow]:
-        """Decisions at or after `since`; there is no upper edge."""
+    async def window_rows(self, since: datetime, *, by_executor: bool = False) -> list[WindowRow]:
+        """Decisions at or after `since`; there is no upper edge. `executor_id` is '' unless they are told by executor."""
         ...
 
     async def dispatch_events(self, chosen: EventFilter, before_id: int | None, limit: int) -> list[DispatchEvent]: ...

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from scheduler_service.core.breaker import Breaker
@@ -12,10 +13,10 @@ from scheduler_service.core.dispatch_checks import Verdict
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.explanation import Outlook, about_queue, about_task, open_prerequisites
 from scheduler_service.core.outcome_window import Window
-from scheduler_service.core.run import ExecutorReport
+from scheduler_service.core.run import ExecutorReport, total_usage
 from scheduler_service.core.slot_budget import Fleet
 from scheduler_service.core.task import Priority, Task, TaskStatus
-from scheduler_service.transactions.gathering import Facts, attempts_by_backend, gather, window_of
+from scheduler_service.transactions.gathering import Facts, attempts_by_backend, attempts_by_executor, gather, window_of
 from scheduler_service.transactions.overrides import list_breakers
 from scheduler_service.transactions.planning import NO_MEMORY, TickBasis, TickMemory, TickPlan, plan_tick
 from scheduler_service.transactions.ports import BillingPause, BudgetCap, Drain, LastDispatch, Leadership, Transaction
@@ -23,12 +24,24 @@ from service_runtime.errors import NotFound
 
 
 @dataclass(frozen=True, slots=True)
+class WindowStats:
+    """All decisions of a window, the start verdicts in it, those by backend, and, where asked for, by executor."""
+
+    decisions: Window
+    attempts: Window
+    attempts_by_backend: Mapping[str, Window]
+    attempts_by_executor: Mapping[str, Window]
+
+
+@dataclass(frozen=True, slots=True)
 class DispatchStats:
-    """The window over all decisions, the start verdicts in it, and those by backend."""
+    """The statistics of WINDOW_MS, and of further windows by their length."""
 
     window_1h: Window
     attempts: Window
     attempts_by_backend: Mapping[str, Window]
+    attempts_by_executor: Mapping[str, Window]
+    windows: tuple[tuple[timedelta, WindowStats], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,12 @@ async def read_task(tx: Transaction, task_id: UUID) -> Task:
     return task
 
 
+async def read_task_and_usage(tx: Transaction, task_id: UUID) -> tuple[Task, Mapping[str, Any]]:
+    """One task with what its runs have used. Raises NotFound."""
+    task = await read_task(tx, task_id)
+    return task, total_usage(await tx.runs_of_task(task_id) if task.fence else [])
+
+
 @dataclass(frozen=True, slots=True)
 class OutputSource:
     """Where the output of a run is: the executor's target, '' when it was never heard of."""
@@ -104,10 +123,23 @@ async def find_output(tx: Transaction, task_id: UUID) -> OutputSource | None:
     return OutputSource(run.run_id, run.executor_id, targets.get(run.executor_id, ""))
 
 
-async def read_stats(tx: Transaction, rules: DispatchRules) -> DispatchStats:
+async def read_stats(
+    tx: Transaction, rules: DispatchRules, lengths: Sequence[timedelta] = (), *, by_executor: bool = False
+) -> DispatchStats:
     """The statistics at this instant."""
-    rows = await tx.window_rows(tx.now - rules.window)
-    return DispatchStats(window_of(rows), window_of(row for row in rows if row.attempt), attempts_by_backend(rows))
+    further = [(length, await _window_stats(tx, length, by_executor)) for length in lengths]
+    own = await _window_stats(tx, rules.window, by_executor)
+    return DispatchStats(own.decisions, own.attempts, own.attempts_by_backend, own.attempts_by_executor, windows=tuple(further))
+
+
+async def _window_stats(tx: Transaction, length: timedelta, by_executor: bool) -> WindowStats:
+    rows = await tx.window_rows(tx.now - length, by_executor=by_executor)
+    return WindowStats(
+        window_of(rows),
+        window_of(row for row in rows if row.attempt),
+        attempts_by_backend(rows),
+        attempts_by_executor(rows) if by_executor else {},
+    )
 
 
 async def explain(
@@ -165,7 +197,6 @@ async def read_status(
 ) -> StatusView:
     """Everything that GetStatus shows."""
     explanation = await explain(tx, executors, rules, None, memory)
-    live = [report.executor_id for report in executors]
     facts = explanation.facts
     return StatusView(
         now=tx.now,
@@ -174,7 +205,7 @@ async def read_status(
         explanation=explanation,
         slots=SlotsView(facts.fleet, await tx.budget_cap(), facts),
         stats=await read_stats(tx, rules),
-        breakers=await list_breakers(tx, rules.backends, rules.checks.breaker, live),
+        breakers=await list_breakers(tx, executors, rules),
         tripped_by=await tx.tripped_by(),
         drains=facts.drains,
         billing_pauses=tuple(pause for pause in facts.billing_pauses if pause.until_time > tx.now),

@@ -193,7 +193,7 @@ class _Batch:
         if verdict is None:
             return
         now = self._tx.now
-        run = run.judged(verdict, report.verdict_reason, now)
+        run = run.judged(verdict, report.verdict_reason, now, report.start_delay)
         self._set_run(run)
         self._breaker(run, verdict)
         if verdict is StartVerdict.SUCCESS:
@@ -228,6 +228,7 @@ class _Batch:
                 now=self._tx.now,
                 fraction=self._fraction(),
                 settings=self._rules.retries,
+                start_time=run.start_time,
             )
         )
 

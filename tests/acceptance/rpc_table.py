@@ -212,7 +212,15 @@ SCHEDULER: dict[str, Rpc] = {
     ),
     "RunTick": Rpc(sc.RunTickRequest(), elsewhere={"FAILED_PRECONDITION": "test_a_second_scheduler_answers_and_takes_over"}),
     "ExplainDispatch": Rpc(sc.ExplainDispatchRequest(), named_task(sc.ExplainDispatchRequest)[1:]),
-    "GetDispatchStats": Rpc(sc.GetDispatchStatsRequest()),
+    "GetDispatchStats": Rpc(
+        sc.GetDispatchStatsRequest(),
+        [
+            Wrong(sc.GetDispatchStatsRequest(windows=[Duration(seconds=60), Duration()]), BAD, "windows[1]"),
+            Wrong(sc.GetDispatchStatsRequest(windows=[Duration(seconds=7 * 86_400 + 1)]), BAD, "windows[0]"),
+            Wrong(sc.GetDispatchStatsRequest(windows=[Duration(seconds=1, nanos=-1)]), BAD, "windows[0]"),
+            Wrong(sc.GetDispatchStatsRequest(windows=[Duration(seconds=60)] * 11), BAD, "windows"),
+        ],
+    ),
     "ListDispatchEvents": Rpc(
         sc.ListDispatchEventsRequest(),
         [
@@ -354,6 +362,7 @@ EXECUTOR: dict[str, Rpc] = {
             Wrong(ex.CancelRunRequest(run_id=""), BAD, "run_id"),
             Wrong(ex.CancelRunRequest(run_id=RUN, reason="x" * 501), BAD, "reason"),
             Wrong(ex.CancelRunRequest(run_id=RUN, cluster_id="\0"), BAD, "cluster_id"),
+            Wrong(ex.CancelRunRequest(run_id=RUN, recorded_outcome=99), BAD, "recorded_outcome"),  # type: ignore[arg-type]  # none such
             term(ex.CancelRunRequest, run_id=RUN),
         ],
     ),

@@ -69,10 +69,7 @@ async def test_a_backend_that_is_held_is_passed_over(cluster: Cluster, hold: str
         until = cluster.clock.now() + timedelta(hours=1)
         await cluster.run(lambda tx: set_billing_pause(tx, "hk-minimax", until, CALLER))
     elif hold == "breaker":
-        rules = cluster.rules
-        await cluster.run(
-            lambda tx: trip_breaker(tx, "hk-minimax", None, CALLER, rules.backends, rules.checks.breaker, ["host-a"])
-        )
+        await cluster.run(lambda tx: trip_breaker(tx, "hk-minimax", None, CALLER, cluster.executors, cluster.rules))
     else:
         own = cluster.executors[0]
         cluster.executors = (report(seats=3, backends=own.backends[:1]),)

@@ -19,7 +19,7 @@ from scheduler_service.transactions.overrides import clear_billing_pause
 from scheduler_service.transactions.ports import EventFilter, TaskFilter, Transaction
 from scheduler_service.transactions.reading import read_stats
 from scheduler_service.transactions.recording import record_answers
-from tests.contract.conftest import CALLER, Cluster
+from tests.contract.conftest import CALLER, Cluster, report
 from tests.fakes.memory_database import MemoryDatabase
 
 
@@ -200,6 +200,22 @@ async def test_the_window_is_exact_within_its_edge_second(cluster: Cluster) -> N
     times = [e.create_time for e in await cluster.run(lambda tx: tx.dispatch_events(EventFilter(), None, 10))]
     assert total == sum(1 for time in times if time >= since)
     assert 0 < total < 4, f"the edge lies inside: {oldest}"
+
+
+async def test_windows_of_other_lengths_and_attempts_by_executor_are_told_when_asked_for(cluster: Cluster) -> None:
+    cluster.executors = (report("host-a"), report("host-b"))
+    await cluster.lead()
+    for _ in range(3):
+        task = await cluster.add()
+        await cluster.tick()
+        await cluster.completed(task.id)
+        cluster.clock.advance(minutes=10)
+    lengths = [timedelta(minutes=15), timedelta(hours=24)]
+    stats = await cluster.run(lambda tx: read_stats(tx, cluster.rules, lengths, by_executor=True))
+    assert [(length, found.attempts.success) for length, found in stats.windows] == list(zip(lengths, (1, 3), strict=True))
+    assert sum(window.success for window in stats.attempts_by_executor.values()) == 3
+    assert set(stats.attempts_by_executor) <= {"host-a", "host-b"}
+    assert (await cluster.run(lambda tx: read_stats(tx, cluster.rules))).attempts_by_executor == {}
 
 
 async def test_leases_are_extended_for_what_lives_and_expire_for_what_does_not(cluster: Cluster) -> None:

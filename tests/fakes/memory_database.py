@@ -263,11 +263,12 @@ class MemoryTransaction:
         for event in self._events:
             self.state.events.append(replace(event, id=len(self.state.events) + 1))
 
-    async def window_rows(self, since: datetime) -> list[ports.WindowRow]:
-        rows: dict[tuple[str, bool, bool, str], tuple[int, datetime]] = {}
+    async def window_rows(self, since: datetime, *, by_executor: bool = False) -> list[ports.WindowRow]:
+        rows: dict[tuple[str, str, bool, bool, str], tuple[int, datetime]] = {}
         for event in self.state.decisions:
             if event.create_time >= since:
-                key = (event.backend, event.attempt, event.success, event.reason)
+                executor_id = event.executor_id if by_executor else ""
+                key = (event.backend, executor_id, event.attempt, event.success, event.reason)
                 n, last = rows.get(key, (0, event.create_time))
                 rows[key] = (n + 1, max(last, event.create_time))
         return [ports.WindowRow(*key, n, last) for key, (n, last) in rows.items()]

@@ -99,7 +99,7 @@ async def test_a_backend_that_nobody_knows_stops_no_other(cluster: Cluster, data
     assert [order.task_id for order in (await cluster.tick()).orders] == [good.id]
     assert (await cluster.task(lost.id)).status is TaskStatus.QUEUED
     said = await cluster.run(lambda tx: explain(tx, cluster.executors, cluster.rules, lost.id))
-    assert not said.would_dispatch
+    assert (said.would_dispatch, said.task_reason) == (False, "no_executor")
 
 
 @pytest.mark.parametrize(

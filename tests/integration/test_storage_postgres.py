@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -15,12 +16,14 @@ import pytest
 
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.limits import TaskSpec
+from scheduler_service.core.outcome_window import Window
 from scheduler_service.core.routing import DEFAULT_ROUTES
 from scheduler_service.core.task import claim
 from scheduler_service.errors import StorageUnavailable
 from scheduler_service.storage import query_files
 from scheduler_service.storage.migrate import MigrationError, migrate
 from scheduler_service.storage.postgres import PostgresDatabase
+from scheduler_service.storage.transaction import PostgresTransaction
 from scheduler_service.transactions.ports import DispatchEvent, Event, ExecutorRow, Transaction
 from scheduler_service.transactions.reading import read_stats
 from scheduler_service.transactions.submitting import submit
@@ -90,7 +93,7 @@ async def test_parallel_claimers_never_take_the_same_task(database: PostgresData
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-async def test_the_view_counts_as_the_rpc_does(database: PostgresDatabase, database_url: str, share: float) -> None:
+async def test_the_view_counts_as_the_rpc_does(database: PostgresDatabase, share: float) -> None:
     await database.run(lambda tx: tx.ensure_partitions())
     chance = random.Random(7)
 
@@ -102,18 +105,24 @@ async def test_the_view_counts_as_the_rpc_does(database: PostgresDatabase, datab
             tx.record(DispatchEvent(tx.now - age, success, reason, "", reason == "executor_failed", "cecelia-run"))
 
     await database.run(write)
-    stats = (await database.run(lambda tx: read_stats(tx, DispatchRules()))).window_1h
-    async with await psycopg.AsyncConnection.connect(database_url) as connection:
-        row = await (await connection.execute("SELECT value_json FROM working_memory WHERE key = 'dispatch_stats'")).fetchone()
-    assert row is not None
-    shown = row[0]["window_1h"]
+
+    # Both at one instant, so that nothing leaves the window between them.
+    async def ask(tx: Transaction) -> tuple[Window, dict[str, Any]]:
+        assert isinstance(tx, PostgresTransaction)
+        cursor = await tx._connection.execute("SELECT value_json FROM working_memory WHERE key = 'dispatch_stats'")
+        row = await cursor.fetchone()
+        assert row is not None
+        return (await read_stats(tx, DispatchRules())).window_1h, dict(row)["value_json"]
+
+    stats, value = await database.run(ask)
+    shown = value["window_1h"]
     assert (shown["total"], shown["success"], shown["failed"]) == (stats.total, stats.success, stats.failed)
     assert shown["rate"] == stats.rate
     assert shown["failure_reasons"] == dict(stats.failure_reasons)
-    times = [event["ts"] for event in row[0]["events"]]
+    times = [event["ts"] for event in value["events"]]
     assert times == sorted(times)
     assert len(times) == stats.total
-    assert all(("reason" in event) is (not event["success"] and event.get("reason", "") != "") for event in row[0]["events"])
+    assert all(("reason" in event) is (not event["success"] and event.get("reason", "") != "") for event in value["events"])
 
 
 async def test_the_pool_survives_a_storm_of_cancelled_waiters(database: PostgresDatabase) -> None:
@@ -209,9 +218,30 @@ async def test_a_decision_on_a_day_without_a_partition_makes_one(database: Postg
     assert sum(row.n for row in rows) == 1
 
 
+async def test_a_partition_that_cannot_be_made_now_is_an_outage_and_no_broken_call(database_url: str) -> None:
+    far = datetime.now(UTC) + timedelta(days=90)
+    ahead = PostgresDatabase(database_url, clock=lambda: far, deadline_s=5)
+    await ahead.open()
+
+    async def record(tx: Transaction) -> None:
+        tx.record(DispatchEvent(tx.now, True, "", "", True, "cecelia-run"))
+
+    try:
+        async with await psycopg.AsyncConnection.connect(database_url) as reader:
+            # Its transaction stays open, and with it a lock that a new partition cannot pass.
+            await reader.execute("SET idle_in_transaction_session_timeout = 0")
+            await reader.execute("SELECT 1 FROM dispatch_events LIMIT 1")
+            with pytest.raises(StorageUnavailable):
+                await ahead.run(record)
+        await ahead.run(record)
+    finally:
+        await ahead.close()
+
+
 async def test_partitions_made_by_many_at_once_are_made_once(empty_database_url: str) -> None:
     await migrate(empty_database_url)
-    databases = [PostgresDatabase(empty_database_url) for _ in range(5)]
+    far = datetime.now(UTC) + timedelta(days=90)
+    databases = [PostgresDatabase(empty_database_url, clock=lambda: far) for _ in range(5)]
     for one in databases:
         await one.open()
     try:

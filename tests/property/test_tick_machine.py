@@ -472,12 +472,11 @@ class TickMachine(RuleBasedStateMachine):
         elif what == "pause":
             await cluster.run(lambda tx: clear_billing_pause(tx, ("", *BACKENDS)[whom], CALLER))
         else:
-            key, backends, breaker = (*BACKENDS, "cecelia-run@a")[whom], cluster.rules.backends, cluster.rules.checks.breaker
-            live = [report.executor_id for report in cluster.heard()]
+            key, heard, rules = (*BACKENDS, "cecelia-run@a")[whom], cluster.heard(), cluster.rules
             if on:
-                await cluster.run(lambda tx: trip_breaker(tx, key, span, CALLER, backends, breaker, live))
+                await cluster.run(lambda tx: trip_breaker(tx, key, span, CALLER, heard, rules))
             else:
-                await cluster.run(lambda tx: reset_breaker(tx, key, CALLER, backends, breaker, live))
+                await cluster.run(lambda tx: reset_breaker(tx, key, CALLER, heard, rules))
 
     # --- time
 

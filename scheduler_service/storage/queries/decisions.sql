@@ -10,16 +10,29 @@ INSERT INTO dispatch_events (id, create_time, success, reason, detail, attempt, 
 VALUES (nextval('dispatch_events_id'), %(create_time)s, %(success)s, %(reason)s, %(detail)s, %(attempt)s, %(backend)s,
         %(task_id)s, %(run_id)s, %(executor_id)s);
 
--- name: count_decisions
--- Adds to one counter.
-INSERT INTO dispatch_event_counts AS c (second, backend, attempt, success, reason, n, last_time)
-VALUES (date_trunc('second', %(time)s::timestamptz), %(backend)s, %(attempt)s, %(success)s, %(reason)s, %(n)s, %(time)s)
-ON CONFLICT (second, backend, attempt, success, reason)
+-- name: count_by_second
+-- Adds to the counter of one second.
+INSERT INTO dispatch_second_counts AS c (second, backend, executor_id, attempt, success, reason, n, last_time)
+VALUES (date_trunc('second', %(time)s::timestamptz, 'UTC'), %(backend)s, %(executor_id)s, %(attempt)s, %(success)s, %(reason)s,
+        %(n)s, %(time)s)
+ON CONFLICT (second, backend, executor_id, attempt, success, reason)
+DO UPDATE SET n = c.n + excluded.n, last_time = greatest(c.last_time, excluded.last_time);
+
+-- name: count_by_minute
+-- Adds to the counter of one minute.
+INSERT INTO dispatch_minute_counts AS c (minute, backend, executor_id, attempt, success, reason, n, last_time)
+VALUES (date_trunc('minute', %(time)s::timestamptz, 'UTC'), %(backend)s, %(executor_id)s, %(attempt)s, %(success)s, %(reason)s,
+        %(n)s, %(time)s)
+ON CONFLICT (minute, backend, executor_id, attempt, success, reason)
 DO UPDATE SET n = c.n + excluded.n, last_time = greatest(c.last_time, excluded.last_time);
 
 -- name: window_rows
 -- Decisions at or after a time, grouped.
-SELECT backend, attempt, success, reason, n, last_time FROM dispatch_window_counts(%(since)s);
+SELECT backend, '' AS executor_id, attempt, success, reason, n, last_time FROM dispatch_window_counts(%(since)s);
+
+-- name: window_rows_by_executor
+-- The same, of each executor.
+SELECT backend, executor_id, attempt, success, reason, n, last_time FROM dispatch_window(%(since)s);
 
 -- name: list_dispatch_events
 -- A page of decisions, newest first.
@@ -61,22 +74,23 @@ ON CONFLICT (singleton) DO UPDATE SET task_id = excluded.task_id, task_title = e
 
 -- name: ensure_partitions
 -- Partitions for two days back and fourteen ahead.
-SELECT ensure_dispatch_event_partitions((%(now)s::timestamptz AT TIME ZONE 'UTC')::date - 2,
-                                        (%(now)s::timestamptz AT TIME ZONE 'UTC')::date + 14);
+SELECT ensure_daily_partitions(parent, (%(now)s::timestamptz AT TIME ZONE 'UTC')::date - 2,
+                               (%(now)s::timestamptz AT TIME ZONE 'UTC')::date + 14)
+FROM (VALUES ('dispatch_events'), ('events')) parents (parent);
 
 -- name: old_partitions
 -- Daily partitions that end before a time.
 SELECT c.relname AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-WHERE i.inhparent = 'dispatch_events'::regclass AND c.relname ~ '^dispatch_events_[0-9]{8}$'
+WHERE i.inhparent IN ('dispatch_events'::regclass, 'events'::regclass) AND c.relname ~ '^(dispatch_)?events_[0-9]{8}$'
     AND to_date(right(c.relname, 8), 'YYYYMMDD') + 1 <= (%(before)s::timestamptz AT TIME ZONE 'UTC')::date;
 
--- name: purge_counts
+-- name: purge_second_counts
 -- Counters past their retention.
-DELETE FROM dispatch_event_counts WHERE second < %(before)s;
+DELETE FROM dispatch_second_counts WHERE second < %(before)s;
 
--- name: purge_events
--- Events past their retention.
-DELETE FROM events WHERE id IN (SELECT id FROM events WHERE time < %(before)s ORDER BY time LIMIT %(limit)s);
+-- name: purge_minute_counts
+-- Counters past their retention.
+DELETE FROM dispatch_minute_counts WHERE minute < %(before)s;
 
 -- name: working_memory
 -- What the reference showed its operators.

@@ -291,3 +291,17 @@ def test_the_low_rate_gate_stands_before_the_breaker() -> None:
     held = first_hold(evaluate(facts), "hk-minimax")
     assert held is not None
     assert held.reason is Reason.LOW_SUCCESS_RATE
+
+
+def test_a_local_backend_with_a_limit_of_its_own_is_held_by_either() -> None:
+    own = with_run(max_runs=2, running=1)
+    assert verdict(own, "slots", "cecelia-run").detail == "1 running, 2 runs at once"
+    full = with_run(max_runs=2, running=2)
+    assert holds(full) == [("cecelia-run", Reason.POOL_C_FULL)]
+    loaded = replace(own, pools=pools(slots_from_resources=0))
+    assert holds(loaded) == [("cecelia-run", Reason.POOL_EXHAUSTED)]
+
+
+def test_where_nobody_has_a_backend_the_hold_says_what_there_is() -> None:
+    nobody = with_run(live_executors=0, offered_elsewhere="alpha has gpu")
+    assert verdict(nobody, "availability", "cecelia-run").detail == "no executor answers for it (alpha has gpu)"

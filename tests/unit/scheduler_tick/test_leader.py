@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
@@ -12,11 +12,12 @@ from uuid import uuid4
 import pytest
 
 from scheduler_service.core.breaker import Breaker
-from scheduler_service.core.dispatch_checks import Verdict
-from scheduler_service.core.run import DispatchAnswer, LeaderIdentity, RunReport
+from scheduler_service.core.limits import TaskSpec
+from scheduler_service.core.routing import BackendKind
+from scheduler_service.core.run import BackendReport, DispatchAnswer, ExecutorReport, LeaderIdentity, RunReport
 from scheduler_service.core.task import Task, TaskStatus
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
-from scheduler_service.errors import NotLeader
+from scheduler_service.errors import NotLeader, StorageUnavailable
 from scheduler_service.tick.executor_link import ExecutorLink
 from scheduler_service.tick.leader import Leader
 from scheduler_service.tick.maintenance import Maintenance
@@ -24,10 +25,11 @@ from scheduler_service.tick.reaper import Reaper
 from scheduler_service.transactions.editing import cancel_task
 from scheduler_service.transactions.leading import acquire_or_renew
 from scheduler_service.transactions.overrides import Caller, set_drain
-from scheduler_service.transactions.planning import Decision
 from scheduler_service.transactions.recording import Recorded
+from scheduler_service.transactions.submitting import submit
+from scheduler_service.transactions.ticking import TickResult
 from service_runtime.clock import SystemClock
-from tests.contract.conftest import Cluster, report
+from tests.contract.conftest import DESCRIPTION, Cluster, report
 from tests.fakes.fake_clock import FakeClock
 from tests.fakes.memory_database import MemoryDatabase
 from tests.fakes.scripted_executor import ScriptedExecutor
@@ -40,9 +42,13 @@ class Notes:
 
     def __init__(self) -> None:
         self.leading: list[bool] = []
+        self.ticks: list[bool] = []
 
-    def ticked(self, seconds: float, verdicts: Sequence[Verdict], decisions: Iterable[Decision]) -> None:
-        """Nothing to keep."""
+    def ticked(self, seconds: float, result: TickResult) -> None:
+        self.ticks.append(True)
+
+    def tick_failed(self) -> None:
+        self.ticks.append(False)
 
     def recorded(self, recorded: Recorded) -> None:
         """Nothing to keep."""
@@ -111,6 +117,20 @@ async def test_a_tick_sends_what_it_claims_and_a_report_completes_it(bench: Benc
     await bench.until(lambda: _is(bench.executor.acknowledged == [order.run_id]))
 
 
+async def test_whoever_watches_is_told_of_failed_ticks_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.leader.run_tick()
+
+    async def away(*_: object, **__: object) -> None:
+        raise StorageUnavailable("as told")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(bench.database, "run", away)
+        with pytest.raises(StorageUnavailable):
+            await bench.leader.run_tick()
+    await bench.leader.run_tick()
+    assert bench.notes.ticks == [True, False, True]
+
+
 async def test_an_unanswered_dispatch_is_sent_again_under_the_same_run(bench: Bench) -> None:
     task = await bench.add()
     bench.executor.reachable = False
@@ -137,6 +157,48 @@ async def test_a_full_executor_is_left_alone_until_its_next_snapshot(bench: Benc
     assert dispatched
 
 
+def with_gpu(kind: BackendKind | None, *, configured: bool = True, local: bool = False, max_runs: int = 2) -> ExecutorReport:
+    own = report()
+    return replace(
+        own, backends=(*own.backends, BackendReport("gpu", local, configured, configured, "", "", max_runs, 0, False, kind))
+    )
+
+
+async def test_a_plug_in_has_its_breaker_as_soon_as_its_executor_knows_what_it_is(bench: Bench) -> None:
+    async def keys() -> set[str]:
+        return {key for key in await bench.run(lambda tx: tx.breakers()) if key.startswith("gpu")}
+
+    async def shared() -> bool:
+        return await keys() == {"gpu"}
+
+    async def both() -> bool:
+        return await keys() == {"gpu", "gpu@host-a"}
+
+    bench.executor.news.put_nowait(with_gpu(None, configured=False))
+    bench.executor.news.put_nowait(with_gpu(BackendKind.SHARED))
+    await bench.until(shared)
+    bench.executor.news.put_nowait(with_gpu(BackendKind.PER_EXECUTOR))
+    await bench.until(both)
+
+
+async def test_a_backend_that_has_reached_its_own_limit_leaves_the_others_their_slots(bench: Bench) -> None:
+    bench.executor.news.put_nowait(with_gpu(BackendKind.PER_EXECUTOR, local=True))
+    await bench.until(lambda: _has_gpu(bench))
+    bench.executor.answer = lambda order: DispatchAnswer(order.run_id, order.backend != "gpu", "server_overloaded", "2 of 2 runs")
+    await bench.run(
+        lambda tx: submit(tx, [TaskSpec(title="A sweep", description=DESCRIPTION, task_type="sweep")], {"sweep": "gpu"}, uuid4)
+    )
+    (refused,) = await bench.leader.run_tick()
+    assert (refused.backend, refused.reason) == ("gpu", "server_overloaded")
+    local = await bench.add()
+    assert [(d.dispatched, d.task_id) for d in await bench.leader.run_tick()] == [(True, local.id)]
+
+
+async def _has_gpu(bench: Bench) -> bool:
+    (link,) = bench.leader.known_links
+    return link.report is not None and len(link.report.backends) == 3
+
+
 async def test_a_run_that_the_executor_disowns_is_refused_for_good_and_waits_for_its_lease(bench: Bench) -> None:
     task = await bench.add()
     await bench.leader.run_tick()
@@ -159,6 +221,18 @@ async def test_a_cancelled_task_is_ended_there(bench: Bench) -> None:
     await bench.until(lambda: _is(run_id in bench.executor.cancelled))
     bench.executor.news.put_nowait(RunReport(run_id, task.id, 1, False, outcome=OutcomeClass.CANCELLED))
     await bench.until_status(task, TaskStatus.CANCELLED)
+
+
+async def test_a_run_whose_end_is_recorded_is_let_go_of_as_that(bench: Bench) -> None:
+    """As an HTTP bridge's callback leaves it: ended here, and unknown to its executor."""
+    task = await bench.add()
+    await bench.leader.run_tick()
+    run_id = bench.executor.ordered[0].run_id
+    bench.executor.known.add(run_id)
+    await bench.completed(task.id)
+    bench.leader.compare_soon()
+    await bench.until(lambda: _is(bench.executor.let_go_as == {run_id: OutcomeClass.COMPLETED}))
+    assert bench.executor.cancelled == [run_id]
 
 
 async def test_a_taken_over_leader_claims_nothing_and_says_who_leads(bench: Bench) -> None:

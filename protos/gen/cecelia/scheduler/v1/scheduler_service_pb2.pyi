@@ -172,7 +172,7 @@ class TaskSpec(_message.Message):
     description: _builtins.str
     """At most 256 KiB."""
     task_type: _builtins.str
-    """Routes the task to a backend; empty: `dev`."""
+    """Routes the task to a backend (DISPATCH_ROUTES; a type that it sends nowhere is refused); empty: `dev`."""
     priority: Global___Priority.ValueType
     """Unset: P1."""
     skill: _builtins.str
@@ -284,6 +284,7 @@ class Task(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     DEPENDENCY_POLICY_FIELD_NUMBER: _builtins.int
     DEPENDENTS_FIELD_NUMBER: _builtins.int
     DEPENDENTS_TOTAL_FIELD_NUMBER: _builtins.int
@@ -364,6 +365,12 @@ class Task(_message.Message):
         """When its back-off is over."""
 
     @_builtins.property
+    def usage(self) -> _struct_pb2.Struct:
+        """What its runs have used in all, under the backend's names, such as `prompt_tokens`: numbers are summed over the runs, anything
+        else is the newest run's. Only in GetTask and WatchTask; absent where no run has told any.
+        """
+
+    @_builtins.property
     def dependents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tasks that depend on it, in any status, by id; at most 100, only in GetTask."""
 
@@ -395,13 +402,14 @@ class Task(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
+        usage: _struct_pb2.Struct | None = ...,
         dependency_policy: Global___DependencyPolicy.ValueType = ...,
         dependents: _abc.Iterable[_builtins.str] | None = ...,
         dependents_total: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "next_attempt_time", b"next_attempt_time", "not_before_time", b"not_before_time", "outcome", b"outcome", "payload", b"payload", "start_time", b"start_time", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "next_attempt_time", b"next_attempt_time", "not_before_time", b"not_before_time", "outcome", b"outcome", "payload", b"payload", "start_time", b"start_time", "timeout", b"timeout", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "create_time", b"create_time", "dependency_policy", b"dependency_policy", "dependents", b"dependents", "dependents_total", b"dependents_total", "depends_on", b"depends_on", "description", b"description", "end_time", b"end_time", "executor_id", b"executor_id", "fence", b"fence", "hold_reason", b"hold_reason", "id", b"id", "max_tries", b"max_tries", "next_attempt_time", b"next_attempt_time", "not_before_time", b"not_before_time", "outcome", b"outcome", "payload", b"payload", "priority", b"priority", "run_id", b"run_id", "skill", b"skill", "start_failures", b"start_failures", "start_time", b"start_time", "status", b"status", "task_type", b"task_type", "timeout", b"timeout", "title", b"title", "tries", b"tries", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "create_time", b"create_time", "dependency_policy", b"dependency_policy", "dependents", b"dependents", "dependents_total", b"dependents_total", "depends_on", b"depends_on", "description", b"description", "end_time", b"end_time", "executor_id", b"executor_id", "fence", b"fence", "hold_reason", b"hold_reason", "id", b"id", "max_tries", b"max_tries", "next_attempt_time", b"next_attempt_time", "not_before_time", b"not_before_time", "outcome", b"outcome", "payload", b"payload", "priority", b"priority", "run_id", b"run_id", "skill", b"skill", "start_failures", b"start_failures", "start_time", b"start_time", "status", b"status", "task_type", b"task_type", "timeout", b"timeout", "title", b"title", "tries", b"tries", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1266,12 +1274,23 @@ class GetDispatchStatsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    WINDOWS_FIELD_NUMBER: _builtins.int
+    BY_EXECUTOR_FIELD_NUMBER: _builtins.int
+    by_executor: _builtins.bool
+    """Tell attempts by executor too."""
+    @_builtins.property
+    def windows(self) -> _containers.RepeatedCompositeFieldContainer[_duration_pb2.Duration]:
+        """Further windows, each the last so long: 1 s to 7 days, at most 10."""
+
     def __init__(
         self,
+        *,
+        windows: _abc.Iterable[_duration_pb2.Duration] | None = ...,
+        by_executor: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_executor", b"by_executor", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1304,9 +1323,32 @@ class GetDispatchStatsResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class AttemptsByExecutorEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___DispatchWindow: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___DispatchWindow | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     WINDOW_1H_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     ATTEMPTS_BY_BACKEND_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_BY_EXECUTOR_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def window_1h(self) -> Global___DispatchWindow:
         """Every decision of the last hour, as the reference counts."""
@@ -1319,20 +1361,120 @@ class GetDispatchStatsResponse(_message.Message):
     def attempts_by_backend(self) -> _containers.MessageMap[_builtins.str, Global___DispatchWindow]:
         """The same by backend."""
 
+    @_builtins.property
+    def attempts_by_executor(self) -> _containers.MessageMap[_builtins.str, Global___DispatchWindow]:
+        """The same by executor; empty unless asked for."""
+
+    @_builtins.property
+    def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___DispatchStatsWindow]:
+        """The further windows, in the order asked for."""
+
     def __init__(
         self,
         *,
         window_1h: Global___DispatchWindow | None = ...,
         attempts: Global___DispatchWindow | None = ...,
         attempts_by_backend: _abc.Mapping[_builtins.str, Global___DispatchWindow] | None = ...,
+        attempts_by_executor: _abc.Mapping[_builtins.str, Global___DispatchWindow] | None = ...,
+        windows: _abc.Iterable[Global___DispatchStatsWindow] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "window_1h", b"window_1h"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "attempts_by_backend", b"attempts_by_backend", "window_1h", b"window_1h"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "attempts_by_backend", b"attempts_by_backend", "attempts_by_executor", b"attempts_by_executor", "window_1h", b"window_1h", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDispatchStatsResponse: _TypeAlias = GetDispatchStatsResponse  # noqa: Y015
+
+@_typing.final
+class DispatchStatsWindow(_message.Message):
+    """The statistics of one window that was asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class AttemptsByBackendEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___DispatchWindow: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___DispatchWindow | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class AttemptsByExecutorEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___DispatchWindow: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___DispatchWindow | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    LENGTH_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_BY_BACKEND_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_BY_EXECUTOR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def length(self) -> _duration_pb2.Duration:
+        """Its length."""
+
+    @_builtins.property
+    def decisions(self) -> Global___DispatchWindow:
+        """Every decision in it."""
+
+    @_builtins.property
+    def attempts(self) -> Global___DispatchWindow:
+        """Start verdicts only."""
+
+    @_builtins.property
+    def attempts_by_backend(self) -> _containers.MessageMap[_builtins.str, Global___DispatchWindow]:
+        """The same by backend."""
+
+    @_builtins.property
+    def attempts_by_executor(self) -> _containers.MessageMap[_builtins.str, Global___DispatchWindow]:
+        """The same by executor; empty unless asked for."""
+
+    def __init__(
+        self,
+        *,
+        length: _duration_pb2.Duration | None = ...,
+        decisions: Global___DispatchWindow | None = ...,
+        attempts: Global___DispatchWindow | None = ...,
+        attempts_by_backend: _abc.Mapping[_builtins.str, Global___DispatchWindow] | None = ...,
+        attempts_by_executor: _abc.Mapping[_builtins.str, Global___DispatchWindow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "decisions", b"decisions", "length", b"length"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "attempts_by_backend", b"attempts_by_backend", "attempts_by_executor", b"attempts_by_executor", "decisions", b"decisions", "length", b"length"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DispatchStatsWindow: _TypeAlias = DispatchStatsWindow  # noqa: Y015
 
 @_typing.final
 class DispatchEvent(_message.Message):
@@ -2245,7 +2387,7 @@ class BackendSlots(_message.Message):
     local: _builtins.bool
     """Whether the task pool gates it."""
     budget: _builtins.int
-    """Runs at once in all; for a local backend the task pool's budget."""
+    """Runs at once in all; for a local backend the task pool's budget, or its own limit if that is less."""
     used: _builtins.int
     """Dispatching or running."""
     def __init__(
@@ -2364,6 +2506,7 @@ class ExecutorStatus(_message.Message):
     LAST_HEARD_TIME_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
     BACKENDS_FIELD_NUMBER: _builtins.int
+    MISCONFIGURED_FIELD_NUMBER: _builtins.int
     executor_id: _builtins.str
     """The executor; empty while it has not been heard."""
     target: _builtins.str
@@ -2382,6 +2525,10 @@ class ExecutorStatus(_message.Message):
     def backends(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Its backends that are configured."""
 
+    @_builtins.property
+    def misconfigured(self) -> _containers.RepeatedCompositeFieldContainer[Global___MisconfiguredBackend]:
+        """Its backends that are not (`config_error`)."""
+
     def __init__(
         self,
         *,
@@ -2392,14 +2539,41 @@ class ExecutorStatus(_message.Message):
         last_heard_time: _timestamp_pb2.Timestamp | None = ...,
         running: _builtins.int = ...,
         backends: _abc.Iterable[_builtins.str] | None = ...,
+        misconfigured: _abc.Iterable[Global___MisconfiguredBackend] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_heard_time", b"last_heard_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "draining", b"draining", "executor_id", b"executor_id", "last_heard_time", b"last_heard_time", "live", b"live", "running", b"running", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "draining", b"draining", "executor_id", b"executor_id", "last_heard_time", b"last_heard_time", "live", b"live", "misconfigured", b"misconfigured", "running", b"running", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExecutorStatus: _TypeAlias = ExecutorStatus  # noqa: Y015
+
+@_typing.final
+class MisconfiguredBackend(_message.Message):
+    """A backend that is set up wrongly on an executor: somebody must mend it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    backend: _builtins.str
+    """The backend."""
+    detail: _builtins.str
+    """What is wrong, in words."""
+    def __init__(
+        self,
+        *,
+        backend: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "detail", b"detail"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MisconfiguredBackend: _TypeAlias = MisconfiguredBackend  # noqa: Y015
 
 @_typing.final
 class QueueDepth(_message.Message):

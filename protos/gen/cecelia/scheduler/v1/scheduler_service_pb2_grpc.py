@@ -258,8 +258,8 @@ class SchedulerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetDispatchStats(self, request, context):
-        """The rolling window and the attempts in it.
-        Errors: none of its own.
+        """The rolling window and the attempts in it; further windows and attempts by executor on request.
+        Errors: INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -83,8 +83,8 @@ class SchedulerServiceStub:
     Errors: INVALID_ARGUMENT, NOT_FOUND.
     """
     GetDispatchStats: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetDispatchStatsRequest, _scheduler_service_pb2.GetDispatchStatsResponse]
-    """The rolling window and the attempts in it.
-    Errors: none of its own.
+    """The rolling window and the attempts in it; further windows and attempts by executor on request.
+    Errors: INVALID_ARGUMENT.
     """
     ListDispatchEvents: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListDispatchEventsRequest, _scheduler_service_pb2.ListDispatchEventsResponse]
     """The decisions behind the window, newest first.
@@ -190,8 +190,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     Errors: INVALID_ARGUMENT, NOT_FOUND.
     """
     GetDispatchStats: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetDispatchStatsRequest, _scheduler_service_pb2.GetDispatchStatsResponse]  # type: ignore[assignment]
-    """The rolling window and the attempts in it.
-    Errors: none of its own.
+    """The rolling window and the attempts in it; further windows and attempts by executor on request.
+    Errors: INVALID_ARGUMENT.
     """
     ListDispatchEvents: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListDispatchEventsRequest, _scheduler_service_pb2.ListDispatchEventsResponse]  # type: ignore[assignment]
     """The decisions behind the window, newest first.
@@ -366,8 +366,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.GetDispatchStatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.GetDispatchStatsResponse, _abc.Awaitable[_scheduler_service_pb2.GetDispatchStatsResponse]]:
-        """The rolling window and the attempts in it.
-        Errors: none of its own.
+        """The rolling window and the attempts in it; further windows and attempts by executor on request.
+        Errors: INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod

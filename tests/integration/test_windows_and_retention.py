@@ -1,0 +1,174 @@
+"""The statistics against a naive count, whatever the clocks did; what they cost; and what retention takes away."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from scheduler_service.storage.migrate import migrate, migrations
+from scheduler_service.storage.postgres import PostgresDatabase
+from scheduler_service.storage.transaction import PostgresTransaction
+from scheduler_service.transactions.ports import DispatchEvent, Event, EventFilter, Transaction, WindowRow
+from tests.fakes.fake_clock import FakeClock
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+START = datetime(2026, 2, 25, 12, 0, 0, 123456, UTC)
+
+
+@pytest.fixture
+async def clock() -> FakeClock:
+    return FakeClock(START)
+
+
+@pytest.fixture
+async def database(database_url: str, clock: FakeClock) -> AsyncIterator[PostgresDatabase]:
+    made = PostgresDatabase(database_url, size=4, clock=clock.now)
+    await made.open()
+    yield made
+    await made.close()
+
+
+def naive(events: list[DispatchEvent], since: datetime, *, by_executor: bool) -> set[WindowRow]:
+    rows: dict[tuple[Any, ...], list[datetime]] = {}
+    for e in events:
+        if e.create_time >= since:
+            executor_id = e.executor_id if by_executor else ""
+            rows.setdefault((e.backend, executor_id, e.attempt, e.success, e.reason), []).append(e.create_time)
+    return {WindowRow(*key, len(times), max(times)) for key, times in rows.items()}
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_window_is_exact_at_any_instant_whatever_the_clocks_did(
+    database: PostgresDatabase, clock: FakeClock, seed: int
+) -> None:
+    chance = random.Random(seed)
+    written: list[DispatchEvent] = []
+
+    async def write(tx: Transaction) -> None:
+        for _ in range(60):
+            # Late ones, and ones of a clock that ran an hour ahead before it was set back.
+            age = timedelta(
+                seconds=chance.choice([0.0, 0.1, 0.9, 1.0, 59.9, 60.0, 61.5, 3599.9, 3600.0, 3600.2, 7300.0, -3600.0])
+            )
+            success = chance.random() < 0.4
+            reason = "" if success else chance.choice(["executor_failed", "pool_c_full", ""])
+            backend, executor = chance.choice(["cecelia-run", "hk-minimax"]), chance.choice(["host-a", "host-b"])
+            event = DispatchEvent(tx.now - age, success, reason, "", chance.random() < 0.5, backend, executor_id=executor)
+            written.append(event)
+            tx.record(event)
+
+    for jump in (timedelta(0), timedelta(seconds=0.4), timedelta(seconds=61), HOUR, -2 * HOUR, DAY):
+        clock.jump(seconds=jump.total_seconds())
+        await database.run(lambda tx: tx.ensure_partitions())
+        await database.run(write)
+        for length in (timedelta(seconds=1), timedelta(minutes=1), timedelta(minutes=5), HOUR, 2 * HOUR, 7 * DAY):
+            since = clock.now() - length
+            for by_executor in (False, True):
+                rows = await database.run(lambda tx, s=since, b=by_executor: tx.window_rows(s, by_executor=b))  # type: ignore[misc]  # mypy infers no lambda with defaults
+                assert set(rows) == naive(written, since, by_executor=by_executor), (jump, length)
+
+
+def rows_read(plan: dict[str, Any]) -> int:
+    """The rows that all scans below a plan's node have read."""
+    own = 0 if plan.get("Plans") else int((plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"])
+    return own + sum(rows_read(below) for below in plan.get("Plans", []))
+
+
+async def test_a_million_decisions_cost_no_more_than_their_minutes(database: PostgresDatabase, clock: FakeClock) -> None:
+    async def fill(tx: Transaction) -> None:
+        assert isinstance(tx, PostgresTransaction)
+        # As a million decisions an hour leave them: what was recorded one by one is counted in each second and minute.
+        for unit in ("second", "minute"):
+            await tx._connection.execute(
+                f"INSERT INTO dispatch_{unit}_counts SELECT t, 'cecelia-run', 'host-a', true, true, '', %s, t"  # type: ignore[arg-type]  # two literals
+                f" FROM generate_series(date_trunc('{unit}', %s::timestamptz) - interval '2 hours', %s, interval '1 {unit}') t",
+                (278 if unit == "second" else 16_680, clock.now(), clock.now()),
+            )
+
+    async def plan(tx: Transaction) -> dict[str, Any]:
+        assert isinstance(tx, PostgresTransaction)
+        explain = "EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM dispatch_window(%s)"
+        cursor = await tx._connection.execute(explain, (clock.now() - HOUR,))
+        row = await cursor.fetchone()
+        assert row is not None
+        found = next(iter(dict(row).values()))
+        shown: dict[str, Any] = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
+        return shown
+
+    await database.run(lambda tx: tx.ensure_partitions())
+    await database.run(fill)
+    rows = await database.run(lambda tx: tx.window_rows(clock.now() - HOUR))
+    assert sum(row.n for row in rows) > 990_000
+    assert rows_read(await database.run(plan)) <= 60 + 60 + 278, "the minutes, the seconds of one of them, one second's events"
+
+
+async def test_retention_drops_whole_days_of_decisions_and_events(database: PostgresDatabase, clock: FakeClock) -> None:
+    async def write(tx: Transaction) -> None:
+        tx.record(DispatchEvent(tx.now, True, "", "", True, "cecelia-run"))
+        tx.emit(Event("task_submitted", tx.now, "test", {}))
+
+    async def dead_rows(tx: Transaction) -> int:
+        assert isinstance(tx, PostgresTransaction)
+        await tx._connection.execute("SELECT pg_stat_force_next_flush()")
+        cursor = await tx._connection.execute(
+            "SELECT coalesce(sum(n_tup_del), 0) AS n FROM pg_stat_user_tables WHERE relname ~ 'events_[0-9]{8}$'"
+        )
+        row = await cursor.fetchone()
+        assert row is not None
+        return int(dict(row)["n"])
+
+    for _ in range(4):
+        await database.run(lambda tx: tx.ensure_partitions())
+        await database.run(write)
+        clock.advance(hours=24)
+    assert await database.run(lambda tx: tx.purge(0, int(3 * DAY.total_seconds() * 1000), 1_000)) > 0
+    events = await database.run(lambda tx: tx.events_after(0, (), 100))
+    decisions = await database.run(lambda tx: tx.dispatch_events(EventFilter(), None, 100))
+    assert [e.id for e in events] == [2, 3, 4], "a day is dropped when all of it is old"
+    assert [d.id for d in decisions] == [4, 3, 2]
+    assert await database.run(dead_rows) == 0
+    await database.run(write)
+    assert [e.id for e in await database.run(lambda tx: tx.events_after(4, (), 100))] == [5]
+
+
+async def test_an_older_schemas_decisions_and_events_are_taken_over(empty_database_url: str) -> None:
+    first = migrations()[0]
+    async with await psycopg.AsyncConnection.connect(empty_database_url, autocommit=True) as connection:
+        await connection.execute(
+            "CREATE TABLE schema_migrations (number integer PRIMARY KEY, name text NOT NULL,"
+            " checksum text NOT NULL, apply_time timestamptz NOT NULL DEFAULT now())"
+        )
+        await connection.execute(first.statement)
+        values = (first.number, first.name, first.checksum)
+        await connection.execute("INSERT INTO schema_migrations (number, name, checksum) VALUES (%s, %s, %s)", values)
+        await connection.execute("SELECT ensure_dispatch_event_partitions(current_date - 2, current_date + 2)")
+        await connection.execute(
+            "INSERT INTO dispatch_events SELECT nextval('dispatch_events_id'), now() - n * interval '7 s', n %% 2 = 0, '', '', true,"
+            " 'cecelia-run', NULL, NULL, 'host-a' FROM generate_series(1, 100) n".replace("%%", "%")
+        )
+        await connection.execute(
+            "INSERT INTO events SELECT nextval('events_id'), 'task_submitted', now() - n * interval '5 h', 'test', '{}'"
+            " FROM generate_series(30, 1, -1) n"
+        )
+    await migrate(empty_database_url)
+    database = PostgresDatabase(empty_database_url, size=2)
+    await database.open()
+    try:
+        rows = await database.run(lambda tx: tx.window_rows(tx.now - HOUR, by_executor=True))
+        assert {(row.executor_id, row.success): row.n for row in rows} == {("host-a", True): 50, ("host-a", False): 50}
+        assert [e.id for e in await database.run(lambda tx: tx.events_after(0, (), 100))] == list(range(1, 31))
+        await database.run(lambda tx: tx.ensure_partitions())
+
+        async def write(tx: Transaction) -> None:
+            tx.emit(Event("task_submitted", tx.now, "test", {}))
+
+        await database.run(write)
+        assert await database.run(lambda tx: tx.newest_event_id()) == 31
+    finally:
+        await database.close()
