@@ -43,7 +43,7 @@ class ExecutorSettings(ServiceSettings):
         500, ge=1, le=100_000_000, description="memory a task, reserved for its run until the run has taken it"
     )
     cpu_per_task: float = Field(
-        0.5, gt=0, le=10_000, description="cores a task, reserved for its run until the mean of 5 s shows what it takes"
+        0.5, gt=0, le=10_000, description="cores a task, reserved for its run until the mean of 10 s shows what it takes"
     )
     cpu_threshold_pct: float = Field(
         80, gt=0, le=1_000_000, description="CPU use in percent at which nothing is started; far above 100: CPU does not count"

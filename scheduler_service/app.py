@@ -134,14 +134,7 @@ class SchedulerApp:
             holder=uuid4(),
             address=f"{host}:{self.grpc_port}",
             lease=timedelta(milliseconds=settings.leader_lease_ms),
-            tick_interval=timedelta(milliseconds=settings.tick_interval_ms),
-            tick_enabled=settings.tick_enabled,
-            maintenance=Maintenance(
-                database,
-                self._clock,
-                timedelta(milliseconds=settings.task_retention_ms),
-                timedelta(milliseconds=settings.event_retention_ms),
-            ),
+            maintenance=Maintenance(database, self._clock, self._rules),
         )
         self._fleet = Fleet(database, self._leader, settings.targets)
         servicer = SchedulerServicer(
@@ -152,8 +145,8 @@ class SchedulerApp:
             self._bell,
             self._metrics,
             GrpcOutputs(),
+            settings,
             version=self._version,
-            tick_interval=timedelta(milliseconds=settings.tick_interval_ms),
         )
         server.offer(OfferedService(pb_grpc.add_SchedulerServiceServicer_to_server, servicer, SERVICE_NAME, METHODS))
         await server.start()

@@ -244,10 +244,22 @@ def gates() -> list[Panel]:
             NO_OR_YES,
         ),
         states(
+            "Gates that would hold",
+            "Those whose guard only observes (DISPATCH_RATE_GUARD, DISPATCH_BREAKER_GUARD).",
+            (f"max by (reason) (cecelia_scheduler_hold_observed {LEADER})", "{{reason}}"),
+            NO_OR_YES,
+        ),
+        states(
             "Overrides in force",
             "What somebody has set by hand, or what a billing answer has.",
             ("max by (kind) (cecelia_scheduler_override_active)", "{{kind}}"),
             NO_OR_YES,
+        ),
+        lines(
+            "Drains that ended",
+            "How long each source's drain took, told at its end.",
+            quantiles("", "cecelia_scheduler_drain_duration_seconds"),
+            "s",
         ),
         states(
             "Breakers",

@@ -20,7 +20,7 @@ AVAILABILITY = "availability"
 
 
 class GuardMode(StrEnum):
-    """DISPATCH_RATE_GUARD."""
+    """DISPATCH_RATE_GUARD and DISPATCH_BREAKER_GUARD: hold, only say that it would have held, or do not look."""
 
     ENFORCE = "enforce"
     OBSERVE = "observe"
@@ -29,12 +29,13 @@ class GuardMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckSettings:
-    """The settings of the low-rate guard, and the breakers'."""
+    """The settings of the low-rate guard and of the breakers; whatever `breaker_guard` says, breakers open and close."""
 
     rate_threshold: float = 0.3
     min_sample: int = 10
     rate_guard: GuardMode = GuardMode.ENFORCE
     low_rate_probe_interval: timedelta = timedelta(seconds=60)
+    breaker_guard: GuardMode = GuardMode.ENFORCE
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
 
 
@@ -73,13 +74,17 @@ class BackendFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateFacts:
-    """All that the chain looks at; `pools` is the sum over executors, None while none has a resource sample."""
+    """All that the chain looks at; `pools` is the sum over executors, None while none has a resource sample.
+
+    `tripped` are the keys of the breakers that a person has tripped: those hold in every mode.
+    """
 
     now: datetime
     backends: tuple[BackendFacts, ...]
     draining: tuple[str, ...] = ()
     billing_pauses: tuple[BillingPause, ...] = ()
     pools: Pools | None = None
+    tripped: frozenset[str] = frozenset()
     settings: CheckSettings = field(default_factory=CheckSettings)
 
     @property
@@ -271,11 +276,17 @@ def _probe_due(backend: BackendFacts, facts: GateFacts) -> bool:
     return Admission.PROBE in _admissions(backend, facts)
 
 
+def breaker_enforced(key: str, facts: GateFacts) -> bool:
+    """Whether a breaker's word holds: as the mode says, or because a person has tripped it."""
+    return facts.settings.breaker_guard is GuardMode.ENFORCE or key in facts.tripped
+
+
 def check_breaker(facts: GateFacts) -> Iterator[Verdict]:
     """Holds a backend when every breaker it has says no; each executor's own is asked again where a task is placed."""
     settings = facts.settings.breaker
     for backend in facts.backends:
-        holds = _admissions(backend, facts) == {Admission.BLOCK}
+        blocked = _admissions(backend, facts) == {Admission.BLOCK}
+        holds = blocked and all(breaker_enforced(breaker.key, facts) for breaker in backend.breakers)
         retries = [t for b in backend.breakers if (t := retry_time(b, settings, facts.now)) is not None]
         yield Verdict(
             name="circuit_breaker_open",
@@ -284,13 +295,18 @@ def check_breaker(facts: GateFacts) -> Iterator[Verdict]:
             reason=Reason.CIRCUIT_BREAKER_OPEN if holds else None,
             value=str(min((b.failures for b in backend.breakers), default=0)),
             limit=str(settings.failure_threshold),
-            detail=_breaker_detail(backend.breakers, holds),
+            detail=_breaker_detail(backend.breakers, blocked) + ("" if holds or not blocked else _not_enforced(facts)),
             clears_time=min(retries, default=None) if holds else None,
+            would_hold=blocked and not holds and facts.settings.breaker_guard is GuardMode.OBSERVE,
         )
 
 
-def _breaker_detail(breakers: Sequence[Breaker], holds: bool) -> str:
-    if not holds:
+def _not_enforced(facts: GateFacts) -> str:
+    return "; it is only observed" if facts.settings.breaker_guard is GuardMode.OBSERVE else "; the guard is off"
+
+
+def _breaker_detail(breakers: Sequence[Breaker], blocked: bool) -> str:
+    if not blocked:
         closed = not breakers or any(b.state is BreakerState.CLOSED for b in breakers)
         return "closed" if closed else "open; a probe may go"
     probing = any(b.state is BreakerState.HALF_OPEN for b in breakers)

@@ -14,11 +14,15 @@ from scheduler_service.core.verdicts import RetrySettings
 
 @dataclass(frozen=True, slots=True)
 class DispatchRules:
-    """WINDOW_MS, LEASE_TTL_MS, INTERACTIVE_RESERVE, and by part the gates', the retries' and the routing's."""
+    """The contract's constants: by part the gates', the retries' and the routing's; the rest one by one."""
 
     window: timedelta = timedelta(hours=1)
     lease_ttl: timedelta = timedelta(minutes=10)
     interactive_reserve: int = INTERACTIVE_RESERVE
+    tick_interval: timedelta = timedelta(seconds=5)
+    tick_enabled: bool = True
+    task_retention: timedelta = timedelta(days=30)
+    event_retention: timedelta = timedelta(days=14)
     checks: CheckSettings = field(default_factory=CheckSettings)
     retries: RetrySettings = field(default_factory=RetrySettings)
     routes: Mapping[str, str] = field(default_factory=lambda: DEFAULT_ROUTES)

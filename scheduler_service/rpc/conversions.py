@@ -17,9 +17,10 @@ from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.run import ExecutorReport
 from scheduler_service.core.slot_budget import Pools
 from scheduler_service.core.task import DependencyPolicy, Priority, Task, TaskStatus, waiting_hold
+from scheduler_service.core.tuning import TUNABLES, Configured, Origin, text_of
 from scheduler_service.transactions.gathering import Facts
 from scheduler_service.transactions.planning import Decision
-from scheduler_service.transactions.ports import BillingPause, DispatchEvent, Event
+from scheduler_service.transactions.ports import AuditEntry, BillingPause, DispatchEvent, Event, SettingOverride
 from scheduler_service.transactions.reading import DispatchStats, Explanation, SlotsView
 from service_runtime.proto_values import duration, struct, timestamp
 
@@ -259,6 +260,35 @@ def pause_message(pause: BillingPause) -> pb.BillingPause:
         until_time=timestamp(pause.until_time),
         since_time=timestamp(pause.since_time),
         reason=pause.reason,
+    )
+
+
+def setting_message(name: str, configured: Configured, override: SettingOverride | None) -> pb.Setting:
+    """A setting as it is in force."""
+    return pb.Setting(
+        name=name,
+        value=text_of(configured.value if override is None else override.value),
+        unit=TUNABLES[name].unit,
+        origin=configured.origin.value if override is None else Origin.OVERRIDE.value,
+        meaning=configured.meaning,
+        value_without_override=text_of(configured.value),
+        actor="" if override is None else override.actor,
+        reason="" if override is None else override.reason,
+        since_time=None if override is None else timestamp(override.since_time),
+    )
+
+
+def audit_message(entry: AuditEntry) -> pb.AuditEntry:
+    """An entry of the audit log."""
+    return pb.AuditEntry(
+        id=entry.id,
+        time=timestamp(entry.time),
+        actor=entry.actor,
+        method=entry.method,
+        target=entry.target,
+        reason=entry.reason,
+        request_id=entry.request_id,
+        detail=struct(entry.detail),
     )
 
 

@@ -111,7 +111,7 @@ class DispatchCalls(Calls):
         return message
 
     def _status(self, view: StatusView) -> pb.GetStatusResponse:
-        rules, now = self._rules, view.now
+        rules, now = view.rules, view.now
         message = pb.GetStatusResponse(
             mode=_mode(view),
             sentence=view.explanation.sentence,
@@ -127,12 +127,12 @@ class DispatchCalls(Calls):
         )
         message.tick.CopyFrom(
             pb.TickStatus(
-                enabled=self._leader.ticks,
+                enabled=self._leader.leading and rules.tick_enabled,
                 last_success_time=timestamp(view.leadership.tick_success_time),
                 last_error=self._leader.tick_error or view.leadership.tick_error,
             )
         )
-        message.tick.interval.FromTimedelta(self._tick_interval)
+        message.tick.interval.FromTimedelta(rules.tick_interval)
         message.overrides.extend(_overrides(view, rules.checks.breaker))
         for (priority, status), n in sorted(view.queue.items()):
             message.queue.add(priority=PRIORITIES[priority], status=STATUSES[status], tasks=n)

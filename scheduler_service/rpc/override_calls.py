@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
@@ -12,7 +13,8 @@ from scheduler_service.rpc.calls import Calls, Context, caller_of, callers_words
 from scheduler_service.rpc.conversions import breaker_message, pause_message
 from scheduler_service.rpc.validation import KEY_MAX_CHARS, SLOTS_MAX, SOURCE_MAX_CHARS, Checker
 from scheduler_service.transactions import overrides
-from scheduler_service.transactions.overrides import Caller
+from scheduler_service.transactions.auditing import Caller
+from scheduler_service.transactions.gathering import rules_in_force
 from scheduler_service.transactions.ports import Transaction
 from scheduler_service.transactions.reading import read_slots
 from service_runtime.errors import NotFound
@@ -30,10 +32,11 @@ class OverrideCalls(Calls):
 
     async def _breakers(self) -> dict[str, tuple[Breaker, pb.Breaker]]:
         executors = await self._reports()
-        settings = self._rules.checks.breaker
 
         async def work(tx: Transaction) -> dict[str, tuple[Breaker, pb.Breaker]]:
-            found = await overrides.list_breakers(tx, executors, self._rules)
+            rules = await rules_in_force(tx, self._rules)
+            settings = rules.checks.breaker
+            found = await overrides.list_breakers(tx, executors, rules)
             return {key: (breaker, breaker_message(breaker, settings, tx.now)) for key, breaker in found.items()}
 
         return await self._read(work)
@@ -55,12 +58,14 @@ class OverrideCalls(Calls):
         key = check.text("key", request.key, KEY_MAX_CHARS, required=True)
         caller = _caller(check, request, context)
         check.done()
-        executors, settings = await self._reports(), self._rules.checks.breaker
+        executors = await self._reports()
         moved: tuple[Breaker, ...] = ()
 
         async def work(tx: Transaction) -> pb.ResetBreakerResponse:
             nonlocal moved
-            forced = await overrides.reset_breaker(tx, key, caller, executors, self._rules)
+            rules = await rules_in_force(tx, self._rules)
+            settings = rules.checks.breaker
+            forced = await overrides.reset_breaker(tx, key, caller, executors, rules)
             moved = forced.moved
             return pb.ResetBreakerResponse(
                 before=breaker_message(forced.before, settings, tx.now), after=breaker_message(forced.after, settings, tx.now)
@@ -77,12 +82,14 @@ class OverrideCalls(Calls):
         caller = _caller(check, request, context)
         duration = check.trip_duration(request)
         check.done()
-        executors, settings = await self._reports(), self._rules.checks.breaker
+        executors = await self._reports()
         moved: tuple[Breaker, ...] = ()
 
         async def work(tx: Transaction) -> pb.TripBreakerResponse:
             nonlocal moved
-            forced = await overrides.trip_breaker(tx, key, duration, caller, executors, self._rules)
+            rules = await rules_in_force(tx, self._rules)
+            settings = rules.checks.breaker
+            forced = await overrides.trip_breaker(tx, key, duration, caller, executors, rules)
             moved = forced.moved
             return pb.TripBreakerResponse(
                 before=breaker_message(forced.before, settings, tx.now), after=breaker_message(forced.after, settings, tx.now)
@@ -98,11 +105,16 @@ class OverrideCalls(Calls):
         caller = _caller(check, request, context)
         check.done()
 
+        ended: timedelta | None = None
+
         async def work(tx: Transaction) -> pb.SetDrainResponse:
+            nonlocal ended
             state = await overrides.set_drain(tx, request.enabled, source, request.until_idle, caller)
+            ended = state.ended
             return pb.SetDrainResponse(draining=state.draining, since_time=timestamp(state.since_time), running=state.running)
 
         response = await self._write("SetDrain", request, work, pb.SetDrainResponse)
+        self._observer.drains_ended([ended] if ended is not None else [])
         self._wake()
         return response
 

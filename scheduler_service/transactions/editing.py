@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from uuid import UUID
 
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.task import (
     LIVE_STATUSES,
     DependencyPolicy,
+    Priority,
     Task,
     TaskChanges,
     TaskStatus,
@@ -18,10 +22,12 @@ from scheduler_service.core.task import (
     requeue,
     waiting_hold,
 )
+from scheduler_service.transactions.auditing import Caller, audit
 from scheduler_service.transactions.consequences import conclude
-from scheduler_service.transactions.ports import AuditEntry, Lock, Transaction
+from scheduler_service.transactions.ports import Lock, Transaction
 from service_runtime.errors import FailedPrecondition, NotFound
 
+SHOWN_CHARS = 200
 _ENDED_BADLY = (TaskStatus.FAILED, TaskStatus.CANCELLED)
 
 
@@ -32,8 +38,25 @@ async def _locked(tx: Transaction, task_id: UUID) -> Task:
     return task
 
 
-async def _audit(tx: Transaction, method: str, task: Task, actor: str, reason: str, request_id: str) -> None:
-    await tx.append_audit(AuditEntry(tx.now, actor, method, str(task.id), reason, request_id, {"status": task.status.value}))
+async def _audit(tx: Transaction, method: str, before: Task, after: Task, caller: Caller, fields: Iterable[str] = ()) -> None:
+    shown = [{name: _shown(getattr(task, name)) for name in ("status", *fields)} for task in (before, after)]
+    await audit(tx, method, str(after.id), caller, *shown)
+
+
+def _shown(value: object) -> str:
+    """A value as the audit log keeps it: enough to know it by."""
+    match value:
+        case Priority():
+            text = value.name
+        case Mapping():
+            text = json.dumps(value, ensure_ascii=False, sort_keys=True)
+        case datetime():
+            text = value.isoformat()
+        case None:
+            text = ""
+        case _:
+            text = str(value)
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
 
 
 async def cancel_task(tx: Transaction, task_id: UUID, *, actor: str, reason: str, request_id: str) -> Task:
@@ -46,15 +69,14 @@ async def cancel_task(tx: Transaction, task_id: UUID, *, actor: str, reason: str
         return task
     if task.status in (TaskStatus.COMPLETED, TaskStatus.FAILED):
         raise FailedPrecondition(f"task {task_id} has {task.status.value} already", reason="TASK_ENDED")
-    await _audit(tx, "CancelTask", task, actor, reason, request_id)
-    if task.status in LIVE_STATUSES:
-        task = request_cancel(task, tx.now)
-        await tx.save_tasks([task])
-        return task
-    task = cancel(task, tx.now, f"cancelled: {reason}" if reason else "cancelled")
-    await tx.save_tasks([task])
-    await conclude(tx, [(task, None)])
-    return task
+    live = task.status in LIVE_STATUSES
+    why = f"cancelled: {reason}" if reason else "cancelled"
+    after = request_cancel(task, tx.now) if live else cancel(task, tx.now, why)
+    await tx.save_tasks([after])
+    await _audit(tx, "CancelTask", task, after, Caller(actor, reason, request_id), ["cancel_requested"])
+    if not live:
+        await conclude(tx, [(after, None)])
+    return after
 
 
 async def requeue_task(tx: Transaction, task_id: UUID, *, actor: str, reason: str, request_id: str) -> Task:
@@ -68,10 +90,10 @@ async def requeue_task(tx: Transaction, task_id: UUID, *, actor: str, reason: st
             f"task {task_id} is {task.status.value}; only failed, cancelled and quarantined tasks can be requeued",
             reason="TASK_NOT_ENDED" if task.status is not TaskStatus.COMPLETED else "TASK_ENDED",
         )
-    await _audit(tx, "RequeueTask", task, actor, reason, request_id)
-    task = await _back_in_queue(tx, requeue(task, tx.now))
-    await tx.save_tasks([task])
-    return task
+    after = await _back_in_queue(tx, requeue(task, tx.now))
+    await tx.save_tasks([after])
+    await _audit(tx, "RequeueTask", task, after, Caller(actor, reason, request_id))
+    return after
 
 
 async def _back_in_queue(tx: Transaction, task: Task) -> Task:
@@ -95,10 +117,9 @@ async def update_task(tx: Transaction, task_id: UUID, changes: TaskChanges, *, a
         raise FailedPrecondition(
             f"task {task_id} is {task.status.value}; only queued and quarantined tasks can be changed", reason="TASK_NOT_QUEUED"
         )
-    await _audit(tx, "UpdateTask", task, actor, ", ".join(sorted(changes)), request_id)
-    was_quarantined = task.status is TaskStatus.QUARANTINED
-    task = edit(task, tx.now, **changes)
-    if was_quarantined:
-        task = await _back_in_queue(tx, task)
-    await tx.save_tasks([task])
-    return task
+    after = edit(task, tx.now, **changes)
+    if task.status is TaskStatus.QUARANTINED:
+        after = await _back_in_queue(tx, after)
+    await tx.save_tasks([after])
+    await _audit(tx, "UpdateTask", task, after, Caller(actor, "", request_id), sorted(changes))
+    return after

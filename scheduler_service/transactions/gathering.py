@@ -9,25 +9,38 @@ from datetime import timedelta
 from scheduler_service.core import dispatch_checks
 from scheduler_service.core.breaker import Admission as BreakerAdmission
 from scheduler_service.core.breaker import Breaker, admit, breaker_key, clamp_opened_time
-from scheduler_service.core.dispatch_checks import BackendFacts, GateFacts
+from scheduler_service.core.dispatch_checks import BackendFacts, GateFacts, GuardMode
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.outcome_window import Window, merge
 from scheduler_service.core.routing import DEFAULT_BACKENDS, Backend, BackendKind, known_backends
 from scheduler_service.core.run import BackendReport, ExecutorReport
 from scheduler_service.core.slot_budget import ExecutorCapacity, Fleet, compute_fleet
-from scheduler_service.transactions.ports import BackendState, BillingPause, Drain, LiveCount, Lock, Transaction, WindowRow
+from scheduler_service.core.tuning import tuned
+from scheduler_service.transactions.ports import (
+    BackendState,
+    BillingPause,
+    Drain,
+    LiveCount,
+    Lock,
+    OperatorSettings,
+    Transaction,
+    WindowRow,
+)
 
 NO_SAMPLE = "no_sample"
 DETAIL_MAX_CHARS = 500
+MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was gathered in one transaction. `live` counts tasks dispatching or running.
+    """What was gathered in one transaction. `live` counts tasks dispatching or running; `rules` are those in force.
 
     `backends`: those that tasks are routed to, those that live executors have, and those that tasks are queued or live on.
     """
 
+    rules: DispatchRules
+    operator: OperatorSettings
     gates: GateFacts
     backends: Mapping[str, Backend]
     fleet: Fleet
@@ -42,6 +55,18 @@ class Facts:
         return sum(c.n for c in self.live if c.backend == backend and executor_id in (None, c.executor_id))
 
 
+async def rules_in_force(tx: Transaction, rules: DispatchRules) -> DispatchRules:
+    """The rules of the environment with the settings that operators have changed."""
+    return tuned(rules, (await tx.operator_settings()).values)
+
+
+async def show_window(tx: Transaction, operator: OperatorSettings, rules: DispatchRules) -> None:
+    """Lets the view `working_memory` count with the window in force."""
+    shown = rules.window // MILLISECOND, rules.checks.breaker.open_duration // MILLISECOND
+    if shown != (operator.shown_window_ms, operator.shown_open_duration_ms):
+        await tx.save_window_settings(*shown)
+
+
 async def gather(
     tx: Transaction,
     executors: Sequence[ExecutorReport],
@@ -49,12 +74,17 @@ async def gather(
     queue: Mapping[str, tuple[int, int]],
     lock: Lock = Lock.NONE,
 ) -> Facts:
-    """The facts now. `executors` are the live ones; `queue` is (queued, due) by backend; `lock` is for the breaker rows."""
+    """The facts now. `executors` are the live ones; `queue` is (queued, due) by backend; `lock` is for the breaker rows.
+
+    `rules` are those of the environment: the settings that operators have changed are read first of all.
+    """
+    operator = await tx.operator_settings()
+    rules = tuned(rules, operator.values)
     breakers = await _breakers(tx, rules, lock)
     states = await tx.backend_states(lock)
     drains = await tx.drains()
     pauses = await tx.billing_pauses()
-    cap = await tx.budget_cap()
+    tripped = {} if rules.checks.breaker_guard is GuardMode.ENFORCE else await tx.tripped_by()
     live = await tx.live_counts()
     rows = await tx.window_rows(tx.now - rules.window)
     known = backends_of(rules, executors, breakers, [*queue, *(count.backend for count in live)])
@@ -62,7 +92,7 @@ async def gather(
         [_capacity(report, live, known) for report in executors if report.resources_reason != NO_SAMPLE],
         await tx.has_internal_tasks(),
         rules.interactive_reserve,
-        cap.slots,
+        operator.cap.slots,
     )
     attempts = attempts_by_backend(rows)
     backends = tuple(_backend_facts(backend, executors, breakers, states, attempts, live, queue) for backend in known.values())
@@ -72,9 +102,10 @@ async def gather(
         draining=tuple(drain.source for drain in drains if drain not in idle_drains(drains, live)),
         billing_pauses=tuple(dispatch_checks.BillingPause(p.backend, p.until_time, p.reason) for p in pauses),
         pools=fleet.total,
+        tripped=frozenset(tripped),
         settings=rules.checks,
     )
-    return Facts(gates, known, fleet, breakers, states, tuple(drains), tuple(pauses), tuple(live))
+    return Facts(rules, operator, gates, known, fleet, breakers, states, tuple(drains), tuple(pauses), tuple(live))
 
 
 def idle_drains(drains: Iterable[Drain], live: Iterable[LiveCount]) -> list[Drain]:

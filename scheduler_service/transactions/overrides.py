@@ -7,7 +7,7 @@ commits.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from scheduler_service.core.breaker import Breaker, describe_bare, reset, trip
@@ -15,10 +15,10 @@ from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.events import EventType
 from scheduler_service.core.routing import BackendKind
 from scheduler_service.core.run import ExecutorReport
+from scheduler_service.transactions.auditing import Caller, audit
 from scheduler_service.transactions.consequences import emit_breaker_events, tell
 from scheduler_service.transactions.gathering import backends_of, idle_drains
 from scheduler_service.transactions.ports import (
-    AuditEntry,
     BillingPause,
     BudgetCap,
     Drain,
@@ -33,15 +33,6 @@ DRAINS_MAX = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks, why, and under which request_id."""
-
-    actor: str
-    reason: str
-    request_id: str
-
-
-@dataclass(frozen=True, slots=True)
 class ForcedBreaker:
     """A breaker before and after it was forced; `moved` are the rows that changed their state by it."""
 
@@ -52,15 +43,12 @@ class ForcedBreaker:
 
 @dataclass(frozen=True, slots=True)
 class DrainState:
-    """The drain as a whole; `running` counts tasks dispatching or running."""
+    """The drain as a whole; `running` counts tasks dispatching or running. `ended`: how long a drain took that was just ended."""
 
     draining: bool
     since_time: datetime | None
     running: int
-
-
-async def _audit(tx: Transaction, method: str, target: str, caller: Caller, detail: Mapping[str, object]) -> None:
-    await tx.append_audit(AuditEntry(tx.now, caller.actor, method, target, caller.reason, caller.request_id, dict(detail)))
+    ended: timedelta | None = None
 
 
 async def drain_state(tx: Transaction) -> DrainState:
@@ -76,15 +64,22 @@ async def set_drain(tx: Transaction, enabled: bool, source: str, until_idle: boo
     before = {drain.source: drain for drain in await tx.drains()}
     if enabled and source not in before and len(before) >= DRAINS_MAX:
         raise ResourceExhausted(f"{DRAINS_MAX} sources ask for a drain already", reason="TOO_MANY_DRAINS")
-    await _audit(tx, "SetDrain", source, caller, {"enabled": enabled, "until_idle": until_idle})
+    was, is_ = before.get(source), None
     if enabled:
-        since = before[source].since_time if source in before else tx.now
-        await tx.save_drain(Drain(source, caller.reason, caller.actor, until_idle, since))
-        if source not in before:
+        since = was.since_time if was is not None else tx.now
+        is_ = Drain(source, caller.reason, caller.actor, until_idle, since)
+        await tx.save_drain(is_)
+        if was is None:
             tell(tx, EventType.DRAIN_STARTED, {"source": source, "reason": caller.reason, "actor": caller.actor})
-    elif source in before:
-        await end_drains(tx, [before[source]], caller.actor, caller.reason)
-    return await drain_state(tx)
+    elif was is not None:
+        await end_drains(tx, [was], caller.actor, caller.reason)
+    await audit(tx, "SetDrain", source, caller, _drain_shown(was), _drain_shown(is_))
+    state = await drain_state(tx)
+    return state if is_ is not None or was is None else replace(state, ended=tx.now - was.since_time)
+
+
+def _drain_shown(drain: Drain | None) -> dict[str, object]:
+    return {"enabled": drain is not None, "until_idle": drain is not None and drain.until_idle}
 
 
 async def end_drains(tx: Transaction, drains: Sequence[Drain], actor: str, reason: str) -> None:
@@ -110,8 +105,14 @@ async def end_what_is_over(
 async def set_billing_pause(tx: Transaction, backend: str, until_time: datetime, caller: Caller) -> BillingPause:
     """Pauses a backend ('' for all) until a time; an earlier end than the one in force changes nothing."""
     await tx.leadership(Lock.UPDATE)
-    await _audit(tx, "SetBillingPause", backend, caller, {"until_time": until_time.isoformat()})
-    return await extend_billing_pause(tx, backend, until_time, caller)
+    before = _in_force(await tx.billing_pauses(), backend, tx.now)
+    after = await extend_billing_pause(tx, backend, until_time, caller)
+    await audit(tx, "SetBillingPause", backend, caller, _pause_shown(before), _pause_shown(after))
+    return after
+
+
+def _pause_shown(pause: BillingPause | None) -> dict[str, str | None]:
+    return {"until_time": None if pause is None else pause.until_time.isoformat()}
 
 
 async def extend_billing_pause(tx: Transaction, backend: str, until_time: datetime, caller: Caller) -> BillingPause:
@@ -136,7 +137,7 @@ async def clear_billing_pause(tx: Transaction, backend: str, caller: Caller) -> 
     """Ends a pause by hand; returns what was ended."""
     await tx.leadership(Lock.UPDATE)
     before = _in_force(await tx.billing_pauses(), backend, tx.now)
-    await _audit(tx, "ClearBillingPause", backend, caller, {"cleared": before is not None})
+    await audit(tx, "ClearBillingPause", backend, caller, _pause_shown(before), _pause_shown(None))
     if before is not None:
         await end_billing_pauses(tx, [before], caller.actor, caller.reason)
     return before
@@ -153,7 +154,8 @@ async def end_billing_pauses(tx: Transaction, pauses: Sequence[BillingPause], ac
 async def set_budget_cap(tx: Transaction, slots: int | None, caller: Caller) -> BudgetCap:
     """Sets the ceiling on local slots; None lifts it."""
     await tx.leadership(Lock.UPDATE)
-    await _audit(tx, "SetBudgetCap", "", caller, {"slots": slots})
+    before = (await tx.operator_settings()).cap
+    await audit(tx, "SetBudgetCap", "", caller, {"slots": before.slots}, {"slots": slots})
     cap = BudgetCap(slots, caller.actor, caller.reason, tx.now) if slots is not None else BudgetCap(None)
     await tx.save_budget_cap(cap)
     return cap
@@ -211,7 +213,7 @@ async def _force(
         emit_breaker_events(tx, events, actor=caller.actor)
     await tx.save_breakers([after[row_key] for row_key in keys], actor="" if closing else caller.actor)
     method = "ResetBreaker" if closing else "TripBreaker"
-    await _audit(tx, method, key, caller, {"before": {k: rows[k].state.value for k in keys}})
+    await audit(tx, method, key, caller, _states(rows, keys), _states(after, keys))
     moved = tuple(after[k] for k in keys if after[k].state is not rows[k].state)
     if key in rows:
         return ForcedBreaker(rows[key], after[key], moved)
@@ -221,6 +223,10 @@ async def _force(
         describe_bare(key, [after[k] for k in shown], settings),
         moved,
     )
+
+
+def _states(breakers: Mapping[str, Breaker], keys: Sequence[str]) -> dict[str, str]:
+    return {key: breakers[key].state.value for key in keys}
 
 
 async def reset_breaker(

@@ -17,13 +17,13 @@ from scheduler_service.core.dispatch_checks import (
     AVAILABILITY,
     Permit,
     Verdict,
+    breaker_enforced,
     evaluate,
     first_hold,
     next_trickle_time,
     permits,
     recordable,
 )
-from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.events import EventType
 from scheduler_service.core.explanation import PLACEMENT, StartLimit
 from scheduler_service.core.ramp import Ramp
@@ -32,7 +32,7 @@ from scheduler_service.core.routing import Backend
 from scheduler_service.core.run import ExecutorReport, Run, RunOrder
 from scheduler_service.core.task import Task, claim, quarantine
 from scheduler_service.transactions.consequences import conclude, emit_unreadable, tell
-from scheduler_service.transactions.gathering import Facts, backend_report, gather, lease_until_give_up
+from scheduler_service.transactions.gathering import Facts, backend_report, lease_until_give_up
 from scheduler_service.transactions.orders import order_of
 from scheduler_service.transactions.ports import BackendState, DispatchEvent, Lock, Transaction, UnreadableTask
 
@@ -74,10 +74,10 @@ NO_MEMORY = TickMemory()
 
 @dataclass(frozen=True, slots=True)
 class TickBasis:
-    """What a plan stands on besides the database. `executors` are those heard within 10 s that do not drain."""
+    """What a plan stands on besides the queue. `executors` are those heard within 10 s that do not drain."""
 
     executors: Sequence[ExecutorReport]
-    rules: DispatchRules
+    facts: Facts
     memory: TickMemory
 
 
@@ -114,7 +114,7 @@ async def plan_tick(
     lock: Lock = Lock.NONE,
 ) -> TickPlan:
     """What a tick would do at this instant; changes nothing. `queue` is (queued, due) by backend."""
-    facts = await gather(tx, basis.executors, basis.rules, queue, lock)
+    facts = basis.facts
     plan = TickPlan(tx, basis, facts, kind, new_run_id, lock)
     for backend, permit in permits(facts.gates, plan.verdicts).items():
         if backend in queue:
@@ -137,7 +137,7 @@ class TickPlan:
     ) -> None:
         self._tx = tx
         self._basis = basis
-        self._rules = basis.rules
+        self._rules = basis.facts.rules
         self._kind = kind
         self._new_run_id = new_run_id
         self._lock = lock
@@ -211,13 +211,13 @@ class TickPlan:
             key = breaker_key(backend.name, backend.kind, report.executor_id)
             says = admit(self.facts.breakers.get(key, Breaker(key)), self._tx.now, self._rules.checks.breaker)
             free = self._free(backend, report, own.max_runs)
-            if says is Admission.BLOCK:
-                continue
-            probe = says is Admission.PROBE
-            if probe and (key in seen or free == 0):
-                continue
-            seen.add(key)
-            lanes.append(_Lane(report.executor_id, key, 1 if probe else free, probe))
+            enforced = breaker_enforced(key, self.facts.gates)
+            if says is Admission.PROBE and free > 0 and key not in seen:
+                lanes.append(_Lane(report.executor_id, key, 1, True))
+                free -= 1
+                seen.add(key)
+            if says is Admission.ALLOW or not enforced:
+                lanes.append(_Lane(report.executor_id, key, free, False))
         return lanes
 
     def _free(self, backend: Backend, report: ExecutorReport, max_runs: int) -> int:

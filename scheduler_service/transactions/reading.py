@@ -16,7 +16,14 @@ from scheduler_service.core.outcome_window import Window
 from scheduler_service.core.run import ExecutorReport, total_usage
 from scheduler_service.core.slot_budget import Fleet
 from scheduler_service.core.task import Priority, Task, TaskStatus
-from scheduler_service.transactions.gathering import Facts, attempts_by_backend, attempts_by_executor, gather, window_of
+from scheduler_service.transactions.gathering import (
+    Facts,
+    attempts_by_backend,
+    attempts_by_executor,
+    gather,
+    rules_in_force,
+    window_of,
+)
 from scheduler_service.transactions.overrides import list_breakers
 from scheduler_service.transactions.planning import NO_MEMORY, TickBasis, TickMemory, TickPlan, plan_tick
 from scheduler_service.transactions.ports import BillingPause, BudgetCap, Drain, LastDispatch, Leadership, Transaction
@@ -76,6 +83,7 @@ class StatusView:
     """All of it, from one transaction."""
 
     now: datetime
+    rules: DispatchRules
     cluster_id: UUID
     leadership: Leadership
     explanation: Explanation
@@ -127,6 +135,7 @@ async def read_stats(
     tx: Transaction, rules: DispatchRules, lengths: Sequence[timedelta] = (), *, by_executor: bool = False
 ) -> DispatchStats:
     """The statistics at this instant."""
+    rules = await rules_in_force(tx, rules)
     further = [(length, await _window_stats(tx, length, by_executor)) for length in lengths]
     own = await _window_stats(tx, rules.window, by_executor)
     return DispatchStats(own.decisions, own.attempts, own.attempts_by_backend, own.attempts_by_executor, windows=tuple(further))
@@ -154,7 +163,8 @@ async def explain(
     `memory` is the leader's: it knows of starts that ramp up. Without it, as on a replica that does not lead, none are taken to.
     """
     task = await read_task(tx, task_id) if task_id is not None else None
-    plan = await plan_tick(tx, TickBasis(executors, rules, memory), await tx.queue_counts())
+    queue = await tx.queue_counts()
+    plan = await plan_tick(tx, TickBasis(executors, await gather(tx, executors, rules, queue), memory), queue)
     outlook = _outlook(plan)
     verdicts = tuple(outlook.verdicts)
     if task is None:
@@ -189,7 +199,7 @@ def _outlook(plan: TickPlan) -> Outlook:
 async def read_slots(tx: Transaction, executors: Sequence[ExecutorReport], rules: DispatchRules) -> SlotsView:
     """The pools now."""
     facts = await gather(tx, executors, rules, {})
-    return SlotsView(facts.fleet, await tx.budget_cap(), facts)
+    return SlotsView(facts.fleet, facts.operator.cap, facts)
 
 
 async def read_status(
@@ -200,12 +210,13 @@ async def read_status(
     facts = explanation.facts
     return StatusView(
         now=tx.now,
+        rules=facts.rules,
         cluster_id=await tx.cluster_id(),
         leadership=await tx.leadership(),
         explanation=explanation,
-        slots=SlotsView(facts.fleet, await tx.budget_cap(), facts),
+        slots=SlotsView(facts.fleet, facts.operator.cap, facts),
         stats=await read_stats(tx, rules),
-        breakers=await list_breakers(tx, executors, rules),
+        breakers=await list_breakers(tx, executors, facts.rules),
         tripped_by=await tx.tripped_by(),
         drains=facts.drains,
         billing_pauses=tuple(pause for pause in facts.billing_pauses if pause.until_time > tx.now),

@@ -14,7 +14,7 @@ RPCS = {
         "SchedulerService",
         "SubmitTask SubmitTasks GetTask ListTasks WatchTask StreamTaskLogs CancelTask RequeueTask UpdateTask RunTick ExplainDispatch "
         "GetDispatchStats ListDispatchEvents ListBreakers GetBreaker ResetBreaker TripBreaker SetDrain SetBillingPause "
-        "ClearBillingPause SetBudgetCap GetSlots GetStatus WatchEvents",
+        "ClearBillingPause SetBudgetCap GetSlots GetStatus WatchEvents ListSettings SetSetting ResetSetting ListAuditEntries",
     ),
     ex.DESCRIPTOR: (
         "ExecutorService",

@@ -31,9 +31,9 @@ from scheduler_service.core.run import ExecutorReport, RunState
 from scheduler_service.core.task import LEGAL_MOVES, DependencyPolicy, Move, Priority, Task, TaskChanges, TaskStatus
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.errors import NotLeader
+from scheduler_service.transactions.auditing import Caller
 from scheduler_service.transactions.editing import cancel_task, requeue_task, update_task
 from scheduler_service.transactions.overrides import (
-    Caller,
     clear_billing_pause,
     reset_breaker,
     set_billing_pause,

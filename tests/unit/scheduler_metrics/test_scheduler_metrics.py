@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from scheduler_service.core.breaker import Breaker, BreakerState
+from scheduler_service.core.dispatch_checks import GuardMode
 from scheduler_service.core.routing import DEFAULT_BACKENDS, BackendKind
 from scheduler_service.core.run import BackendReport
 from scheduler_service.core.task import Priority
@@ -26,6 +27,7 @@ from scheduler_service.transactions.overrides import (
     set_drain,
     trip_breaker,
 )
+from scheduler_service.transactions.ports import BackendState
 from scheduler_service.transactions.reading import StatusView, read_status
 from scheduler_service.transactions.ticking import TickResult
 from tests.contract.conftest import CALLER, Cluster, report
@@ -332,3 +334,43 @@ async def test_the_series_of_a_plug_in_come_once_its_executor_has_told_of_it(
     view = await replica.view()
     replica.metrics.observe(replace(view, breakers={}))
     assert not any("gpu" in key for key, _ in replica.series("breaker_state"))
+
+
+async def _low_rate(cluster: Cluster, guard: GuardMode) -> None:
+    """Three failed starts, which the success rate and the breaker both mind."""
+    checks = replace(cluster.rules.checks, min_sample=3, rate_guard=guard, breaker_guard=guard)
+    cluster.rules = replace(cluster.rules, checks=checks)
+    for _ in range(3):
+        await cluster.add()
+    for order in (await cluster.tick()).orders:
+        await cluster.failed_start(order.task_id)
+    await cluster.add()
+    # As if the first single try had just been spent.
+    spent = BackendState("cecelia-run", last_trickle_time=cluster.clock.now())
+    await cluster.run(lambda tx: tx.save_backend_states([spent]))
+
+
+@pytest.mark.parametrize(
+    ("guard", "observed", "held"),
+    [
+        (GuardMode.OBSERVE, {("low_success_rate",), ("circuit_breaker_open",)}, set()),
+        (GuardMode.OFF, set(), set()),
+        (GuardMode.ENFORCE, set(), {("low_success_rate",)}),
+    ],
+)
+async def test_a_guard_that_only_observes_is_shown_apart_from_those_that_hold(
+    cluster: Cluster, replica: Replica, guard: GuardMode, observed: set[tuple[str]], held: set[tuple[str]]
+) -> None:
+    await _low_rate(cluster, guard)
+    await replica.ticked()
+    assert set(replica.above_zero("hold_observed")) == observed
+    assert set(replica.above_zero("hold_active")) == held
+    replica.metrics.tick_failed()
+    assert replica.above_zero("hold_observed") == {}
+
+
+async def test_drains_are_counted_and_timed_when_they_end(replica: Replica) -> None:
+    replica.metrics.drains_ended([timedelta(seconds=3), timedelta(minutes=2)])
+    replica.metrics.drains_ended([])
+    assert replica.series("drain_duration_seconds_count") == {(): 2}
+    assert replica.series("drain_duration_seconds_sum") == {(): 123}

@@ -16,18 +16,22 @@ from scheduler_service.core.limits import TaskSpec
 from scheduler_service.core.routing import BackendKind
 from scheduler_service.core.run import BackendReport, DispatchAnswer, ExecutorReport, LeaderIdentity, RunReport
 from scheduler_service.core.task import Task, TaskStatus
+from scheduler_service.core.tuning import SettingValue
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.errors import NotLeader, StorageUnavailable
+from scheduler_service.settings import SchedulerSettings
 from scheduler_service.tick.executor_link import ExecutorLink
 from scheduler_service.tick.leader import Leader
 from scheduler_service.tick.maintenance import Maintenance
 from scheduler_service.tick.reaper import Reaper
+from scheduler_service.transactions.auditing import Caller
 from scheduler_service.transactions.editing import cancel_task
 from scheduler_service.transactions.leading import acquire_or_renew
-from scheduler_service.transactions.overrides import Caller, set_drain
+from scheduler_service.transactions.overrides import set_drain
 from scheduler_service.transactions.recording import Recorded
 from scheduler_service.transactions.submitting import submit
 from scheduler_service.transactions.ticking import TickResult
+from scheduler_service.transactions.tuning import set_setting
 from service_runtime.clock import SystemClock
 from tests.contract.conftest import DESCRIPTION, Cluster, report
 from tests.fakes.fake_clock import FakeClock
@@ -56,6 +60,9 @@ class Notes:
     def breakers_moved(self, breakers: Iterable[Breaker]) -> None:
         """Nothing to keep."""
 
+    def drains_ended(self, took: Iterable[timedelta]) -> None:
+        """Nothing to keep."""
+
     def led(self, leading: bool) -> None:
         self.leading.append(leading)
 
@@ -66,6 +73,7 @@ class Bench(Cluster):
     def __init__(self) -> None:
         clock = SystemClock()
         super().__init__(MemoryDatabase(clock.now), FakeClock())
+        self.rules = replace(self.rules, tick_interval=timedelta(seconds=0.2), tick_enabled=False)
         self.executor = ScriptedExecutor()
         self.notes = Notes()
         self.leader = Leader(
@@ -77,9 +85,7 @@ class Bench(Cluster):
             holder=self.holder,
             address="here",
             lease=timedelta(seconds=3),
-            tick_interval=timedelta(seconds=0.2),
-            tick_enabled=False,
-            maintenance=Maintenance(self.database, clock, timedelta(days=1), timedelta(days=1)),
+            maintenance=Maintenance(self.database, clock, self.rules),
         )
 
     async def until(self, look: Callable[[], Awaitable[bool]]) -> None:
@@ -270,6 +276,34 @@ async def test_a_lease_expires_only_by_both_clocks() -> None:
     clock.advance(seconds=20)
     assert await reaper.look() == [(await cluster.run_of(task.id)).run_id]
     assert (await cluster.task(task.id)).status is TaskStatus.QUEUED
+
+
+async def _set(bench: Bench, name: str, value: SettingValue) -> None:
+    configured = SchedulerSettings().configured()[name]
+    caller = Caller("tester", "because", "")
+    await bench.run(lambda tx: set_setting(tx, name, value, caller, configured, bench.rules))
+    bench.leader.wake()
+
+
+async def test_the_clock_is_switched_on_at_run_time(bench: Bench) -> None:
+    task = await bench.add()
+    await bench.until(lambda: _is(bench.leader.leading))
+    assert bench.notes.ticks == []
+    await _set(bench, "TICK_ENABLED", True)
+    await bench.until(lambda: _is([order.task_id for order in bench.executor.ordered] == [task.id]))
+    await _set(bench, "TICK_ENABLED", False)
+    await bench.until(lambda: _is(bench.notes.ticks[-1] is False))
+
+
+async def test_the_clock_goes_by_another_interval_at_run_time(bench: Bench) -> None:
+    await bench.until(lambda: _is(bench.leader.leading))
+    await _set(bench, "TICK_ENABLED", True)
+    await _set(bench, "TICK_INTERVAL_MS", 3_600_000)
+    await bench.leader.run_tick()
+    before = len(bench.notes.ticks)
+    await _set(bench, "TICK_INTERVAL_MS", 50)
+    # Nothing but the clock makes so many ticks.
+    await bench.until(lambda: _is(len(bench.notes.ticks) >= before + 4))
 
 
 async def _is(value: bool) -> bool:

@@ -211,7 +211,7 @@ class CheckResourcesResponse(_message.Message):
     load_avg_1m: _builtins.float
     """One-minute load average."""
     cpu_usage_pct: _builtins.float
-    """CPU use, 0..100 percent, mean of the last 5 s: of the container's quota where there is one, else of the cores that may be used."""
+    """CPU use, 0..100 percent, mean of the last 10 s: of the container's quota where there is one, else of the cores that may be used."""
     cpu_threshold_pct: _builtins.float
     """CPU use that counts as pressure 1."""
     cpu_pressure: _builtins.float
