@@ -61,7 +61,7 @@ async def read_rows(tx: Transaction) -> Rows:
         decisions=await tx.dispatch_events(EventFilter(), None, EVERYTHING),
         drains=await tx.drains(),
         pauses=await tx.billing_pauses(),
-        cap=await tx.budget_cap(),
+        cap=(await tx.operator_settings()).cap,
         used=sum(count.n for count in await tx.live_counts()),
     )
 
