@@ -11,6 +11,7 @@ from uuid import UUID
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.task import (
     LIVE_STATUSES,
+    DependencyPolicy,
     Priority,
     Task,
     TaskChanges,
@@ -97,13 +98,14 @@ async def requeue_task(tx: Transaction, task_id: UUID, *, actor: str, reason: st
 
 async def _back_in_queue(tx: Transaction, task: Task) -> Task:
     prerequisites = await tx.tasks(task.depends_on, Lock.SHARE)
-    for other in task.depends_on:
+    for other in task.depends_on if task.dependency_policy is DependencyPolicy.FAIL else ():
         if other not in prerequisites or prerequisites[other].status in _ENDED_BADLY:
             raise FailedPrecondition(
                 f"prerequisite {other} has not completed and will not; requeue it first",
                 reason=HoldReason.DEPENDENCY_FAILED.value,
             )
-    open_ones = sum(1 for other in prerequisites.values() if other.status is not TaskStatus.COMPLETED)
+    completed = {id_ for id_, other in prerequisites.items() if other.status is TaskStatus.COMPLETED}
+    open_ones = sum(1 for other in task.depends_on if other not in completed)
     counted = replace(task, blocked_by=open_ones)
     return replace(counted, hold_reason=waiting_hold(counted, tx.now))
 
