@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scheduler_service.core.limits import TaskSpec, violations_of
+from scheduler_service.core.limits import DESCRIPTION_MAX_BYTES, TITLE_MAX_CHARS, TaskSpec, violations_of
 from scheduler_service.core.task import Priority, Task
 
 TITLE_MIN_CHARS = 5
@@ -44,6 +44,9 @@ def body_of(task: Task) -> str:
 def check(task: Task) -> tuple[Finding, ...]:
     """All findings about a task, in the order of the checks."""
     body = body_of(task)
+    if len(task.title) > TITLE_MAX_CHARS or len(body) > DESCRIPTION_MAX_BYTES:
+        # Not read through: the tick's transaction waits for this.
+        return tuple(_check_bounds(task))
     found = (
         *_check_title(task.title),
         *_check_body(task.task_type, body),

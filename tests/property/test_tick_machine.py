@@ -585,7 +585,7 @@ class TickMachine(RuleBasedStateMachine):
 TestTickMachine = TickMachine.TestCase
 EXAMPLES = int(os.environ.get("TICK_MACHINE_EXAMPLES", "0"))
 TestTickMachine.settings = hypothesis_settings(
-    max_examples=EXAMPLES or 120,
+    max_examples=EXAMPLES or 60,
     stateful_step_count=50,
     deadline=None,
     derandomize=not EXAMPLES,
