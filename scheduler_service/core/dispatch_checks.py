@@ -87,11 +87,6 @@ class GateFacts:
     tripped: frozenset[str] = frozenset()
     settings: CheckSettings = field(default_factory=CheckSettings)
 
-    @property
-    def queued(self) -> int:
-        """Queued tasks of all backends."""
-        return sum(backend.queued for backend in self.backends)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
