@@ -8,6 +8,7 @@ import click
 
 from dispatchctl import breaker_commands, dispatch_commands, override_commands, run_commands, settings_commands, task_commands
 from dispatchctl.event_commands import events
+from dispatchctl.import_command import import_original
 from dispatchctl.log_command import logs
 from dispatchctl.psql_command import psql
 from dispatchctl.session import common_options
@@ -18,6 +19,7 @@ GROUPS = {
     "Run": (up,),
     "Tasks": (
         submit,
+        import_original,
         task_commands.tasks,
         task_commands.task,
         task_commands.edit,
