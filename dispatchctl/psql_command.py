@@ -15,6 +15,7 @@ import click
 
 from dispatchctl.failures import ExitStatus, Failure
 from dispatchctl.rendering import write
+from service_runtime.libpq_environment import libpq_variables
 
 SERVICE = "cecelia"
 SERVICE_FILE = "pg_service.conf"
@@ -38,7 +39,7 @@ def psql(statements: tuple[str, ...], env: bool, data_dir: Path, words: tuple[st
     """Open the embedded database for reading.
 
     psql is run as a role that may read everything and change nothing. Its exit status is psql's, and what follows --
-    is handed to it.
+    is handed to it. Variables such as PGHOST or PGOPTIONS do not count here: the scheduler's folder says where to connect.
 
     \b
     Example:
@@ -48,7 +49,10 @@ def psql(statements: tuple[str, ...], env: bool, data_dir: Path, words: tuple[st
     file = data_dir.expanduser().absolute() / SERVICE_FILE
     host, port = _address(file)
     chosen = {"PGSERVICEFILE": str(file), "PGSERVICE": SERVICE}
+    foreign = libpq_variables(os.environ)
     if env:
+        if unwanted := [name for name in foreign if name not in chosen]:
+            write(f"unset {' '.join(unwanted)}")
         for name, value in chosen.items():
             write(f"export {name}={shlex.quote(value)}")
         return ExitStatus.DONE
@@ -63,7 +67,8 @@ def psql(statements: tuple[str, ...], env: bool, data_dir: Path, words: tuple[st
         ) from error
     program = _program()
     asked = [word for statement in statements for word in ("-c", statement)]
-    os.execve(program, [program, *asked, *words], {**os.environ, **chosen})
+    environ = {name: value for name, value in os.environ.items() if name not in foreign}
+    os.execve(program, [program, *asked, *words], {**environ, **chosen})
     raise AssertionError("execve does not return")
 
 

@@ -16,7 +16,7 @@ from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
 from prometheus_client import CollectorRegistry
 
 from executor_service.core.admission import ResourceReport
-from executor_service.core.run import RunRecord, RunSpec
+from executor_service.core.run import RunOutcome, RunRecord, RunSpec
 from executor_service.errors import JournalError
 from executor_service.host.delegation import delegated_group
 from executor_service.host.guarding.files import boot_id
@@ -105,9 +105,9 @@ class Executor:
     def records(self, *, live_only: bool) -> list[RunRecord]:
         return self._manager.records(live_only=live_only)
 
-    async def cancel(self, run_id: str, reason: str, cluster_id: str, term: int) -> RunRecord | None:
+    async def cancel(self, run_id: str, reason: str, cluster_id: str, term: int, recorded: RunOutcome | None) -> RunRecord | None:
         with _callers_words():
-            return await self._manager.cancel(run_id, reason, CallerIdentity(cluster_id, term))
+            return await self._manager.cancel(run_id, reason, CallerIdentity(cluster_id, term), recorded)
 
     async def watch(self, cluster_id: str, term: int) -> AsyncGenerator[RunRecord | int | None, None]:
         with _callers_words():

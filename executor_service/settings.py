@@ -37,6 +37,9 @@ class ExecutorSettings(ServiceSettings):
     cecelia_budget_slots: int | None = Field(None, ge=1, le=1_000_000, description="ceiling on slots")
     mem_per_task_mb: int = Field(500, ge=1, le=100_000_000, description="memory a task, MiB")
     cpu_per_task: float = Field(0.5, gt=0, le=10_000, description="cores a task")
+    cpu_threshold_pct: float = Field(
+        80, gt=0, le=1_000_000, description="CPU use in percent at which nothing is started; far above 100: CPU does not count"
+    )
     executor_drain_ms: Annotated[int, Field(ge=0, le=_DAY_MS)] = Field(30_000, description="drain before runs are ended")
     executor_end_runs_on_stop: bool = Field(False, description="end what still runs when the executor stops")
     run_retention_ms: Milliseconds = Field(7 * _DAY_MS, description="how long ended runs are kept")
@@ -66,7 +69,7 @@ class ExecutorSettings(ServiceSettings):
     @property
     def limits(self) -> Limits:
         """The numbers of admission."""
-        return Limits(self.mem_per_task_mb, self.cpu_per_task, self.cecelia_budget_slots)
+        return Limits(self.mem_per_task_mb, self.cpu_per_task, self.cecelia_budget_slots, self.cpu_threshold_pct)
 
     @property
     def drain(self) -> timedelta:

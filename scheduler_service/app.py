@@ -72,7 +72,7 @@ class SchedulerApp:
         self._clock = SystemClock()
         self._registry = CollectorRegistry()
         self._version = distribution_version(DISTRIBUTION)
-        self._metrics = SchedulerMetrics(self._registry, self._version, sorted(self._rules.backends))
+        self._metrics = SchedulerMetrics(self._registry, self._version, self._rules.backends)
         self._bell = Bell()
         self._background = Background()
         self._cleanups = Cleanups()

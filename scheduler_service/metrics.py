@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry
 
 from scheduler_service.core.breaker import Breaker, BreakerState
-from scheduler_service.core.dispatch_checks import Verdict
 from scheduler_service.core.outcome_window import Window
 from scheduler_service.core.reasons import REASON_KINDS, Reason, ReasonKind
+from scheduler_service.core.routing import Backend, BackendKind
 from scheduler_service.core.task import Priority, TaskStatus
 from scheduler_service.transactions.reading import StatusView
 from scheduler_service.transactions.recording import Recorded
-from scheduler_service.transactions.ticking import Decision
+from scheduler_service.transactions.ticking import TickResult
 from service_runtime.metrics import MetricSet
 
 PREFIX = "cecelia_scheduler"
@@ -33,10 +34,19 @@ _HOLDS = [
 
 
 class SchedulerMetrics:
-    """Every series is there from the start. Is told by the tick (tick.ports.Observer) and by looks at the status."""
+    """Every series is there from the start. Is told by the tick (tick.ports.Observer) and by looks at the status.
 
-    def __init__(self, registry: CollectorRegistry, version: str, backends: Sequence[str]) -> None:
+    What happened is counted where it was committed: over all replicas, each decision and each transition once.
+    """
+
+    def __init__(self, registry: CollectorRegistry, version: str, backends: Mapping[str, Backend]) -> None:
         make = MetricSet(registry, PREFIX)
+        names = sorted(backends)
+        self._leads = False
+        self._tick_time: datetime | None = None
+        # Bare names have a state, which is an answer over rows; only rows have transitions.
+        self._bare = {name for name, backend in backends.items() if backend.kind is BackendKind.PER_EXECUTOR}
+        self._configured = frozenset(backends)
         self._decisions = make.labelled_counter(
             "dispatch_decisions",
             "Decisions by their outcome and reason.",
@@ -44,16 +54,22 @@ class SchedulerMetrics:
             [(DISPATCHED, ""), *((kind.value, reason.value) for reason, kind in REASON_KINDS.items())],
         )
         self._attempts = make.counter(
-            "dispatch_attempts", "Start verdicts.", {"backend": backends, "outcome": ("success", "failure")}
+            "dispatch_attempts", "Start verdicts.", {"backend": names, "outcome": ("success", "failure")}
         )
         self._ratio = make.gauge(
             "window_success_ratio", "Share of successes in the window; NaN while it is empty.", {"window": _WINDOWS}
         )
+        for window in _WINDOWS:
+            self._ratio.labels(window).set(float("nan"))
         self._samples = make.gauge("window_samples", "Decisions in the window.", {"window": _WINDOWS})
-        self._holds = make.gauge("hold_active", "Whether a gate holds.", {"reason": _HOLDS})
+        self._holds = make.gauge("hold_active", "1 while the newest tick held a queued task for this reason.", {"reason": _HOLDS})
         self._breaker_keys: set[str] = set()
         self._breakers = make.labelled_gauge("breaker_state", "1 for the state that a breaker is in.", ("key", "state"))
-        self._transitions = make.labelled_counter("breaker_transitions", "Changes of state.", ("key", "to"), [])
+        self._transitions = make.labelled_counter(
+            "breaker_transitions", "Changes of state, counted on the replica that made them.", ("key", "to"), []
+        )
+        for name in backends:
+            self._add_breaker(name)
         self._tasks = make.gauge(
             "tasks",
             "Tasks that have not ended.",
@@ -68,7 +84,7 @@ class SchedulerMetrics:
             "task_start_latency_seconds",
             "From a task's submission to its first successful start verdict.",
             START_SECONDS,
-            {"backend": backends},
+            {"backend": names},
         )
         self._tick_seconds = make.histogram("tick_duration_seconds", "How long a tick's transaction took.", TICK_SECONDS)
         self._tick_success = make.gauge("tick_last_success_timestamp_seconds", "When the last tick succeeded.")
@@ -81,16 +97,24 @@ class SchedulerMetrics:
 
     # --- told by the tick
 
-    def ticked(self, seconds: float, verdicts: Sequence[Verdict], decisions: Iterable[Decision]) -> None:
+    def ticked(self, seconds: float, result: TickResult) -> None:
         """A tick has committed."""
         self._tick_seconds.observe(seconds)
         self._tick_success.set_to_current_time()
-        held = {verdict.reason.value for verdict in verdicts if verdict.holds and verdict.reason is not None}
-        for reason in _HOLDS:
-            self._holds.labels(reason).set(reason in held)
-        for decision in decisions:
+        self._tick_time = result.now
+        # The last tick of a leadership may be told after its end.
+        self._show_holds({reason.value for reason, _ in result.memory.recorded} if self._leads else set())
+        for decision in result.decisions:
             kind = REASON_KINDS[Reason(decision.reason)]
             self._decisions.labels(kind.value, decision.reason).inc()
+
+    def tick_failed(self) -> None:
+        """A tick was taken back: it held nothing, and what an earlier one held may be over."""
+        self._show_holds(set())
+
+    def _show_holds(self, held: Collection[str]) -> None:
+        for reason in _HOLDS:
+            self._holds.labels(reason).set(reason in held)
 
     def recorded(self, recorded: Recorded) -> None:
         """News of runs has been committed."""
@@ -109,14 +133,15 @@ class SchedulerMetrics:
     def breakers_moved(self, breakers: Iterable[Breaker]) -> None:
         """Breakers have changed their state."""
         for breaker in breakers:
+            self._add_breaker(breaker.key)
             self._transitions.labels(breaker.key, breaker.state.value).inc()
 
     def led(self, leading: bool) -> None:
         """This replica leads, or does not any more: then it knows of no gate."""
+        self._leads = leading
         self._leader.set(leading)
         if not leading:
-            for reason in _HOLDS:
-                self._holds.labels(reason).set(0)
+            self._show_holds(set())
 
     # --- a look at the status
 
@@ -127,6 +152,10 @@ class SchedulerMetrics:
             self._ratio.labels(name).set(float("nan") if window.rate is None else window.rate)
             self._samples.labels(name).set(window.total)
         self._observe_breakers(view.breakers)
+        # No tick need come after the last queued task has gone.
+        waiting = any(view.queue.get((priority, TaskStatus.QUEUED)) for priority in Priority)
+        if not waiting and self._tick_time is not None and view.now > self._tick_time:
+            self._show_holds(set())
         for status in LIVE:
             for priority in Priority:
                 self._tasks.labels(status.value, priority.name).set(view.queue.get((priority, status), 0))
@@ -145,11 +174,19 @@ class SchedulerMetrics:
 
     def _observe_breakers(self, breakers: Mapping[str, Breaker]) -> None:
         for breaker in breakers.values():
+            self._add_breaker(breaker.key)
             for state in BreakerState:
                 self._breakers.labels(breaker.key, state.value).set(breaker.state is state)
-                self._transitions.labels(breaker.key, state.value)
-        for key in self._breaker_keys - breakers.keys():
+        for key in self._breaker_keys - breakers.keys() - self._configured:
+            self._breaker_keys.discard(key)
             for state in BreakerState:
                 self._breakers.remove(key, state.value)
                 self._transitions.remove(key, state.value)
-        self._breaker_keys = set(breakers)
+
+    def _add_breaker(self, key: str) -> None:
+        """Makes the series of a key, all at once: an increase is seen only in a series that was there before it."""
+        self._breaker_keys.add(key)
+        for state in BreakerState:
+            self._breakers.labels(key, state.value)
+            if key not in self._bare:
+                self._transitions.labels(key, state.value)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
 from prometheus_client import Histogram
 
-from service_runtime.errors import InvalidArgument
+from service_runtime.errors import InvalidArgument, ResourceExhausted
 from service_runtime.grpc_errors import grpc_status
 
 _log = structlog.get_logger(__name__)
 
 Handler = Any
+ABORT_S = 1.0
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -51,8 +54,9 @@ else:
 class ServiceInterceptor(_Base):
     """Translates errors, times calls by method and code, and knows the handlers that are under way."""
 
-    def __init__(self, domain: str, durations: Histogram | None) -> None:
+    def __init__(self, domain: str, durations: Histogram | None, slow_reader_s: float) -> None:
         self._domain = domain
+        self._slow_reader_s = slow_reader_s
         self._durations = durations
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -89,17 +93,30 @@ class ServiceInterceptor(_Base):
         return call
 
     def _stream(self, method: str, behaviour: Any, *, streaming: bool = False) -> Any:
-        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+        async def call(request: Any, context: Context) -> None:
             async with _Call(self, method, context):
                 result = behaviour(_checked(request, streaming=streaming), context)
                 if asyncio.iscoroutine(result):
                     # A handler that writes through the context instead of yielding.
                     await result
                     return
-                async for response in result:
-                    yield response
+                async with contextlib.aclosing(result):
+                    async for response in result:
+                        await self._write(context, response)
 
         return call
+
+    async def _write(self, context: Context, response: Any) -> None:
+        """Hands a message to the transport, which takes only so many bytes ahead of the reader. Raises ResourceExhausted."""
+        try:
+            async with asyncio.timeout(self._slow_reader_s):
+                await context.write(response)
+        except TimeoutError:
+            raise ResourceExhausted(
+                f"nothing was read for {self._slow_reader_s:g} s; open the stream anew",
+                reason="TOO_SLOW",
+                retry_after=timedelta(seconds=1),
+            ) from None
 
     def _done(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
         if self._durations is not None:
@@ -143,7 +160,10 @@ class _Call:
         if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
             status = grpc_status(error, self._interceptor._domain, self._method)
             self._interceptor._done(self._method, status.code, seconds)
-            await self._context.abort_with_status(status)  # type: ignore[attr-defined]  # missing in types-grpcio
+            # Behind what was written before: somebody who reads nothing must not keep the handler waiting for that.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ABORT_S):
+                    await self._context.abort_with_status(status)  # type: ignore[attr-defined]  # missing in types-grpcio
         self._interceptor._done(self._method, code, seconds)
 
     def _code(self, error: BaseException | None) -> grpc.StatusCode:

@@ -16,6 +16,8 @@ from prometheus_client import Histogram
 from service_runtime.grpc_interceptors import ServiceInterceptor
 from service_runtime.lifecycle import StartupError, address_taken, taken_by_other
 
+SLOW_READER_S = 30.0
+"""A stream whose reader takes nothing for so long is ended."""
 MEBIBYTE = 1024 * 1024
 
 
@@ -59,11 +61,12 @@ class GrpcServer:
         durations: Histogram | None = None,
         maximum_message: int = 4 * MEBIBYTE,
         maximum_concurrent_rpcs: int = 4_096,
+        slow_reader_s: float = SLOW_READER_S,
     ) -> None:
         self._address = address
         self._setting = setting
         self._durations = durations
-        self._interceptor = ServiceInterceptor(domain, durations)
+        self._interceptor = ServiceInterceptor(domain, durations, slow_reader_s)
         self._server = grpc.aio.server(
             interceptors=[self._interceptor],
             options=_options(maximum_message),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from psycopg import sql
 from scheduler_service.storage.embedded import EmbeddedPostgres
 from scheduler_service.storage.embedded_roles import SERVICE_ROLE
 from scheduler_service.storage.migrate import migrate
+from service_runtime.libpq_environment import libpq_variables
 
 _TEMPLATE = "migrated_template"
 
@@ -24,6 +26,8 @@ _TEMPLATE = "migrated_template"
 async def embedded_postgres() -> AsyncIterator[EmbeddedPostgres]:
     """The session's server. It ends with the session, even when that is killed."""
     # Not pytest's own folder, which is closed to the user who runs PostgreSQL when we are root.
+    for name in libpq_variables(os.environ):
+        del os.environ[name]
     folder = Path(tempfile.mkdtemp(prefix="cecelia-tests-"))
     folder.chmod(0o711)
     server = EmbeddedPostgres(folder)

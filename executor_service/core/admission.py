@@ -19,11 +19,12 @@ SAMPLE_MAX_AGE = timedelta(seconds=10)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """MEM_PER_TASK_MB (MiB), CPU_PER_TASK (cores), CECELIA_BUDGET_SLOTS (None: no ceiling)."""
+    """MEM_PER_TASK_MB (MiB), CPU_PER_TASK (cores), CECELIA_BUDGET_SLOTS (None: no ceiling), CPU_THRESHOLD_PCT (percent)."""
 
     mem_per_task_mb: int = 500
     cpu_per_task: float = 0.5
     budget_cap: int | None = None
+    cpu_threshold_pct: float = CPU_THRESHOLD_PCT
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def assess(sample: ResourceSample | None, limits: Limits, now: datetime) -> Reso
         return ResourceReport(False, NO_SAMPLE, 0, 0, 0, limits.budget_cap)
     capacity = physical_capacity(sample.total_mem_mb, sample.cpu_cores, limits)
     seats = capacity if limits.budget_cap is None else min(limits.budget_cap, capacity)
-    cpu = half_up(sample.cpu_usage_pct) / CPU_THRESHOLD_PCT
+    cpu = half_up(sample.cpu_usage_pct) / limits.cpu_threshold_pct
     memory = 1 - sample.free_mem_mb / (USABLE_SHARE * sample.total_mem_mb)
     swap = sample.swap_used_pct / SWAP_MAX_PCT
     pressure = max(cpu, memory, swap)
@@ -103,7 +104,7 @@ def assess(sample: ResourceSample | None, limits: Limits, now: datetime) -> Reso
     mem_min_mb = half_up(0.15 * sample.total_mem_mb + 1000)
     return ResourceReport(
         ok=slots > 0,
-        reason="" if slots > 0 else _overload(sample, cpu, mem_min_mb, memory),
+        reason="" if slots > 0 else _overload(sample, limits, cpu, mem_min_mb, memory),
         effective_slots=slots,
         max_seats=seats,
         physical_capacity=capacity,
@@ -117,11 +118,11 @@ def assess(sample: ResourceSample | None, limits: Limits, now: datetime) -> Reso
     )
 
 
-def _overload(sample: ResourceSample, cpu: float, mem_min_mb: int, memory: float) -> str:
+def _overload(sample: ResourceSample, limits: Limits, cpu: float, mem_min_mb: int, memory: float) -> str:
     """Names every signal that is over its limit; at least the one that made the pressure."""
     words = []
     if cpu >= 1.0:
-        words.append(f"CPU {half_up(sample.cpu_usage_pct)}% >= {CPU_THRESHOLD_PCT:g}%")
+        words.append(f"CPU {half_up(sample.cpu_usage_pct)}% >= {limits.cpu_threshold_pct:g}%")
     if sample.free_mem_mb < mem_min_mb or memory >= 1.0:
         words.append(f"memory {sample.free_mem_mb} MiB free < {mem_min_mb} MiB")
     if sample.swap_used_pct >= SWAP_MAX_PCT:

@@ -48,6 +48,7 @@ _OUTCOMES = {
     RunOutcome.LOST: pb.RUN_OUTCOME_LOST,
     RunOutcome.NOT_STARTED: pb.RUN_OUTCOME_NOT_STARTED,
 }
+_OUTCOMES_BY_NUMBER: dict[int, RunOutcome] = {number: outcome for outcome, number in _OUTCOMES.items()}
 
 
 class Checker(FieldChecker):
@@ -57,6 +58,15 @@ class Checker(FieldChecker):
         """A UUID, as text in its usual form."""
         value = self.uuid(field, text)
         return str(value) if value is not None else text
+
+    def outcome(self, field: str, value: int) -> RunOutcome | None:
+        """How a run ended; None for none."""
+        if value == pb.RUN_OUTCOME_UNSPECIFIED:
+            return None
+        found = _OUTCOMES_BY_NUMBER.get(value)
+        if found is None:
+            self.wrong(field, f"is {value}; must be one of RunOutcome, 0 to {max(_OUTCOMES_BY_NUMBER)}")
+        return found
 
     def uuids(self, field: str, texts: Sequence[str], most: int) -> list[str]:
         """A list of UUIDs within its bound."""

@@ -12,7 +12,7 @@ from cecelia.executor.v1 import executor_service_pb2 as pb
 from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
 
 from executor_service.core.admission import ResourceReport
-from executor_service.core.run import RunRecord, RunSpec
+from executor_service.core.run import RunOutcome, RunRecord, RunSpec
 from executor_service.rpc.conversions import (
     BATCH_MAX_BYTES,
     LEASE_MAX,
@@ -56,7 +56,9 @@ class ExecutorPart(Protocol):
     def record(self, run_id: str) -> RunRecord | None: ...
     def is_refused(self, run_id: str) -> bool: ...
     def records(self, *, live_only: bool) -> list[RunRecord]: ...
-    async def cancel(self, run_id: str, reason: str, cluster_id: str, term: int) -> RunRecord | None: ...
+    async def cancel(
+        self, run_id: str, reason: str, cluster_id: str, term: int, recorded: RunOutcome | None
+    ) -> RunRecord | None: ...
     def watch(self, cluster_id: str, term: int) -> AsyncIterator[RunRecord | int | None]:
         """Open runs, their number as the end of the replay, then changes; None asks for a snapshot."""
         ...
@@ -147,8 +149,9 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
         run_id = check.run_id("run_id", request.run_id)
         reason = check.text("reason", request.reason, REASON_MAX_CHARS)
         cluster_id = check.text("cluster_id", request.cluster_id, CLUSTER_ID_MAX_CHARS)
+        recorded = check.outcome("recorded_outcome", request.recorded_outcome)
         check.done()
-        record = await self._executor.cancel(run_id, reason, cluster_id, request.term)
+        record = await self._executor.cancel(run_id, reason, cluster_id, request.term, recorded)
         return pb.CancelRunResponse(run=_refused(run_id) if record is None else run_message(record))
 
     async def WatchRuns(self, request: pb.WatchRunsRequest, context: Context) -> AsyncIterator[pb.WatchRunsResponse]:

@@ -34,6 +34,7 @@ DISK_THREADS = 4
 UNCUT_S = 5.0
 KNOWN_MAX = 10_000
 STOPPING = "the executor stops"
+ENDED_ELSEWHERE = "its end was reported to the scheduler, which knows more"
 
 
 class StaleTerm(Exception):
@@ -72,6 +73,7 @@ class RunManager:
         self._uncut: set[asyncio.Task[Any]] = set()
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="journal")
         self._stopping: set[str] = set()
+        self._ended_elsewhere: dict[str, RunOutcome] = {}
         self._one_at_a_time = asyncio.Lock()
 
     # --- start
@@ -226,7 +228,11 @@ class RunManager:
         run_id = record.spec.run_id
         work = asyncio.get_running_loop().create_task(self._carry_out(record, lease_from), name=f"run {run_id}")
         self._work[run_id] = work
-        work.add_done_callback(lambda _task: self._work.pop(run_id, None))
+        work.add_done_callback(lambda _task: self._carried_out(run_id))
+
+    def _carried_out(self, run_id: str) -> None:
+        self._work.pop(run_id, None)
+        self._ended_elsewhere.pop(run_id, None)
 
     async def _carry_out(self, record: RunRecord, lease_from: int | None) -> None:
         spec = record.spec
@@ -246,6 +252,9 @@ class RunManager:
             end = EndReport(RunOutcome.LOST, error=f"the backend {spec.backend} broke off")
         if spec.run_id in self._stopping and end.outcome is RunOutcome.CANCELLED:
             end = replace(end, outcome=RunOutcome.LOST, error=STOPPING)
+        recorded = self._ended_elsewhere.get(spec.run_id)
+        if recorded is not None and end.outcome is RunOutcome.CANCELLED:
+            end = replace(end, outcome=recorded, error="" if recorded is RunOutcome.COMPLETED else ENDED_ELSEWHERE)
         await self._finish(spec.run_id, end)
 
     async def _let_nothing_live(self, record: RunRecord) -> None:
@@ -282,10 +291,17 @@ class RunManager:
         self.watchers.publish(record)
         self._on_end(record)
 
-    async def cancel(self, run_id: str, reason: str, caller: CallerIdentity) -> RunRecord | None:
-        """Asks for a run's end; None when it was never seen, which refuses it for good. Raises StaleTerm, JournalError."""
+    async def cancel(
+        self, run_id: str, reason: str, caller: CallerIdentity, recorded: RunOutcome | None = None
+    ) -> RunRecord | None:
+        """Asks for a run's end; None when it was never seen, which refuses it for good. Raises StaleTerm, JournalError.
+
+        `recorded` is the end that the caller knows already, where ends come by callback.
+        """
         record = await self._to_its_end(self._known_or_refused(run_id, caller))
         if record is not None and record.live:
+            if recorded is not None and self._goes_on_elsewhere(record):
+                self._ended_elsewhere[run_id] = recorded
             await self._cancel(record, reason)
         return self._runs.get(run_id)
 

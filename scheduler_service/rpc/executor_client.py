@@ -68,6 +68,7 @@ _OUTCOMES = {
     pb.RUN_OUTCOME_NOT_STARTED: OutcomeClass.NOT_STARTED,
     pb.RUN_OUTCOME_FAILED_FOR_GOOD: OutcomeClass.FAILED_FOR_GOOD,
 }
+_OUTCOME_NUMBERS = {outcome: number for number, outcome in _OUTCOMES.items()}
 
 
 class GrpcExecutorClient:
@@ -194,8 +195,16 @@ class GrpcExecutorClient:
                 tuple(UUID(run_id) for run_id in response.unknown), tuple(UUID(run_id) for run_id in response.unnamed)
             )
 
-    async def cancel_run(self, identity: LeaderIdentity, run_id: UUID, reason: str) -> CancelAnswer:
-        request = pb.CancelRunRequest(run_id=str(run_id), reason=reason, cluster_id=str(identity.cluster_id), term=identity.term)
+    async def cancel_run(
+        self, identity: LeaderIdentity, run_id: UUID, reason: str, recorded: OutcomeClass | None = None
+    ) -> CancelAnswer:
+        request = pb.CancelRunRequest(
+            run_id=str(run_id),
+            reason=reason,
+            cluster_id=str(identity.cluster_id),
+            term=identity.term,
+            recorded_outcome=pb.RUN_OUTCOME_UNSPECIFIED if recorded is None else _OUTCOME_NUMBERS[recorded],
+        )
         with self._answers():
             response = await self._stub.CancelRun(request, timeout=CALL_DEADLINE_S)
         refused = response.run.state == pb.RUN_STATE_REFUSED

@@ -11,6 +11,8 @@ from typing import LiteralString
 import psycopg
 from psycopg.rows import dict_row
 
+from scheduler_service.storage import query_files
+
 _FILE = re.compile(r"^(?P<number>\d{4})_[a-z0-9_]+\.sql$")
 _LOCK = 4922340
 
@@ -63,7 +65,12 @@ async def migrate(conninfo: str) -> list[str]:
             )
             cursor = await connection.execute("SELECT number, name, checksum FROM schema_migrations ORDER BY number")
             applied = {row["number"]: row for row in await cursor.fetchall()}
-            return await _apply(connection, applied)
+            done = await _apply(connection, applied)
+            # Whoever serves before there is a leader writes events too.
+            queries = query_files.load()
+            cursor = await connection.execute(queries["transaction_time"])
+            await connection.execute(queries["ensure_partitions"], await cursor.fetchone())
+            return done
 
 
 async def _apply(connection: psycopg.AsyncConnection[dict[str, object]], applied: dict[int, dict[str, object]]) -> list[str]:

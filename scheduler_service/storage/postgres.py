@@ -99,19 +99,22 @@ class PostgresDatabase:
 
     async def run(self, work: Callable[[Transaction], Awaitable[T]], *, read_only: bool = False) -> T:
         """Runs `work` in one transaction; see the Protocol."""
+        partitions_missing = False
         for attempt in range(_TRIES):
             try:
+                if partitions_missing:
+                    await self._once(lambda tx: tx.ensure_partitions(), read_only=False)
                 return await self._once(work, read_only)
             except _RETRIABLE as error:
                 if attempt == _TRIES - 1:
                     raise StorageUnavailable(f"another transaction was in the way {_TRIES} times: {error.sqlstate}") from error
                 await asyncio.sleep(random.uniform(0, _FIRST_PAUSE_S * 2**attempt))
             except errors.CheckViolation as error:
-                if attempt or error.diag.constraint_name is not None:
+                if partitions_missing or error.diag.constraint_name is not None:
                     raise
+                partitions_missing = True
                 # A decision on a day without a partition: the clock has jumped further than maintenance looks ahead.
                 _log.warning("partitions_missing", error=error.diag.message_primary)
-                await self._once(lambda tx: tx.ensure_partitions(), read_only=False)
             except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed, TimeoutError, _ReadOnly) as error:
                 raise StorageUnavailable(f"the database does not answer: {type(error).__name__}") from error
         raise AssertionError("unreachable")

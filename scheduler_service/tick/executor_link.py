@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from uuid import UUID
 
 import structlog
@@ -31,6 +32,7 @@ from scheduler_service.core.run import (
     WatchMessage,
 )
 from scheduler_service.core.task import Task
+from scheduler_service.core.verdicts import OutcomeClass
 from scheduler_service.errors import ExecutorUnreachable, StorageUnavailable
 from scheduler_service.tick.ports import ExecutorClient, Observer
 from scheduler_service.transactions.consequences import tell
@@ -304,14 +306,22 @@ class ExecutorLink:
         await self.end_runs(identity, gone, "no answer came, or nobody waits for it any more")
         self._wake()
 
-    async def end_runs(self, identity: LeaderIdentity, run_ids: Sequence[UUID], why: str) -> None:
-        """Ends runs there. One that was never seen is refused for good from now on, and so it is certainly lost.
+    async def end_runs(
+        self,
+        identity: LeaderIdentity,
+        run_ids: Sequence[UUID],
+        why: str,
+        recorded: Mapping[UUID, OutcomeClass] = MappingProxyType({}),
+    ) -> None:
+        """Ends runs there, or lets go of those that are `recorded` as ended.
+
+        One that was never seen is refused for good from now on, and so it is certainly lost.
 
         One that had been accepted and is not known any more may still live somewhere: only the end of its lease is sure.
         """
         refused = []
         for run_id in run_ids:
-            answer = await self.client.cancel_run(identity, run_id, why)
+            answer = await self.client.cancel_run(identity, run_id, why, recorded.get(run_id))
             if answer is CancelAnswer.REFUSED:
                 refused.append(run_id)
         if not refused:
@@ -323,8 +333,8 @@ class ExecutorLink:
             _log.error("executor_disowns_runs", target=self.client.target, runs=len(fresh), waiting_for="their leases to run out")
         self._disowned |= disowned
         if never_seen:
-            recorded = await self._database.run(lambda tx: record_lost(tx, never_seen, why, self._rules, random.random))
-            self._observer.recorded(recorded)
+            given_up = await self._database.run(lambda tx: record_lost(tx, never_seen, why, self._rules, random.random))
+            self._observer.recorded(given_up)
             self._wake()
 
     async def renew(self, identity: LeaderIdentity) -> None:
@@ -341,7 +351,8 @@ class ExecutorLink:
         runs = await self._database.run(lambda tx: tx.runs([*answer.unknown, *answer.unnamed]), read_only=True)
         lost = [id_ for id_ in answer.unknown if id_ in runs and runs[id_].state in (RunState.ACCEPTED, RunState.RUNNING)]
         strays = [id_ for id_ in answer.unnamed if id_ not in runs or runs[id_].state is RunState.ENDED]
-        await self.end_runs(identity, [*lost, *strays], "not a live run of the scheduler")
+        recorded = {id_: outcome for id_ in strays if id_ in runs and (outcome := runs[id_].outcome) is not None}
+        await self.end_runs(identity, [*lost, *strays], "not a live run of the scheduler", recorded)
 
 
 class DuplicateExecutor(Exception):

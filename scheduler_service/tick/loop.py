@@ -148,15 +148,19 @@ class TickLoop:
             links = self._able()
             reports = tuple(report for report, _ in links.values())
             request = TickRequest(self._holder, self._identity.term, kind, reports, self._memory, self._rules, uuid4)
-            async with asyncio.timeout(TICK_DEADLINE_S):
-                result = await self._database.run(lambda tx: take_tick(tx, request))
+            try:
+                async with asyncio.timeout(TICK_DEADLINE_S):
+                    result = await self._database.run(lambda tx: take_tick(tx, request))
+            except Exception:
+                self._observer.tick_failed()
+                raise
             self._memory = result.memory
             for order in result.orders:
                 links[order.executor_id][1].in_flight.add(order.run_id)
             self.last_error = ""
             self.succeeded = True
             self._observer.breakers_moved(result.probed)
-            self._observer.ticked(self._clock.monotonic() - started, result.verdicts, result.decisions)
+            self._observer.ticked(self._clock.monotonic() - started, result)
             return result, {name: link for name, (_, link) in links.items()}
 
     def _able(self) -> dict[str, tuple[ExecutorReport, ExecutorLink]]:

@@ -8,7 +8,6 @@ from typing import Protocol
 from uuid import UUID
 
 from scheduler_service.core.breaker import Breaker
-from scheduler_service.core.dispatch_checks import Verdict
 from scheduler_service.core.run import (
     CancelAnswer,
     DispatchAnswer,
@@ -18,8 +17,9 @@ from scheduler_service.core.run import (
     Stamp,
     WatchMessage,
 )
+from scheduler_service.core.verdicts import OutcomeClass
 from scheduler_service.transactions.recording import Recorded
-from scheduler_service.transactions.ticking import Decision
+from scheduler_service.transactions.ticking import TickResult
 
 
 class ExecutorClient(Protocol):
@@ -47,13 +47,18 @@ class ExecutorClient(Protocol):
         lease_ttl: timedelta,
     ) -> RenewAnswer: ...
 
-    async def cancel_run(self, identity: LeaderIdentity, run_id: UUID, reason: str) -> CancelAnswer: ...
+    async def cancel_run(
+        self, identity: LeaderIdentity, run_id: UUID, reason: str, recorded: OutcomeClass | None = None
+    ) -> CancelAnswer:
+        """`recorded` is how the run is known to have ended, if it is."""
+        ...
 
 
 class Observer(Protocol):
     """Is told what happened, after it was committed."""
 
-    def ticked(self, seconds: float, verdicts: Sequence[Verdict], decisions: Iterable[Decision]) -> None: ...
+    def ticked(self, seconds: float, result: TickResult) -> None: ...
+    def tick_failed(self) -> None: ...
     def recorded(self, recorded: Recorded) -> None: ...
     def breakers_moved(self, breakers: Iterable[Breaker]) -> None: ...
     def led(self, leading: bool) -> None: ...

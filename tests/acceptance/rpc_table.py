@@ -384,6 +384,7 @@ EXECUTOR: dict[str, Rpc] = {
             Wrong(ex.CancelRunRequest(run_id=""), BAD, "run_id"),
             Wrong(ex.CancelRunRequest(run_id=RUN, reason="x" * 501), BAD, "reason"),
             Wrong(ex.CancelRunRequest(run_id=RUN, cluster_id="\0"), BAD, "cluster_id"),
+            Wrong(ex.CancelRunRequest(run_id=RUN, recorded_outcome=99), BAD, "recorded_outcome"),  # type: ignore[arg-type]  # none such
             term(ex.CancelRunRequest, run_id=RUN),
         ],
     ),

@@ -12,6 +12,7 @@ import pytest
 from cecelia.executor.v1 import executor_service_pb2 as ex
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
+from tests.acceptance.metrics import samples, scraped
 from tests.acceptance.programs import Pair, eventually
 from tests.fakes.misbehaving_http_server import MisbehavingServer, plain
 
@@ -88,9 +89,12 @@ async def test_a_callback_ends_the_task_once(bridged: Pair, bridge: MisbehavingS
 
         async def let_go() -> bool:
             run = (await stub.GetRun(ex.GetRunRequest(run_id=order["checkpoint_id"]), timeout=10)).run
+            assert run.state != ex.RUN_STATE_ENDED or run.outcome == ex.RUN_OUTCOME_COMPLETED
             return run.state == ex.RUN_STATE_ENDED
 
         assert await eventually(let_go), "the executor gives the slot back long before the lease runs out"
+    ended = samples(await scraped(bridged.executor), "cecelia_executor_run_duration_seconds_count")
+    assert {labels: n for labels, n in ended.items() if n} == {("cecelia-run", "completed"): 1}, "as the scheduler recorded it"
     assert len(bridge.requests) == 1
 
 

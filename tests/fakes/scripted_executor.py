@@ -18,6 +18,7 @@ from scheduler_service.core.run import (
     Stamp,
     WatchMessage,
 )
+from scheduler_service.core.verdicts import OutcomeClass
 from scheduler_service.errors import ExecutorUnreachable
 
 
@@ -33,6 +34,7 @@ class ScriptedExecutor:
         self.acknowledged: list[UUID] = []
         self.cancelled: list[UUID] = []
         self.known: set[UUID] = set()
+        self.let_go_as: dict[UUID, OutcomeClass] = {}
         self.openings = 0
 
     async def watch(self, identity: LeaderIdentity) -> AsyncIterator[WatchMessage]:
@@ -57,10 +59,15 @@ class ScriptedExecutor:
     async def renew(
         self, identity: LeaderIdentity, run_ids: Sequence[UUID], end_runs: Sequence[UUID], stamp: Stamp, lease_ttl: timedelta
     ) -> RenewAnswer:
-        return RenewAnswer(tuple(id_ for id_ in run_ids if id_ not in self.known), ())
+        unnamed = self.known - {*run_ids, *end_runs, *self.cancelled}
+        return RenewAnswer(tuple(id_ for id_ in run_ids if id_ not in self.known), tuple(unnamed))
 
-    async def cancel_run(self, identity: LeaderIdentity, run_id: UUID, reason: str) -> CancelAnswer:
+    async def cancel_run(
+        self, identity: LeaderIdentity, run_id: UUID, reason: str, recorded: OutcomeClass | None = None
+    ) -> CancelAnswer:
         self.cancelled.append(run_id)
+        if recorded is not None:
+            self.let_go_as[run_id] = recorded
         return CancelAnswer.ENDING if run_id in self.known else CancelAnswer.REFUSED
 
     def break_off(self) -> None:

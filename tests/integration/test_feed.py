@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +15,9 @@ from dispatchctl.client import SchedulerClient
 from dispatchctl.feed import Feed
 from dispatchctl.samples import SampleRun
 from tests.fakes.fake_scheduler import FakeScheduler, serving
+
+# For all that one test waits for: far more than it needs, and never without end.
+DEADLINE_S = 30.0
 
 
 @pytest.fixture
@@ -38,10 +42,12 @@ async def test_tasks_of_earlier_runs_are_told_from_ours(scheduler: FakeScheduler
     said: list[str] = []
     earlier = scheduler._store(pb.TaskSpec(title="Fix the login page"))
     feed = Feed(client, said.append)
-    await feed.begin()
+    async with asyncio.timeout(DEADLINE_S):
+        await feed.begin()
     ours = scheduler._store(pb.TaskSpec(title="Fix the login page"))
-    for task in (earlier, ours):
-        await feed._show(started(task.id, task.title, datetime.now(UTC)))
+    async with asyncio.timeout(DEADLINE_S):
+        for task in (earlier, ours):
+            await feed._show(started(task.id, task.title, datetime.now(UTC)))
     feed._show_decision(pb.DispatchEvent(reason="server_overloaded", task_id=earlier.id))
     assert ["earlier: Fix the login page" in line for line in said] == [True, False, True]
     assert "Fix the login page" in said[1]
@@ -50,8 +56,9 @@ async def test_tasks_of_earlier_runs_are_told_from_ours(scheduler: FakeScheduler
 async def test_an_event_that_comes_again_is_shown_once(client: SchedulerClient) -> None:
     said: list[str] = []
     feed = Feed(client, said.append)
-    for _ in range(2):
-        await feed._show_once(started("t", "Fix the login page", datetime.now(UTC)))
+    async with asyncio.timeout(DEADLINE_S):
+        for _ in range(2):
+            await feed._show_once(started("t", "Fix the login page", datetime.now(UTC)))
     assert len(said) == 1
 
 
@@ -83,7 +90,8 @@ async def test_a_gate_is_told_for_each_backend_that_it_holds(
     feed = Feed(client, said.append)
     specs = [pb.TaskSpec(title=f"Task {n}") for n in range(4)]
     run = SampleRun(client, feed, Batch(tuple(specs), {}), "r")
-    await run.submit()
+    async with asyncio.timeout(DEADLINE_S):
+        await run.submit()
     local, waiting, blocked, remote = scheduler.tasks.values()
     for task in (local, waiting, blocked):
         task.backend = "cecelia-run"
@@ -101,6 +109,7 @@ async def test_a_gate_is_told_for_each_backend_that_it_holds(
                 task.status = pb.TASK_STATUS_COMPLETED
 
     scheduler.on_get = looked
-    await run.until_ended()
+    async with asyncio.timeout(DEADLINE_S):
+        await run.until_ended()
     assert len(said) == 1
     assert "waiting      cecelia-run    slots_holds (2 tasks held): slots says no" in said[0]

@@ -30,6 +30,7 @@ class Echo:
 
     def __init__(self) -> None:
         self.finished = 0
+        self.sent = 0
 
     async def unary(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckRequest:
         if request.service == "break":
@@ -49,6 +50,13 @@ class Echo:
         yield request
         if request.service == "break":
             raise RuntimeError(SECRET)
+        if request.service == "flood":
+            try:
+                while True:
+                    yield health_pb2.HealthCheckRequest(service="x" * 10_000)
+                    self.sent += 10_000
+            finally:
+                self.finished += 1
 
 
 def add(servicer: Echo, server: Any) -> None:
@@ -65,7 +73,7 @@ class Running:
         self.registry = CollectorRegistry()
         self.echo = Echo()
         durations = MetricSet(self.registry, "test").rpc_durations()
-        self.server = GrpcServer("127.0.0.1:0", "TEST_ADDRESS", domain="test.domain", durations=durations)
+        self.server = GrpcServer("127.0.0.1:0", "TEST_ADDRESS", domain="test.domain", durations=durations, slow_reader_s=1.0)
         self.server.offer(OfferedService(add, self.echo, NAME))
         self.port = 0
 
@@ -126,6 +134,33 @@ async def test_too_large_a_message_is_resource_exhausted(channel: grpc.aio.Chann
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await unary(channel)(say("x" * (4 * 1024 * 1024 + 1)), timeout=10)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_stream_that_nobody_reads_is_cut_off_and_holds_little(running: Running, channel: grpc.aio.Channel) -> None:
+    message = health_pb2.HealthCheckRequest
+    method = channel.unary_stream(
+        f"/{NAME}/Stream", request_serializer=message.SerializeToString, response_deserializer=message.FromString
+    )
+    stream = method(message(service="flood"))
+    assert (await stream.read()).service == "flood"
+    async with asyncio.timeout(30):
+        while not running.echo.finished:
+            await asyncio.sleep(0.02)
+    assert running.echo.sent < 16 * 1024 * 1024, "the transport takes a window's worth and no more"
+
+    async def read_on() -> None:
+        while await stream.read() is not grpc.aio.EOF:
+            pass
+
+    with pytest.raises(grpc.aio.AioRpcError) as cut:
+        await read_on()
+    assert cut.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    status: Any = rpc_status.from_call(cut.value)
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert info.reason == "TOO_SLOW"
+    # The server is none the worse for it.
+    assert (await channel.unary_unary(f"/{NAME}/Unary")(b"")) == b""
 
 
 async def test_an_unknown_method_is_unimplemented(channel: grpc.aio.Channel) -> None:

@@ -18,7 +18,7 @@ from executor_service.core.run import EndReport, RunOutcome, RunRecord, RunSpec,
 from executor_service.errors import BackendError, JournalError
 from executor_service.runs.door import CallerIdentity
 from executor_service.runs.journal import Journal
-from executor_service.runs.manager import RunManager, StaleTerm
+from executor_service.runs.manager import ENDED_ELSEWHERE, RunManager, StaleTerm
 from executor_service.runs.ports import Reporter
 from executor_service.runs.watching import QUEUE_MAX, TooSlow
 from tests.fakes.fake_clock import FakeClock
@@ -105,6 +105,7 @@ class Bench:
         self.stamp = 1_000_000_000_000
         self.local, self.remote = Told("cecelia-run", local=True), Told("hk-minimax", local=False, max_runs=1)
         self.machine = Machine(3)
+        self.ended: list[RunOutcome] = []
         self.open()
 
     def open(self) -> None:
@@ -112,7 +113,15 @@ class Bench:
         self.journal = Journal(self.folder)
         self.journal.open()
         backends = {backend.name: backend for backend in (self.local, self.remote)}
-        self.manager = RunManager(self.journal, backends, self.machine, self.clock, boot_id=BOOT, now_stamp=lambda: self.stamp)
+        self.manager = RunManager(
+            self.journal,
+            backends,
+            self.machine,
+            self.clock,
+            boot_id=BOOT,
+            now_stamp=lambda: self.stamp,
+            on_end=lambda record: self.ended.append(record.end.outcome) if record.end is not None else None,
+        )
         self.manager.load()
 
     async def die(self) -> None:
@@ -353,6 +362,27 @@ async def test_one_lease_that_cannot_be_written_hurts_no_other(bench: Bench) -> 
     renewed, _, _ = await bench.manager.renew([first.run_id, second.run_id], [ended.run_id], LEASE, bench.caller())
     assert renewed == [second.run_id]
     assert bench.local.cancelled == [ended.run_id]
+
+
+async def test_a_run_whose_end_came_by_callback_ends_as_what_was_recorded(bench: Bench) -> None:
+    bench.local.ends_by_callback = True
+    completed, failed, cancelled = (bench.spec() for _ in range(3))
+    await bench.dispatch(completed, failed, cancelled)
+    recorded = {completed.run_id: RunOutcome.COMPLETED, failed.run_id: RunOutcome.FAILED}
+    for spec in (completed, failed, cancelled):
+        await bench.manager.cancel(spec.run_id, "let go", bench.caller(), recorded.get(spec.run_id))
+    await bench.until(lambda: len(bench.ended) == 3)
+    assert bench.ended == [RunOutcome.COMPLETED, RunOutcome.FAILED, RunOutcome.CANCELLED]
+    ends = [record.end for spec in (completed, failed) if (record := bench.manager.record(spec.run_id)) is not None]
+    assert [end.error for end in ends if end is not None] == ["", ENDED_ELSEWHERE]
+    assert not bench.manager._ended_elsewhere
+
+
+async def test_a_recorded_end_is_not_believed_of_a_run_that_is_ended_here(bench: Bench) -> None:
+    spec = bench.spec()
+    await bench.dispatch(spec)
+    await bench.manager.cancel(spec.run_id, "", bench.caller(), RunOutcome.COMPLETED)
+    await bench.until(lambda: bench.ended == [RunOutcome.CANCELLED])
 
 
 async def test_leases_are_renewed_from_the_callers_stamp_and_strays_are_named(bench: Bench) -> None:

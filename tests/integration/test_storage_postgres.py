@@ -218,9 +218,30 @@ async def test_a_decision_on_a_day_without_a_partition_makes_one(database: Postg
     assert sum(row.n for row in rows) == 1
 
 
+async def test_a_partition_that_cannot_be_made_now_is_an_outage_and_no_broken_call(database_url: str) -> None:
+    far = datetime.now(UTC) + timedelta(days=90)
+    ahead = PostgresDatabase(database_url, clock=lambda: far, deadline_s=5)
+    await ahead.open()
+
+    async def record(tx: Transaction) -> None:
+        tx.record(DispatchEvent(tx.now, True, "", "", True, "cecelia-run"))
+
+    try:
+        async with await psycopg.AsyncConnection.connect(database_url) as reader:
+            # Its transaction stays open, and with it a lock that a new partition cannot pass.
+            await reader.execute("SET idle_in_transaction_session_timeout = 0")
+            await reader.execute("SELECT 1 FROM dispatch_events LIMIT 1")
+            with pytest.raises(StorageUnavailable):
+                await ahead.run(record)
+        await ahead.run(record)
+    finally:
+        await ahead.close()
+
+
 async def test_partitions_made_by_many_at_once_are_made_once(empty_database_url: str) -> None:
     await migrate(empty_database_url)
-    databases = [PostgresDatabase(empty_database_url) for _ in range(5)]
+    far = datetime.now(UTC) + timedelta(days=90)
+    databases = [PostgresDatabase(empty_database_url, clock=lambda: far) for _ in range(5)]
     for one in databases:
         await one.open()
     try:

@@ -78,3 +78,11 @@ def test_overload_names_its_signal(changes: dict[str, float], named: str) -> Non
 def test_cpu_use_is_rounded_before_it_counts() -> None:
     assert assess(replace(IDLE, cpu_usage_pct=79.5), Limits(), NOW).effective_slots == 0
     assert assess(replace(IDLE, cpu_usage_pct=79.4), Limits(), NOW).effective_slots == 1
+
+
+def test_where_the_cpu_does_not_count_a_busy_one_takes_no_slot() -> None:
+    busy = replace(IDLE, cpu_usage_pct=100.0)
+    assert assess(busy, Limits(), NOW).effective_slots == 0
+    patient = assess(busy, Limits(cpu_threshold_pct=1_000_000), NOW)
+    assert (patient.effective_slots, patient.cpu_pressure) == (patient.max_seats, 0.0)
+    assert "CPU 100% >= 90%" in assess(busy, Limits(cpu_threshold_pct=90), NOW).reason

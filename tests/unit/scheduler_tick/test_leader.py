@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
@@ -12,11 +12,10 @@ from uuid import uuid4
 import pytest
 
 from scheduler_service.core.breaker import Breaker
-from scheduler_service.core.dispatch_checks import Verdict
 from scheduler_service.core.run import DispatchAnswer, LeaderIdentity, RunReport
 from scheduler_service.core.task import Task, TaskStatus
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
-from scheduler_service.errors import NotLeader
+from scheduler_service.errors import NotLeader, StorageUnavailable
 from scheduler_service.tick.executor_link import ExecutorLink
 from scheduler_service.tick.leader import Leader
 from scheduler_service.tick.maintenance import Maintenance
@@ -25,7 +24,7 @@ from scheduler_service.transactions.editing import cancel_task
 from scheduler_service.transactions.leading import acquire_or_renew
 from scheduler_service.transactions.overrides import Caller, set_drain
 from scheduler_service.transactions.recording import Recorded
-from scheduler_service.transactions.ticking import Decision
+from scheduler_service.transactions.ticking import TickResult
 from service_runtime.clock import SystemClock
 from tests.contract.conftest import Cluster, report
 from tests.fakes.fake_clock import FakeClock
@@ -40,9 +39,13 @@ class Notes:
 
     def __init__(self) -> None:
         self.leading: list[bool] = []
+        self.ticks: list[bool] = []
 
-    def ticked(self, seconds: float, verdicts: Sequence[Verdict], decisions: Iterable[Decision]) -> None:
-        """Nothing to keep."""
+    def ticked(self, seconds: float, result: TickResult) -> None:
+        self.ticks.append(True)
+
+    def tick_failed(self) -> None:
+        self.ticks.append(False)
 
     def recorded(self, recorded: Recorded) -> None:
         """Nothing to keep."""
@@ -111,6 +114,20 @@ async def test_a_tick_sends_what_it_claims_and_a_report_completes_it(bench: Benc
     await bench.until(lambda: _is(bench.executor.acknowledged == [order.run_id]))
 
 
+async def test_whoever_watches_is_told_of_failed_ticks_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.leader.run_tick()
+
+    async def away(*_: object, **__: object) -> None:
+        raise StorageUnavailable("as told")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(bench.database, "run", away)
+        with pytest.raises(StorageUnavailable):
+            await bench.leader.run_tick()
+    await bench.leader.run_tick()
+    assert bench.notes.ticks == [True, False, True]
+
+
 async def test_an_unanswered_dispatch_is_sent_again_under_the_same_run(bench: Bench) -> None:
     task = await bench.add()
     bench.executor.reachable = False
@@ -159,6 +176,18 @@ async def test_a_cancelled_task_is_ended_there(bench: Bench) -> None:
     await bench.until(lambda: _is(run_id in bench.executor.cancelled))
     bench.executor.news.put_nowait(RunReport(run_id, task.id, 1, False, outcome=OutcomeClass.CANCELLED))
     await bench.until_status(task, TaskStatus.CANCELLED)
+
+
+async def test_a_run_whose_end_is_recorded_is_let_go_of_as_that(bench: Bench) -> None:
+    """As an HTTP bridge's callback leaves it: ended here, and unknown to its executor."""
+    task = await bench.add()
+    await bench.leader.run_tick()
+    run_id = bench.executor.ordered[0].run_id
+    bench.executor.known.add(run_id)
+    await bench.completed(task.id)
+    bench.leader.compare_soon()
+    await bench.until(lambda: _is(bench.executor.let_go_as == {run_id: OutcomeClass.COMPLETED}))
+    assert bench.executor.cancelled == [run_id]
 
 
 async def test_a_taken_over_leader_claims_nothing_and_says_who_leads(bench: Bench) -> None:

@@ -97,7 +97,7 @@ class _RunOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunOutcome
     RUN_OUTCOME_TIMED_OUT: _RunOutcome.ValueType  # 3
     """It was ended at its time-out."""
     RUN_OUTCOME_CANCELLED: _RunOutcome.ValueType  # 4
-    """It was ended by CancelRun or end_runs."""
+    """It was ended by CancelRun or end_runs, and no other end of it was recorded."""
     RUN_OUTCOME_LOST: _RunOutcome.ValueType  # 5
     """It was lost through no fault of its own: executor stopped, guard gone, lease run out."""
     RUN_OUTCOME_NOT_STARTED: _RunOutcome.ValueType  # 6
@@ -117,7 +117,7 @@ RUN_OUTCOME_FAILED: RunOutcome.ValueType  # 2
 RUN_OUTCOME_TIMED_OUT: RunOutcome.ValueType  # 3
 """It was ended at its time-out."""
 RUN_OUTCOME_CANCELLED: RunOutcome.ValueType  # 4
-"""It was ended by CancelRun or end_runs."""
+"""It was ended by CancelRun or end_runs, and no other end of it was recorded."""
 RUN_OUTCOME_LOST: RunOutcome.ValueType  # 5
 """It was lost through no fault of its own: executor stopped, guard gone, lease run out."""
 RUN_OUTCOME_NOT_STARTED: RunOutcome.ValueType  # 6
@@ -755,6 +755,7 @@ class CancelRunRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
+    RECORDED_OUTCOME_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     reason: _builtins.str
@@ -763,6 +764,10 @@ class CancelRunRequest(_message.Message):
     """The cluster that the caller schedules for; empty for a local caller."""
     term: _builtins.int
     """The caller's term as leader."""
+    recorded_outcome: Global___RunOutcome.ValueType
+    """The end that the caller has recorded already, of a run whose backend `ends_by_callback`: the run then ends as this and not as
+    cancelled. Unspecified: none is recorded. Changes nothing for other backends.
+    """
     def __init__(
         self,
         *,
@@ -770,10 +775,11 @@ class CancelRunRequest(_message.Message):
         reason: _builtins.str = ...,
         cluster_id: _builtins.str = ...,
         term: _builtins.int = ...,
+        recorded_outcome: Global___RunOutcome.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "reason", b"reason", "run_id", b"run_id", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "reason", b"reason", "recorded_outcome", b"recorded_outcome", "run_id", b"run_id", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
