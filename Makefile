@@ -9,7 +9,7 @@ BUF := npx --yes --package=@bufbuild/buf@$(BUF_VERSION) buf
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help run test chaos core-coverage lint fmt protos docs clean
+.PHONY: help run test chaos bench-admission core-coverage simulated-day lint fmt protos docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 23
@@ -44,9 +44,15 @@ test: $(VENV)/.dev-ready ## Run every test; ARGS=... goes to pytest
 chaos: $(VENV)/.dev-ready ## The long forms of the tests that break things (a quarter of an hour)
 	@CHAOS_CHILDREN=2000 CHAOS_KILLS=200 $(BIN)/python -m pytest -s tests/chaos $(ARGS)
 
+bench-admission: $(VENV)/.dev-ready ## 10,000 admission decisions under real load in a real cgroup (ten minutes)
+	@BENCH_DECISIONS=10000 $(BIN)/python -m pytest -s tests/bench/test_admission.py $(ARGS)
+
 core-coverage: $(VENV)/.dev-ready ## Every branch of the pure decisions is tested without mocks
 	@$(BIN)/python -m pytest -q tests/unit tests/property --cov=scheduler_service.core --cov=executor_service.core --cov-branch \
 		--cov-report=term-missing:skip-covered --cov-fail-under=100
+
+simulated-day: $(VENV)/.dev-ready ## What each guard saves and costs in outages: writes docs/guards.md (some minutes)
+	@$(BIN)/python -m tests.bench.simulated_day
 
 lint: $(VENV)/.dev-ready ## Style, types, import rules, proto style
 	$(BIN)/ruff check .

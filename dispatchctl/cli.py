@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import click
 
-from dispatchctl import breaker_commands, dispatch_commands, override_commands, run_commands, task_commands
+from dispatchctl import breaker_commands, dispatch_commands, override_commands, run_commands, settings_commands, task_commands
 from dispatchctl.event_commands import events
 from dispatchctl.log_command import logs
 from dispatchctl.psql_command import psql
@@ -42,6 +42,8 @@ GROUPS = {
         override_commands.drain,
         override_commands.billing,
         override_commands.cap,
+        settings_commands.settings,
+        settings_commands.audit,
     ),
     "One executor": (run_commands.runs, run_commands.run, run_commands.resources, run_commands.backends),
 }

@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct
 
-from dispatchctl.rendering import Column, counts_text, enum_word, iso, moment, relative, span_text
+from dispatchctl.rendering import NOTHING, Column, counts_text, enum_word, iso, moment, relative, span_text
+from service_runtime.proto_values import object_of
 
 
 def _age(task: pb.Task) -> str:
@@ -32,6 +35,15 @@ def run_time(task: pb.Task) -> str:
     """How long its run took, or has been going on."""
     start, end = moment(task.start_time), moment(task.end_time)
     return "" if start is None else span_text((end or datetime.now(UTC)) - start)
+
+
+def usage_text(usage: Struct) -> str:
+    """What was used, such as `completion_tokens 30, prompt_tokens 12`."""
+    return ", ".join(f"{name} {_figure(value)}" for name, value in sorted(object_of(usage).items()))
+
+
+def _figure(value: object) -> str:
+    return f"{value:,.15g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def outcome_line(task: pb.Task) -> str:
@@ -120,6 +132,60 @@ EXECUTOR_VERDICTS: tuple[Column[pb.ExecutorVerdict], ...] = (
     ("LIMIT", lambda verdict: verdict.limit),
     ("DETAIL", lambda verdict: verdict.detail),
 )
+
+SETTINGS: tuple[Column[pb.Setting], ...] = (
+    ("SETTING", lambda setting: setting.name),
+    ("VALUE", lambda setting: setting.value),
+    ("UNIT", lambda setting: setting.unit),
+    ("ORIGIN", lambda setting: setting.origin),
+    ("SINCE", lambda setting: relative(setting.since_time, datetime.now(UTC))),
+    ("ACTOR", lambda setting: setting.actor),
+    ("REASON", lambda setting: setting.reason),
+)
+SETTINGS_WIDE: tuple[Column[pb.Setting], ...] = (
+    *SETTINGS[:4],
+    ("WITHOUT", lambda setting: setting.value_without_override),
+    ("SINCE", lambda setting: iso(setting.since_time)),
+    *SETTINGS[5:],
+    ("DETAIL", lambda setting: setting.meaning),
+)
+
+AUDIT: tuple[Column[pb.AuditEntry], ...] = (
+    ("ID", lambda entry: str(entry.id)),
+    ("AGE", lambda entry: relative(entry.time, datetime.now(UTC))),
+    ("RPC", lambda entry: entry.method),
+    ("TARGET", lambda entry: entry.target),
+    ("ACTOR", lambda entry: entry.actor),
+    ("DETAIL", lambda entry: change_text(entry.detail)),
+    ("REASON", lambda entry: entry.reason),
+)
+AUDIT_WIDE: tuple[Column[pb.AuditEntry], ...] = (
+    *AUDIT[:2],
+    ("TIME", lambda entry: iso(entry.time)),
+    *AUDIT[2:],
+    ("REQUEST", lambda entry: entry.request_id),
+)
+
+
+def change_text(detail: Struct) -> str:
+    """`value 1800000 -> 600000, origin default -> override`; what stayed as it was by its value alone."""
+    fields = MessageToDict(detail)
+    before, after = fields.get("before", {}), fields.get("after", {})
+    return ", ".join(_change(name, before.get(name), after.get(name)) for name in sorted({*before, *after}))
+
+
+def _change(name: str, before: object, after: object) -> str:
+    was, is_ = (_plain(value) for value in (before, after))
+    return f"{name} {is_}" if was == is_ else f"{name} {was} -> {is_}"
+
+
+def _plain(value: object) -> str:
+    if value is None or value == "":
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
 
 WINDOW_HEADERS = ("WINDOW", "TOTAL", "SUCCESS", "FAILED", "RATE", "REASONS")
 

@@ -72,6 +72,25 @@ class Moment(click.ParamType[datetime]):
             self.fail(f"{shown(value)} is no time; write 2026-01-31T08:00:00Z, or +10m for ten minutes from now", param, ctx)
 
 
+class Past(click.ParamType[datetime]):
+    """A time: RFC 3339 such as 2026-01-31T08:00:00Z, or how long ago: 2h. Without an offset it is local time."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, str) and _DURATION.fullmatch(value.strip()):
+            return datetime.now(UTC) - timedelta(seconds=DURATION.convert(value, param, ctx))
+        return MOMENT.convert(value, param, ctx)
+
+
+def in_milliseconds(text: str) -> str:
+    """`10m` as `600000`; a text that is no span with a unit stays as it is."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or match[2] is None:
+        return text
+    return str(round(float(match[1]) * _UNITS_S[match[2]] * 1000))
+
+
 def deeper_than(value: object, levels: int) -> bool:
     """Whether JSON is nested deeper than so many levels of objects and lists."""
     if not isinstance(value, dict | list):
@@ -162,6 +181,7 @@ def _unreadable(name: str, why: str, remedy: str) -> Failure:
 DURATION = Duration()
 POSITIVE_DURATION = Duration(positive=True)
 MOMENT = Moment()
+PAST = Past()
 JSON_OBJECT = JsonObject()
 ADDRESS = Address()
 WORDS = Words()

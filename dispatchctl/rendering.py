@@ -31,8 +31,8 @@ NOTHING = "-"
 _GAP = 2
 # What a narrow terminal cuts first, and next; other columns, such as numbers, are never cut.
 _REASONS = frozenset({"REASON", "REASONS", "RESULT", "HOLD", "HOLDS", "REFUSES", "GATE"})
-_TEXTS = _REASONS | {"TITLE", "OUTCOME", "DETAIL", "TYPE", "BACKEND", "BACKENDS"}
-_NAMES = frozenset({"ID", "TASK", "RUN", "KEY", "WINDOW", "EXECUTOR", "TARGET"})
+_TEXTS = _REASONS | {"TITLE", "OUTCOME", "DETAIL", "TYPE", "BACKEND", "BACKENDS", "ACTOR"}
+_NAMES = frozenset({"ID", "TASK", "RUN", "KEY", "WINDOW", "EXECUTOR", "TARGET", "SETTING"})
 _CUT_TO = 8
 # Joins emoji into one sign; every other format character could hide or turn what stands beside it.
 _JOINER = "\N{ZERO WIDTH JOINER}"

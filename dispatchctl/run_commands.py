@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import click
 from cecelia.executor.v1 import executor_service_pb2 as pb
 
+from dispatchctl.columns import usage_text
 from dispatchctl.failures import ExitStatus
 from dispatchctl.rendering import NOTHING, Column, clean, enum_word, iso, moment, relative, show, span_text, write
 from dispatchctl.session import TABLES, Output, Session, common_options
@@ -32,6 +33,12 @@ def verdict_word(run: pb.Run) -> str:
     known = run.start_verdict in pb.StartVerdict.values()
     word = enum_word(pb.StartVerdict.Name(run.start_verdict), "START_VERDICT_") if known else str(run.start_verdict)
     return f"{word}: {run.start_reason}" if run.start_reason else word
+
+
+def kind_word(backend: pb.BackendAvailability) -> str:
+    """`shared` or `per_executor`; '' while it is not known."""
+    known = backend.kind in pb.BackendKind.values() and backend.kind
+    return enum_word(pb.BackendKind.Name(backend.kind), "BACKEND_KIND_") if known else ""
 
 
 def run_time(run: pb.Run) -> str:
@@ -61,6 +68,7 @@ BACKENDS: tuple[Column[pb.BackendAvailability], ...] = (
     ("CONFIGURED", lambda backend: "yes" if backend.configured else "no"),
     ("RUNS", lambda backend: f"{backend.running}/{backend.max_runs}" if backend.max_runs else str(backend.running)),
     ("LIMIT", lambda backend: "slots" if backend.local else "its own"),
+    ("KIND", kind_word),
     ("DETAIL", lambda backend: backend.detail),
 )
 
@@ -115,6 +123,7 @@ def run(session: Session, run_id: str) -> int:
         "run time": run_time(found),
         "exit status": str(found.exit_code) if found.HasField("exit_code") else "",
         "signal": str(found.signal) if found.HasField("signal") else "",
+        "usage": usage_text(found.usage),
         "error": found.error,
         "try again": iso(found.retry_time),
     }
@@ -146,6 +155,8 @@ def resources(session: Session) -> int:
     write("it takes local runs" if found.ok else f"it takes no local runs: {clean(found.reason)}")
     seats = f"{found.max_seats} by memory, cores and ceiling"
     write(f"slots     {found.effective_slots} at this pressure, {seats}; {found.running} running")
+    if found.ok and found.admission_reason:
+        write(f"no more   {clean(found.admission_reason)}")
     load = f"{found.cpu_usage_pct:.0f} % of {found.cpu_cores:g} cores, load {found.load_avg_1m:.2f}"
     write(f"cpu       {load}, {_pressure(found.cpu_pressure)}")
     write(f"memory    {found.free_mem_mb} of {found.total_mem_mb} MiB free, {_pressure(found.mem_pressure)}")

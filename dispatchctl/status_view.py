@@ -54,6 +54,10 @@ def write_status(found: pb.GetStatusResponse) -> None:
         for executor in found.executors
     ]
     write(table_text(("EXECUTOR", "TARGET", "STATE", "RUNS", "HEARD", "BACKENDS"), executors))
+    wrong = [(executor.executor_id, one.backend, one.detail) for executor in found.executors for one in executor.misconfigured]
+    if wrong:
+        write("")
+        write(table_text(("CONFIG ERROR ON", "BACKEND", "DETAIL"), wrong))
 
 
 def _override_line(override: pb.Override, now: datetime) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
-from dispatchctl.columns import outcome_line, priority_word, run_time, status_word
+from dispatchctl.columns import outcome_line, priority_word, run_time, status_word, usage_text
 from dispatchctl.rendering import NOTHING, clean, iso, show, span_text, write
 from dispatchctl.session import TABLES, Output, Session
 
@@ -38,6 +38,7 @@ def show_task(session: Session, task: pb.Task) -> None:
         "run time": run_time(task),
         "time-out": span_text(task.timeout) if wide and task.HasField("timeout") else "",
         "exit status": str(task.outcome.exit_code) if task.outcome.HasField("exit_code") else "",
+        "usage": usage_text(task.usage),
         "error": task.outcome.error,
         "result": result,
     }

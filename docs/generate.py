@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from executor_service.core.failure_classes import CLASS_MEANINGS
 from executor_service.metrics import ExecutorMetrics
 from executor_service.settings import ExecutorSettings
 from scheduler_service.core.billing import END_PAUSES, START_PAUSES
-from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.events import EVENT_SHAPES
 from scheduler_service.core.reasons import (
     ATTEMPT_REASONS,
@@ -24,6 +23,8 @@ from scheduler_service.core.reasons import (
     REASON_KINDS,
     REASON_MEANINGS,
 )
+from scheduler_service.core.routing import DEFAULT_BACKENDS
+from scheduler_service.core.tuning import TUNABLES
 from scheduler_service.core.verdicts import UNBLAMED_ERROR_CLASSES
 from scheduler_service.metrics import SchedulerMetrics
 from scheduler_service.settings import SchedulerSettings
@@ -64,21 +65,26 @@ Environment variables; an empty one counts as unset unless said otherwise. Wrong
 would be right, and nothing is started. `--check` checks them and ends.
 """,
         "## Scheduler",
-        _settings_table(SchedulerSettings),
+        """
+Those marked `yes` can be changed while it runs, by `dispatchctl settings set` (SetSetting): [how-to-tune.md](how-to-tune.md).
+""",
+        _settings_table(SchedulerSettings, TUNABLES),
         "## Executor",
+        "All of them are read at the start.",
         _settings_table(ExecutorSettings),
     )
 
 
-def _settings_table(cls: type[ServiceSettings]) -> str:
+def _settings_table(cls: type[ServiceSettings], tunable: Collection[str] = ()) -> str:
     schema: Mapping[str, Any] = cls.model_json_schema()
     rows = []
     for name, shape in schema["properties"].items():
         flat = {**shape, **_flattened(shape, schema.get("$defs", {}))}
         note = "; may be empty" if name in cls.empty_is_a_value else ""
         unit = next((unit for suffix, unit in UNITS.items() if name.endswith(suffix)), "")
-        rows.append([code(name.upper()), _default(shape), _bounds(flat), unit, str(shape["description"]) + note])
-    return table(["variable", "default", "takes", "unit", "meaning"], rows)
+        row = [code(name.upper()), _default(shape), _bounds(flat), unit, str(shape["description"]) + note]
+        rows.append([*row, "yes" if name.upper() in tunable else "no"] if tunable else row)
+    return table(["variable", "default", "takes", "unit", "meaning", *(["at run time"] if tunable else [])], rows)
 
 
 def _flattened(shape: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +124,7 @@ def _bounds(shape: Mapping[str, Any]) -> str:
 
 def metrics_page() -> str:
     """Every metric of both services."""
-    backends = DispatchRules().backends
+    backends = DEFAULT_BACKENDS
     scheduler = SchedulerMetrics(CollectorRegistry(), "0", backends).made
     executor = ExecutorMetrics(CollectorRegistry(), "0", sorted(backends)).made
     return page(

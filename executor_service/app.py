@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import timedelta
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import structlog
@@ -15,18 +14,22 @@ from cecelia.executor.v1 import executor_service_pb2 as pb
 from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
 from prometheus_client import CollectorRegistry
 
+from executor_service.backends.loading import BackendLoader
 from executor_service.core.admission import ResourceReport
+from executor_service.core.reservation import Room
 from executor_service.core.run import RunOutcome, RunRecord, RunSpec
 from executor_service.errors import JournalError
 from executor_service.host.delegation import delegated_group
 from executor_service.host.guarding.files import boot_id
 from executor_service.host.resource_sampler import ResourceSampler
+from executor_service.host.run_use import RunUses
 from executor_service.metrics import ExecutorMetrics
 from executor_service.rpc.executor_servicer import SNAPSHOT_EVERY_S, ExecutorServicer
 from executor_service.runs.door import CallerIdentity
 from executor_service.runs.journal import Journal
 from executor_service.runs.manager import RunManager, StaleTerm
-from executor_service.runs.ports import Backend, BackendState
+from executor_service.runs.ports import BackendState
+from executor_service.runs.regular_files import read_regular
 from executor_service.runs.watching import TooSlow
 from executor_service.settings import ExecutorSettings
 from service_runtime.clock import SystemClock
@@ -44,21 +47,9 @@ DISTRIBUTION = "cecelia-dispatch"
 _SERVICE = pb.DESCRIPTOR.services_by_name["ExecutorService"]
 SERVICE_NAME = _SERVICE.full_name
 METHODS = tuple(method.name for method in _SERVICE.methods)
-BACKEND_GROUP = "cecelia_dispatch.backends"
 GRACE_S = 2.0
 FORGET_EVERY_S = 600.0
 LOOK_EVERY_S = 1.0
-
-
-def load_backends(settings: ExecutorSettings, environ: Mapping[str, str]) -> dict[str, Backend]:
-    """Every backend that an installed distribution offers. Raises StartupError for one that cannot be made."""
-    backends: dict[str, Backend] = {}
-    for entry in entry_points(group=BACKEND_GROUP):
-        try:
-            backends[entry.name] = entry.load()(settings, environ)
-        except Exception as error:
-            raise StartupError(f"the backend {entry.name} cannot be made: {type(error).__name__}: {error}") from error
-    return dict(sorted(backends.items()))
 
 
 class Executor:
@@ -75,10 +66,13 @@ class Executor:
     def running_local(self) -> int:
         return self._manager.door.running()
 
+    def room(self) -> Room:
+        return self._manager.door.room()
+
     def backends(self) -> list[BackendState]:
         door = self._manager.door
         return [
-            BackendState(b.name, b.local, b.max_runs, door.running(name), b.ends_by_callback, *door.availability(b))
+            BackendState(name, b.kind, b.local, b.max_runs, door.running(name), b.ends_by_callback, *door.availability(b))
             for name, b in self._manager.backends.items()
         ]
 
@@ -175,8 +169,15 @@ class ExecutorApp:
         self._clock = SystemClock()
         self._data_dir = Path(settings.executor_data_dir).expanduser()
         self._journal = Journal(self._data_dir)
-        self._sampler = ResourceSampler(settings.limits, settings.session_process_name, self._clock)
-        backends = load_backends(settings, environ)
+        self._sampler = ResourceSampler(
+            settings.limits,
+            settings.session_process_name,
+            self._clock,
+            RunUses(read_regular),
+            lambda: self.manager.local_run_dirs(),
+        )
+        loader = BackendLoader(settings, environ)
+        backends = loader.offered()
         self._metrics = ExecutorMetrics(self._registry, version, backends)
         self._metrics.process_control(cgroup=delegated_group() is not None)
         self.manager = RunManager(
@@ -187,6 +188,7 @@ class ExecutorApp:
             boot_id=boot_id(),
             now_stamp=lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
             on_end=self._metrics.run_ended,
+            make_backend=loader.make,
         )
         servicer = ExecutorServicer(Executor(settings.executor_id, version, self.manager))
         self._grpc = GrpcServer(
@@ -207,7 +209,11 @@ class ExecutorApp:
             return Readiness(False, "draining")
         if not self._sampler.first_sample.is_set():
             return Readiness(False, "no resource sample yet")
-        return Readiness(True)
+        return Readiness(True, notes=tuple(f"config_error: {name}: {why}" for name, why in self._wrong().items() if why))
+
+    def _wrong(self) -> dict[str, str]:
+        """What is wrong with the configuration of each backend; '' where nothing is."""
+        return {name: self.manager.door.misconfigured(backend) for name, backend in self.manager.backends.items()}
 
     async def start(self) -> None:
         """Binds, takes the journal up, serves. Raises StartupError."""
@@ -253,6 +259,7 @@ class ExecutorApp:
         await self._sampler.first_sample.wait()
         if not self.manager.door.draining:
             await self._grpc.set_serving(True)
+            self._background.start("looking at backends", self._look_at_backends())
             self.manager.watchers.publish_snapshot()
 
     async def _keep_house(self) -> None:
@@ -265,14 +272,28 @@ class ExecutorApp:
             await asyncio.sleep(FORGET_EVERY_S)
 
     async def _look_at_resources(self) -> None:
-        told = -1
+        told = (-1, -1)
         while True:
-            report = self._sampler.report()
-            self._metrics.observe(report, self.manager.records(live_only=True))
-            if report.effective_slots != told:
+            report, room = self._sampler.report(), self.manager.door.room()
+            self._metrics.observe(report, room, self.manager.records(live_only=True))
+            if (report.effective_slots, room.slots) != told:
                 # Whoever sends runs should know before it sends too many.
-                told = report.effective_slots
+                told = (report.effective_slots, room.slots)
                 self.manager.watchers.publish_snapshot()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _look_at_backends(self) -> None:
+        """Each backend's own health follows its configuration; the executor's does not: the others can do their work."""
+        told: dict[str, str] = {}
+        while not self.manager.door.draining:
+            wrong = self._wrong()
+            self._metrics.configured(wrong)
+            for name, why in wrong.items():
+                if told.get(name) != why:
+                    await self._grpc.set_part_serving(f"{SERVICE_NAME}/{name}", not why)
+                    if why:
+                        _log.warning("backend_misconfigured", backend=name, detail=why)
+            told = wrong
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def run(self) -> int:

@@ -14,6 +14,7 @@ from service_runtime.settings import HostPort, Milliseconds, ServiceSettings
 
 _DAY_MS = 86_400_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+BACKEND_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -28,6 +29,9 @@ class ExecutorSettings(ServiceSettings):
     executor_data_dir: str = Field(
         "~/.local/share/cecelia-dispatch/executor", min_length=1, description="folder of the journal and the runs"
     )
+    executor_backends: str = Field(
+        "", max_length=10_000, description="backends that it offers, comma-separated; empty: every installed one"
+    )
     hk_minimax_url: str = Field("http://100.86.118.99:5226", description="the MiniMax service")
     hk_minimax_max_runs: int = Field(8, ge=1, le=10_000, description="MiniMax runs at once")
     executor_bridge_url: str | None = Field(None, description="URL of an HTTP bridge that runs the command; unset: run here")
@@ -35,8 +39,12 @@ class ExecutorSettings(ServiceSettings):
     cecelia_run_env: str = Field("", max_length=10_000, description="further variables passed through, comma-separated")
     session_process_name: str = Field("claude", description="process counted as an interactive session")
     cecelia_budget_slots: int | None = Field(None, ge=1, le=1_000_000, description="ceiling on slots")
-    mem_per_task_mb: int = Field(500, ge=1, le=100_000_000, description="memory a task, MiB")
-    cpu_per_task: float = Field(0.5, gt=0, le=10_000, description="cores a task")
+    mem_per_task_mb: int = Field(
+        500, ge=1, le=100_000_000, description="memory a task, reserved for its run until the run has taken it"
+    )
+    cpu_per_task: float = Field(
+        0.5, gt=0, le=10_000, description="cores a task, reserved for its run until the mean of 10 s shows what it takes"
+    )
     cpu_threshold_pct: float = Field(
         80, gt=0, le=1_000_000, description="CPU use in percent at which nothing is started; far above 100: CPU does not count"
     )
@@ -53,6 +61,14 @@ class ExecutorSettings(ServiceSettings):
             raise ValueError("must be 1 to 128 letters, digits, dots, dashes and underscores, beginning with a letter or digit")
         return value
 
+    @field_validator("executor_backends")
+    @classmethod
+    def _backend_names(cls, value: str) -> str:
+        wrong = [name for name in _split(value) if not BACKEND_NAME.fullmatch(name)]
+        if wrong:
+            raise ValueError(f"names {wrong[0]!r}; must be names of backends, such as cecelia-run,hk-minimax")
+        return value
+
     @field_validator("cecelia_run_env")
     @classmethod
     def _variables(cls, value: str) -> str:
@@ -60,6 +76,11 @@ class ExecutorSettings(ServiceSettings):
         if wrong:
             raise ValueError(f"names {wrong[0]!r}, which is no variable's name")
         return value
+
+    @property
+    def backends_offered(self) -> tuple[str, ...]:
+        """The backends that it offers; none named: every installed one."""
+        return tuple(_split(self.executor_backends))
 
     @property
     def passed_through(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from scheduler_service.core.callback import Callback
 from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.routing import known_backends
 from scheduler_service.errors import StorageUnavailable
 from scheduler_service.fleet import Fleet
 from scheduler_service.http.routes import BrainPaths
@@ -72,7 +73,7 @@ class SchedulerApp:
         self._clock = SystemClock()
         self._registry = CollectorRegistry()
         self._version = distribution_version(DISTRIBUTION)
-        self._metrics = SchedulerMetrics(self._registry, self._version, self._rules.backends)
+        self._metrics = SchedulerMetrics(self._registry, self._version, known_backends(self._rules.backends))
         self._bell = Bell()
         self._background = Background()
         self._cleanups = Cleanups()
@@ -133,14 +134,7 @@ class SchedulerApp:
             holder=uuid4(),
             address=f"{host}:{self.grpc_port}",
             lease=timedelta(milliseconds=settings.leader_lease_ms),
-            tick_interval=timedelta(milliseconds=settings.tick_interval_ms),
-            tick_enabled=settings.tick_enabled,
-            maintenance=Maintenance(
-                database,
-                self._clock,
-                timedelta(milliseconds=settings.task_retention_ms),
-                timedelta(milliseconds=settings.event_retention_ms),
-            ),
+            maintenance=Maintenance(database, self._clock, self._rules),
         )
         self._fleet = Fleet(database, self._leader, settings.targets)
         servicer = SchedulerServicer(
@@ -151,8 +145,8 @@ class SchedulerApp:
             self._bell,
             self._metrics,
             GrpcOutputs(),
+            settings,
             version=self._version,
-            tick_interval=timedelta(milliseconds=settings.tick_interval_ms),
         )
         server.offer(OfferedService(pb_grpc.add_SchedulerServiceServicer_to_server, servicer, SERVICE_NAME, METHODS))
         await server.start()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
+from scheduler_service.core.routing import BackendKind
 from scheduler_service.core.run import BackendReport, ExecutorReport
 from scheduler_service.transactions.ports import Database, ExecutorRow, Transaction
 
@@ -61,5 +62,8 @@ class Fleet:
 
 
 def _report(snapshot: Any) -> ExecutorReport:
-    backends = tuple(BackendReport(**backend) for backend in snapshot["backends"])
+    backends = tuple(
+        BackendReport(**{**backend, "kind": BackendKind(backend["kind"]) if backend.get("kind") else None})
+        for backend in snapshot["backends"]
+    )
     return ExecutorReport(**{**snapshot, "backends": backends})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from prometheus_client import CollectorRegistry
 
@@ -22,6 +22,7 @@ TICK_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5,
 START_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400)
 DISPATCHED = "dispatched"
 OVERRIDES = ("drain", "billing_pause", "budget_cap", "breaker_tripped")
+DRAIN_SECONDS = (1, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400)
 _WINDOWS = ("window_1h", "attempts")
 POOLS = ("user", "internal", "task_pool")
 LIVE = (TaskStatus.QUEUED, TaskStatus.DISPATCHING, TaskStatus.RUNNING, TaskStatus.QUARANTINED)
@@ -31,6 +32,8 @@ _HOLDS = [
     Reason.NO_EXECUTOR.value,
     Reason.CONFIG_ERROR.value,
 ]
+
+_OBSERVABLE = (Reason.LOW_SUCCESS_RATE.value, Reason.CIRCUIT_BREAKER_OPEN.value)
 
 
 class SchedulerMetrics:
@@ -90,6 +93,10 @@ class SchedulerMetrics:
         self._tick_success = make.gauge("tick_last_success_timestamp_seconds", "When the last tick succeeded.")
         self._leader = make.gauge("leader", "Whether this replica leads.")
         self._slots = make.gauge("slots", "Slots by pool.", {"pool": POOLS, "kind": ("budget", "used")})
+        self._observed = make.gauge(
+            "hold_observed", "Whether a gate would hold whose guard only observes.", {"reason": _OBSERVABLE}
+        )
+        self._drains = make.histogram("drain_duration_seconds", "How long a source's drain took; told at its end.", DRAIN_SECONDS)
         self._overrides = make.gauge("override_active", "Whether an override is in force.", {"kind": OVERRIDES})
         self.rpc_durations = make.rpc_durations()
         make.build_info(version)
@@ -104,17 +111,23 @@ class SchedulerMetrics:
         self._tick_time = result.now
         # The last tick of a leadership may be told after its end.
         self._show_holds({reason.value for reason, _ in result.memory.recorded} if self._leads else set())
+        self._show_observed({verdict.name for verdict in result.verdicts if verdict.would_hold} if self._leads else set())
         for decision in result.decisions:
             kind = REASON_KINDS[Reason(decision.reason)]
             self._decisions.labels(kind.value, decision.reason).inc()
 
     def tick_failed(self) -> None:
-        """A tick was taken back: it held nothing, and what an earlier one held may be over."""
+        """A tick was taken back, or none is taken any more: it held nothing, and what an earlier one held may be over."""
         self._show_holds(set())
+        self._show_observed(set())
 
     def _show_holds(self, held: Collection[str]) -> None:
         for reason in _HOLDS:
             self._holds.labels(reason).set(reason in held)
+
+    def _show_observed(self, observed: Collection[str]) -> None:
+        for reason in _OBSERVABLE:
+            self._observed.labels(reason).set(reason in observed)
 
     def recorded(self, recorded: Recorded) -> None:
         """News of runs has been committed."""
@@ -136,17 +149,24 @@ class SchedulerMetrics:
             self._add_breaker(breaker.key)
             self._transitions.labels(breaker.key, breaker.state.value).inc()
 
+    def drains_ended(self, took: Iterable[timedelta]) -> None:
+        """Drains are over."""
+        for span in took:
+            self._drains.observe(span.total_seconds())
+
     def led(self, leading: bool) -> None:
         """This replica leads, or does not any more: then it knows of no gate."""
         self._leads = leading
         self._leader.set(leading)
         if not leading:
             self._show_holds(set())
+            self._show_observed(set())
 
     # --- a look at the status
 
     def observe(self, view: StatusView) -> None:
         """Takes in the state as it is."""
+        self._learn(view.slots.facts.backends)
         windows: Mapping[str, Window] = {"window_1h": view.stats.window_1h, "attempts": view.stats.attempts}
         for name, window in windows.items():
             self._ratio.labels(name).set(float("nan") if window.rate is None else window.rate)
@@ -172,6 +192,17 @@ class SchedulerMetrics:
         self._overrides.labels("budget_cap").set(view.slots.cap.slots is not None)
         self._overrides.labels("breaker_tripped").set(bool(view.tripped_by))
 
+    def _learn(self, backends: Mapping[str, Backend]) -> None:
+        """What a plug-in is, is known once an executor has told of it."""
+        for name, backend in backends.items():
+            for outcome in ("success", "failure"):
+                self._attempts.labels(name, outcome)
+            self._start_latency.labels(name)
+            if backend.kind is BackendKind.PER_EXECUTOR:
+                self._bare.add(name)
+            else:
+                self._bare.discard(name)
+
     def _observe_breakers(self, breakers: Mapping[str, Breaker]) -> None:
         for breaker in breakers.values():
             self._add_breaker(breaker.key)
@@ -181,7 +212,8 @@ class SchedulerMetrics:
             self._breaker_keys.discard(key)
             for state in BreakerState:
                 self._breakers.remove(key, state.value)
-                self._transitions.remove(key, state.value)
+                if key not in self._bare:
+                    self._transitions.remove(key, state.value)
 
     def _add_breaker(self, key: str) -> None:
         """Makes the series of a key, all at once: an increase is seen only in a series that was there before it."""

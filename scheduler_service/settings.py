@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Literal
+from enum import Enum
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
 from scheduler_service.core.breaker import BreakerSettings
 from scheduler_service.core.dispatch_checks import CheckSettings, GuardMode
 from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.routing import BACKEND_NAME, DEFAULT_ROUTES
 from scheduler_service.core.slot_budget import INTERACTIVE_RESERVE
+from scheduler_service.core.tuning import TUNABLES, Configured, Origin, SettingValue
 from scheduler_service.core.verdicts import RetrySettings
 from service_runtime.http_app import HttpPolicy
 from service_runtime.http_server import OPERATIONAL_PATHS
-from service_runtime.settings import HostPort, Milliseconds, ServiceSettings
+from service_runtime.settings import HostPort, Milliseconds, ServiceSettings, load_settings
 
 _DAY_MS = 86_400_000
 _HOST_NAME = re.compile(r"\*|[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
+_TASK_TYPE = re.compile(r"\*|[^\s,=*]{1,128}")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 Targets = Annotated[str, Field(max_length=10_000)]
 
@@ -27,8 +31,28 @@ def _listed(value: str) -> list[str]:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
+def _routes(value: str) -> dict[str, str]:
+    """Type (lower case) to backend. Raises ValueError that names the wrong pair."""
+    routes: dict[str, str] = {}
+    for pair in _listed(value):
+        type_, equals, backend = (part.strip() for part in pair.partition("="))
+        if not equals or not _TASK_TYPE.fullmatch(type_) or not BACKEND_NAME.fullmatch(backend):
+            raise ValueError(f"has the pair {pair!r}; must be type=backend, such as talk=hk-minimax or *=cecelia-run")
+        if type_.lower() in routes:
+            raise ValueError(f"has the pair {pair!r}, and the type {type_.lower()!r} before")
+        routes[type_.lower()] = backend
+    if not routes:
+        raise ValueError("has no pair; must be type=backend, such as *=cecelia-run")
+    return routes
+
+
 def _span(milliseconds: int) -> timedelta:
     return timedelta(milliseconds=milliseconds)
+
+
+def _plain(value: Any) -> SettingValue:
+    plain: SettingValue = value.value if isinstance(value, Enum) else value
+    return plain
 
 
 class SchedulerSettings(ServiceSettings):
@@ -42,11 +66,18 @@ class SchedulerSettings(ServiceSettings):
     scheduler_http_address: HostPort = Field("127.0.0.1:5221", description="where HTTP is served")
     executor_targets: Targets = Field("127.0.0.1:50052", description="gRPC targets of executors, comma-separated")
 
+    dispatch_routes: str = Field(
+        ",".join(f"{type_}={backend}" for type_, backend in DEFAULT_ROUTES.items()),
+        max_length=10_000,
+        description="which backend runs a type of task, type=backend comma-separated; *: every other type, or they are refused",
+    )
+
     window_ms: Annotated[int, Field(ge=1, le=7 * _DAY_MS)] = Field(3_600_000, description="the rolling window")
     dispatch_rate_threshold: float = Field(0.3, ge=0, le=1, description="share of successful starts below which it holds")
     dispatch_min_sample: int = Field(10, ge=1, le=1_000_000, description="attempts from which on the share is judged")
-    dispatch_rate_guard: GuardMode = Field(GuardMode.ENFORCE, description="enforce, observe or off")
+    dispatch_rate_guard: GuardMode = Field(GuardMode.ENFORCE, description="enforce, observe or off, for the success rate")
     low_rate_probe_interval_ms: Milliseconds = Field(60_000, description="one task passes in each while the share is low")
+    dispatch_breaker_guard: GuardMode = Field(GuardMode.ENFORCE, description="enforce, observe or off, for the breakers")
     failure_threshold: int = Field(3, ge=1, le=1_000, description="consecutive failures that open a breaker")
     open_duration_ms: Milliseconds = Field(1_800_000, description="how long a breaker stays open")
     interactive_reserve: int = Field(INTERACTIVE_RESERVE, ge=0, le=10_000, description="slots kept for people")
@@ -83,6 +114,12 @@ class SchedulerSettings(ServiceSettings):
             raise ValueError("must begin with / and not end with it, of letters, digits and . _ ~ - only, such as /dispatch")
         return value
 
+    @field_validator("dispatch_routes")
+    @classmethod
+    def _pairs(cls, value: str) -> str:
+        _routes(value)
+        return value
+
     @field_validator("executor_targets")
     @classmethod
     def _at_least_one(cls, value: str) -> str:
@@ -108,18 +145,38 @@ class SchedulerSettings(ServiceSettings):
             open_paths=OPERATIONAL_PATHS,
         )
 
+    def configured(self) -> dict[str, Configured]:
+        """The settings that can change at run time as they are without an override, by name."""
+        return {name: self._configured(name.lower()) for name in TUNABLES}
+
+    def _configured(self, field: str) -> Configured:
+        origin = Origin.ENVIRONMENT if field in self.model_fields_set else Origin.DEFAULT
+        meaning = type(self).model_fields[field].description or ""
+        return Configured(_plain(getattr(self, field)), origin, meaning)
+
+    @classmethod
+    def value_of(cls, name: str, text: str) -> SettingValue:
+        """The value that a setting has if the environment says `text`. Raises SettingsError with its words."""
+        return _plain(getattr(load_settings(cls, {name: text}), name.lower()))
+
     @property
     def rules(self) -> DispatchRules:
         """The numbers that decide."""
         return DispatchRules(
             window=_span(self.window_ms),
+            routes=_routes(self.dispatch_routes),
             lease_ttl=_span(self.lease_ttl_ms),
             interactive_reserve=self.interactive_reserve,
+            tick_interval=_span(self.tick_interval_ms),
+            tick_enabled=self.tick_enabled,
+            task_retention=_span(self.task_retention_ms),
+            event_retention=_span(self.event_retention_ms),
             checks=CheckSettings(
                 rate_threshold=self.dispatch_rate_threshold,
                 min_sample=self.dispatch_min_sample,
                 rate_guard=self.dispatch_rate_guard,
                 low_rate_probe_interval=_span(self.low_rate_probe_interval_ms),
+                breaker_guard=self.dispatch_breaker_guard,
                 breaker=BreakerSettings(self.failure_threshold, _span(self.open_duration_ms)),
             ),
             retries=RetrySettings(_span(self.retry_backoff_ms), _span(self.retry_backoff_max_ms)),

@@ -110,6 +110,11 @@ class GrpcServer:
         for name in ("", *self._names):
             await self._health.set(name, status)
 
+    async def set_part_serving(self, part: str, serving: bool) -> None:
+        """What health says of a part of a service, as `package.Service/part`; the health of the whole is not touched by it."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        await self._health.set(part, status)
+
     async def stop(self, grace_s: float) -> None:
         """NOT_SERVING first; calls under way get the grace, and handlers that were cut off are waited for."""
         await self._health.enter_graceful_shutdown()

@@ -29,10 +29,11 @@ OPERATIONAL_PATHS = frozenset({"/metrics", "/healthz", "/readyz"})
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether the service can do its work, and if not, why not."""
+    """Whether the service can do its work, and if not, why not. `notes`: what somebody should mend although it can."""
 
     ready: bool
     reason: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def operational_routes(registry: CollectorRegistry, readiness: Callable[[], Readiness]) -> list[BaseRoute]:
@@ -47,7 +48,8 @@ def operational_routes(registry: CollectorRegistry, readiness: Callable[[], Read
 
     async def readyz(_request: Request) -> Response:
         state = readiness()
-        return JSONResponse({"ready": state.ready, "reason": state.reason}, status_code=200 if state.ready else 503)
+        body = {"ready": state.ready, "reason": state.reason, "notes": list(state.notes)}
+        return JSONResponse(body, status_code=200 if state.ready else 503)
 
     return [Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)]
 

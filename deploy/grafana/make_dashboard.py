@@ -244,10 +244,22 @@ def gates() -> list[Panel]:
             NO_OR_YES,
         ),
         states(
+            "Gates that would hold",
+            "Those whose guard only observes (DISPATCH_RATE_GUARD, DISPATCH_BREAKER_GUARD).",
+            (f"max by (reason) (cecelia_scheduler_hold_observed {LEADER})", "{{reason}}"),
+            NO_OR_YES,
+        ),
+        states(
             "Overrides in force",
             "What somebody has set by hand, or what a billing answer has.",
             ("max by (kind) (cecelia_scheduler_override_active)", "{{kind}}"),
             NO_OR_YES,
+        ),
+        lines(
+            "Drains that ended",
+            "How long each source's drain took, told at its end.",
+            quantiles("", "cecelia_scheduler_drain_duration_seconds"),
+            "s",
         ),
         states(
             "Breakers",
@@ -321,9 +333,28 @@ def executors() -> list[Panel]:
             "percentunit",
         ),
         lines(
-            "Effective slots",
-            "Slots that the pressure leaves.",
-            [(f"max by (instance) (cecelia_executor_effective_slots{{{chosen}}})", "{{instance}}")],
+            "Slots",
+            "What the pressure leaves, and what is let in of it: runs that have not grown yet have their share reserved.",
+            [
+                (f"max by (instance) (cecelia_executor_effective_slots{{{chosen}}})", "{{instance}} effective"),
+                (f"max by (instance) (cecelia_executor_admission_slots{{{chosen}}})", "{{instance}} let in"),
+            ],
+        ),
+        lines(
+            "Stalls",
+            "Share of the last 10 s in which all work waited for memory (from 10 % on nothing starts), or some for a core.",
+            [
+                (
+                    f"max by (instance, resource) (cecelia_executor_resource_stall_ratio{{{chosen}}})",
+                    "{{instance}} {{resource}}",
+                )
+            ],
+            "percentunit",
+        ),
+        lines(
+            "Backends set up rightly",
+            "0: config_error; CheckAvailability says what is wrong.",
+            [(f"min by (instance, backend) (cecelia_executor_backend_configured{{{both}}})", "{{instance}} {{backend}}")],
         ),
         lines(
             "What holds a run's processes",

@@ -15,8 +15,10 @@ from typing import Any
 
 import structlog
 
-from executor_service.backends.http_call import JsonCaller, Reply, lost, wrong_url
-from executor_service.core.run import EndReport, RunOutcome, RunSpec, StartReport, StartVerdict
+from executor_service.backends.http_call import JsonCaller, wrong_url
+from executor_service.backends.in_process import Calls
+from executor_service.backends.replies import Reply, lost
+from executor_service.core.run import BackendKind, EndReport, RunOutcome, RunSpec, StartReport, StartVerdict
 from executor_service.runs.ports import Reporter
 from service_runtime.clock import Clock
 
@@ -35,12 +37,15 @@ class HttpBridge:
     """The backend `cecelia-run` where a bridge runs the command; it is on the same machine, whose slots gate it."""
 
     name = NAME
+    kind = BackendKind.PER_EXECUTOR
     local = True
+    outlives_executor = True
     max_runs = 0
     ends_by_callback = True
 
     def __init__(self, url: str, clock: Clock, *, total_s: float = TOTAL_S) -> None:
         self._caller = JsonCaller(url, clock, total_s=total_s)
+        self._calls = Calls()
         self._clock = clock
         self._ends: dict[str, asyncio.Future[EndReport]] = {}
 
@@ -54,7 +59,7 @@ class HttpBridge:
     async def execute(self, spec: RunSpec, run_dir: Path, lease_from: int, reporter: Reporter) -> EndReport:
         """Triggers the bridge; then waits until the scheduler, which the bridge reports to, says that the run is over."""
         begun = self._clock.now()
-        reply = await self._caller.post(spec, "/trigger-cecelia", _order(spec), "ok", _launched)
+        reply: Reply = await self._calls.carry_out(spec, self._caller.post("/trigger-cecelia", _order(spec), "ok", _launched))
         if reply.end is None:
             # Written before the verdict is told: after a restart a run that was reported as begun must be found again.
             _note_launch(run_dir, begun + spec.timeout)
@@ -68,7 +73,6 @@ class HttpBridge:
         except (OSError, ValueError, KeyError, TypeError):
             reply = lost("the executor stopped before the bridge's answer was noted")
             reporter.started(reply.start)
-            assert reply.end is not None
             return reply.end
         reporter.started(StartReport(StartVerdict.SUCCESS))
         return await self._until_ended(spec, deadline)
@@ -91,7 +95,7 @@ class HttpBridge:
         """Lets go of the run. The scheduler asks for this also when the callback has told it the end."""
         end = self._ends.get(spec.run_id)
         if end is None:
-            self._caller.break_off(spec.run_id, reason)
+            self._calls.break_off(spec.run_id, reason)
         elif not end.done():
             end.set_result(EndReport(RunOutcome.CANCELLED, error=f"{reason}; a bridge cannot be told to end a command"))
 

@@ -9,64 +9,31 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 
+from executor_service.backends.replies import Ended, Reply, failure, neutral, task_failed
 from executor_service.core.failure_classes import FailureClass, classify, text_of
-from executor_service.core.run import EndReport, RunOutcome, RunSpec, StartReport, StartVerdict
+from executor_service.core.run import RunOutcome
 from service_runtime.clock import Clock
 from service_runtime.settings import without_password
 
 CONNECT_S = 10.0
 BODY_MAX_BYTES = 1024 * 1024
-WORDS_MAX = 500
-EXECUTOR_FAILED = "executor_failed"
 NOBODYS_FAULT = (FailureClass.BILLING_CAP, FailureClass.RATE_LIMIT, FailureClass.AUTH)
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back: the verdict on the backend, and the end of the run (None: it goes on)."""
-
-    start: StartReport
-    end: EndReport | None
 
 
 class Unreadable(Exception):
     """The answer is not what the service is to answer; the text says in which way."""
 
 
-Judge = Callable[[Mapping[str, Any]], Reply]
+R = TypeVar("R", bound=Reply)
+Judge = Callable[[Mapping[str, Any]], R]
 """The verdict of a readable answer with a status of 200 to 299."""
-
-
-def failure(detail: str) -> Reply:
-    """The service's failure."""
-    text = words(detail)
-    return Reply(StartReport(StartVerdict.FAILURE, EXECUTOR_FAILED, text), EndReport(RunOutcome.NOT_STARTED, error=text))
-
-
-def neutral(reason: str, detail: str, outcome: RunOutcome, retry_time: datetime | None = None) -> Reply:
-    """Nobody's failure."""
-    text = words(detail)
-    return Reply(
-        StartReport(StartVerdict.NEUTRAL, reason, text), EndReport(outcome, error=text, error_class=reason, retry_time=retry_time)
-    )
-
-
-def lost(detail: str) -> Reply:
-    """Nobody knows what became of the call."""
-    return neutral("lost", detail, RunOutcome.LOST)
-
-
-def words(text: str) -> str:
-    """Text of others, cleaned and shortened."""
-    return "".join(c if c.isprintable() else " " for c in text)[:WORDS_MAX].strip()
 
 
 def wrong_url(name: str, url: str) -> str:
@@ -102,7 +69,7 @@ def _json_object(content_type: str, body: bytes) -> dict[str, Any]:
     return data
 
 
-def judge(status: int, headers: Mapping[str, str], body: bytes, now: datetime, flag: str, good: Judge) -> Reply:
+def judge(status: int, headers: Mapping[str, str], body: bytes, now: datetime, flag: str, good: Judge[R]) -> R | Ended:
     """The verdict of a whole answer; `flag` is the field that must be true in it, `good` judges one in which it is.
 
     Services report quota and billing under any status, also a 500 (reference.md 2.8): see core.failure_classes.
@@ -122,7 +89,7 @@ def judge(status: int, headers: Mapping[str, str], body: bytes, now: datetime, f
     if found in NOBODYS_FAULT:
         return neutral(found, text, RunOutcome.NOT_STARTED, _retry_time(headers.get("retry-after"), now))
     if 400 <= status < 500:
-        return Reply(StartReport(StartVerdict.SUCCESS), EndReport(RunOutcome.FAILED_FOR_GOOD, error=words(text)))
+        return task_failed(text)
     if not 200 <= status < 300:
         return failure(text)
     if unreadable:
@@ -139,8 +106,6 @@ class JsonCaller:
         self._clock = clock
         self.url = url.rstrip("/")
         self._total_s = total_s
-        self._cancelled: dict[str, str] = {}
-        self._calls: dict[str, asyncio.Task[Reply]] = {}
         # No proxy and no certificate of the environment: the one address is what was configured.
         self._client = httpx.AsyncClient(
             follow_redirects=False,
@@ -151,44 +116,17 @@ class JsonCaller:
             headers={"accept": "application/json", "accept-encoding": "identity"},
         )
 
-    async def post(self, spec: RunSpec, path: str, body: Mapping[str, Any], flag: str, good: Judge) -> Reply:
-        """The verdict of the call for a run; `break_off` ends it early."""
-        call = asyncio.get_running_loop().create_task(self._in_time(spec, path, body, flag, good))
-        self._calls[spec.run_id] = call
+    async def post(self, path: str, body: Mapping[str, Any], flag: str, good: Judge[R]) -> R | Ended:
+        """The verdict of one call."""
         try:
-            return await call
-        except asyncio.CancelledError:
-            reason = self._cancelled.get(spec.run_id)
-            if reason is None:
-                call.cancel()
-                raise
-            return neutral("cancelled", reason, RunOutcome.CANCELLED)
-        finally:
-            self._calls.pop(spec.run_id, None)
-            self._cancelled.pop(spec.run_id, None)
-
-    def break_off(self, run_id: str, reason: str) -> bool:
-        """Ends the call of a run; whether there is one."""
-        call = self._calls.get(run_id)
-        if call is None:
-            return False
-        self._cancelled[run_id] = reason
-        call.cancel()
-        return True
-
-    async def _in_time(self, spec: RunSpec, path: str, body: Mapping[str, Any], flag: str, good: Judge) -> Reply:
-        own_s = spec.timeout.total_seconds()
-        try:
-            async with asyncio.timeout(min(self._total_s, own_s)):
+            async with asyncio.timeout(self._total_s):
                 return await self._post(path, body, flag, good)
         except TimeoutError:
-            if own_s <= self._total_s:
-                return neutral("timed_out", f"no answer within the task's {own_s:g} s", RunOutcome.TIMED_OUT)
             return failure(f"no answer within {self._total_s:g} s")
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             return failure(f"{type(error).__name__}: {error}")
 
-    async def _post(self, path: str, body: Mapping[str, Any], flag: str, good: Judge) -> Reply:
+    async def _post(self, path: str, body: Mapping[str, Any], flag: str, good: Judge[R]) -> R | Ended:
         async with self._client.stream("POST", f"{self.url}{path}", json=body) as response:
             if response.headers.get("content-encoding", "identity").lower() != "identity":
                 return failure(f"HTTP {response.status_code}, unreadable: compressed though it was not to be")

@@ -17,10 +17,12 @@ from typing import Any
 
 import structlog
 
+from executor_service.backends.replies import EXECUTOR_FAILED
 from executor_service.core.failure_classes import FailureClass
 from executor_service.core.run import (
     RESULT_MAX_BYTES,
     TASK_AT_FAULT,
+    BackendKind,
     EndReport,
     RunOutcome,
     RunSpec,
@@ -43,7 +45,6 @@ GRACE_S = 10.0
 LOG_MAX_BYTES = 16 * 1024 * 1024
 OUTCOME_MAX_BYTES = 64 * 1024
 OUTCOME_CLASSES = frozenset(FailureClass) - {FailureClass.UNKNOWN}
-EXECUTOR_FAILED = "executor_failed"
 LOOK_S = 0.05
 RETRY_S = 1.0
 GONE_S = 60.0
@@ -54,7 +55,9 @@ class LocalBridge:
     """The backend `cecelia-run`."""
 
     name = NAME
+    kind = BackendKind.PER_EXECUTOR
     local = True
+    outlives_executor = True
     ends_by_callback = False
     max_runs = 0
 

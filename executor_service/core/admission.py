@@ -1,12 +1,16 @@
 """What the machine can take: capacity, pressure and slots, by the reference's formulas (2.3).
 
-A missing or stale sample means "refuse" (`no_sample`), never "no pressure".
+A missing or stale sample means "refuse" (`no_sample`), never "no pressure". Once a hard line is reached nothing new comes in
+until every signal is back below its soft line. Pressure is the reference's; beside it stand stalls for memory (PSI `memory
+full`): how much of the last 10 s every task that could have worked waited for memory. Stalls for CPU are told and decide
+nothing: somebody waits for a core at nominal load too.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 CPU_THRESHOLD_PCT = 80.0
@@ -15,6 +19,9 @@ USABLE_SHARE = 0.8
 CAPACITY_MIN = 2
 NO_SAMPLE = "no_sample"
 SAMPLE_MAX_AGE = timedelta(seconds=10)
+CPU_WINDOW_S = 10.0
+PRESSURE_HARD, PRESSURE_SOFT = 1.0, 0.9
+MEMORY_STALL_HARD_PCT, MEMORY_STALL_SOFT_PCT = 10.0, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +35,20 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class RunUse:
+    """What the processes of one run use: memory of their own in MiB, and CPU seconds since its start."""
+
+    memory_mb: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ResourceSample:
-    """One measurement. Memory in MiB; percentages 0 to 100; cores may be a fraction."""
+    """One measurement. Memory in MiB; percentages 0 to 100; cores may be a fraction.
+
+    CPU use is the mean over the `cpu_window_s` before `time`: within one second a burst and an overload look alike. Stalls are
+    None where the kernel tells of none. `runs`: the use of those local runs whose processes were seen, by run id.
+    """
 
     time: datetime
     cpu_usage_pct: float
@@ -40,6 +59,34 @@ class ResourceSample:
     load_avg_1m: float
     headed_sessions: int
     headless_sessions: int
+    cpu_window_s: float = CPU_WINDOW_S
+    memory_stall_pct: float | None = None
+    cpu_stall_pct: float | None = None
+    runs: Mapping[str, RunUse] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pressures:
+    """Use against its limit, for each resource; at 1 nothing more fits. Memory's can be below 0."""
+
+    cpu: float
+    memory: float
+    swap: float
+
+    @property
+    def highest(self) -> float:
+        """The largest of the three."""
+        return max(self.cpu, self.memory, self.swap)
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionState:
+    """What one sample leaves for the next: whether a hard line was reached and the soft ones are not yet passed."""
+
+    holding: bool = False
+
+
+NOTHING_HELD = AdmissionState()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +105,7 @@ class ResourceReport:
     max_pressure: float = 0.0
     mem_min_mb: int = 0
     sample: ResourceSample | None = None
+    cpu_threshold_pct: float = CPU_THRESHOLD_PCT
 
 
 def half_up(value: float) -> int:
@@ -90,41 +138,70 @@ def slots_at(pressure: float, seats: int) -> int:
     return seats
 
 
-def assess(sample: ResourceSample | None, limits: Limits, now: datetime) -> ResourceReport:
-    """The report of a sample; of a missing one, or one older than 10 s, `no_sample` and no slots."""
-    if sample is None or now - sample.time > SAMPLE_MAX_AGE:
-        return ResourceReport(False, NO_SAMPLE, 0, 0, 0, limits.budget_cap)
+def pressures(sample: ResourceSample, limits: Limits) -> Pressures:
+    """The pressures of a sample."""
+    return Pressures(
+        cpu=half_up(sample.cpu_usage_pct) / limits.cpu_threshold_pct,
+        memory=1 - sample.free_mem_mb / (USABLE_SHARE * sample.total_mem_mb),
+        swap=sample.swap_used_pct / SWAP_MAX_PCT,
+    )
+
+
+def next_state(state: AdmissionState, sample: ResourceSample, limits: Limits) -> AdmissionState:
+    """The state after a sample: holding from a hard line on, until all is below the soft lines."""
+    pressure, stall = pressures(sample, limits).highest, sample.memory_stall_pct or 0.0
+    if state.holding:
+        return AdmissionState(pressure >= PRESSURE_SOFT or stall >= MEMORY_STALL_SOFT_PCT)
+    return AdmissionState(pressure >= PRESSURE_HARD or stall >= MEMORY_STALL_HARD_PCT)
+
+
+def is_stale(sample: ResourceSample, now: datetime) -> bool:
+    """Whether a sample is older than 10 s, or of a time to come: then the clock was set back, and its age is not known."""
+    return abs(now - sample.time) > SAMPLE_MAX_AGE
+
+
+def assess(sample: ResourceSample | None, limits: Limits, now: datetime, state: AdmissionState = NOTHING_HELD) -> ResourceReport:
+    """The report of a sample, with the state that it led to; of a missing or stale one `no_sample` and no slots.
+
+    Every figure is the reference's. The state can only take slots away.
+    """
+    if sample is None or is_stale(sample, now):
+        return ResourceReport(False, NO_SAMPLE, 0, 0, 0, limits.budget_cap, cpu_threshold_pct=limits.cpu_threshold_pct)
     capacity = physical_capacity(sample.total_mem_mb, sample.cpu_cores, limits)
     seats = capacity if limits.budget_cap is None else min(limits.budget_cap, capacity)
-    cpu = half_up(sample.cpu_usage_pct) / limits.cpu_threshold_pct
-    memory = 1 - sample.free_mem_mb / (USABLE_SHARE * sample.total_mem_mb)
-    swap = sample.swap_used_pct / SWAP_MAX_PCT
-    pressure = max(cpu, memory, swap)
-    slots = slots_at(pressure, seats)
+    found = pressures(sample, limits)
+    slots = 0 if state.holding else slots_at(found.highest, seats)
     mem_min_mb = half_up(0.15 * sample.total_mem_mb + 1000)
     return ResourceReport(
         ok=slots > 0,
-        reason="" if slots > 0 else _overload(sample, limits, cpu, mem_min_mb, memory),
+        reason="" if slots > 0 else _overload(sample, limits, found, mem_min_mb),
         effective_slots=slots,
         max_seats=seats,
         physical_capacity=capacity,
         budget_cap=limits.budget_cap,
-        cpu_pressure=two_decimals(cpu),
-        mem_pressure=two_decimals(memory),
-        swap_pressure=two_decimals(swap),
-        max_pressure=two_decimals(pressure),
+        cpu_threshold_pct=limits.cpu_threshold_pct,
+        cpu_pressure=two_decimals(found.cpu),
+        mem_pressure=two_decimals(found.memory),
+        swap_pressure=two_decimals(found.swap),
+        max_pressure=two_decimals(found.highest),
         mem_min_mb=mem_min_mb,
         sample=sample,
     )
 
 
-def _overload(sample: ResourceSample, limits: Limits, cpu: float, mem_min_mb: int, memory: float) -> str:
-    """Names every signal that is over its limit; at least the one that made the pressure."""
+def _overload(sample: ResourceSample, limits: Limits, found: Pressures, mem_min_mb: int) -> str:
+    """Names every signal that is over its limit; when all have come down, what is still waited for."""
     words = []
-    if cpu >= 1.0:
+    if found.cpu >= PRESSURE_HARD:
         words.append(f"CPU {half_up(sample.cpu_usage_pct)}% >= {limits.cpu_threshold_pct:g}%")
-    if sample.free_mem_mb < mem_min_mb or memory >= 1.0:
+    # The reference names memory below its minimum beside what made the pressure, and on its own it makes none.
+    if found.memory >= PRESSURE_HARD or (found.highest >= PRESSURE_HARD and sample.free_mem_mb < mem_min_mb):
         words.append(f"memory {sample.free_mem_mb} MiB free < {mem_min_mb} MiB")
-    if sample.swap_used_pct >= SWAP_MAX_PCT:
+    if found.swap >= PRESSURE_HARD:
         words.append(f"swap {sample.swap_used_pct:g}% >= {SWAP_MAX_PCT:g}%")
-    return "; ".join(words)
+    if words:
+        return "; ".join(words)
+    if found.highest >= PRESSURE_SOFT:
+        return f"was overloaded; pressure {found.highest:.2f} is not yet below {PRESSURE_SOFT:g}"
+    stall = sample.memory_stall_pct or 0.0
+    return f"all work waits for memory {stall:.0f}% of the time; it must come below {MEMORY_STALL_SOFT_PCT:g}%"

@@ -44,6 +44,13 @@ def _figures(usage: Mapping[Any, Any]) -> dict[str, float | int | str | bool]:
     }
 
 
+class BackendKind(StrEnum):
+    """Whether a backend fails as one (`shared`: one breaker) or on each executor by itself (`per_executor`: one each)."""
+
+    SHARED = "shared"
+    PER_EXECUTOR = "per_executor"
+
+
 class RunState(StrEnum):
     """What a run is doing."""
 
@@ -96,11 +103,15 @@ class RunSpec:
 
 @dataclass(frozen=True, slots=True)
 class StartReport:
-    """A start verdict with its reason code and words."""
+    """A start verdict with its reason code and words.
+
+    `known_at_end`: the answer is the work, so that the run has been going on since its acceptance.
+    """
 
     verdict: StartVerdict
     reason: str = ""
     detail: str = ""
+    known_at_end: bool = False
 
     def tidied(self) -> StartReport:
         """As it can be sent and stored, whatever a backend made of it."""
@@ -155,7 +166,8 @@ class RunRecord:
         if self.start is not None or not self.live:
             return self
         running = report.verdict is StartVerdict.SUCCESS
-        return replace(self, start=report, start_time=now, state=RunState.RUNNING if running else self.state)
+        begun = self.accept_time if report.known_at_end else now
+        return replace(self, start=report, start_time=begun, state=RunState.RUNNING if running else self.state)
 
     def ended(self, report: EndReport, now: datetime) -> RunRecord:
         """It is over. An end without a start verdict gets a neutral one, so that every run has exactly one."""

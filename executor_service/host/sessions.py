@@ -24,25 +24,42 @@ def count_sessions(process_name: str, now: float) -> Sessions:
     """The sessions at `now` (seconds since 1970). An empty name counts none.
 
     With -p or --print it is headless; otherwise headed unless it is older than four hours. What one of our own runs started says
-    so in its environment, and is headless whatever its arguments.
+    so in its environment: it is headless whatever its arguments, and one session however many processes it has.
     """
     headed = headless = 0
+    ours: set[bytes] = set()
     if not process_name:
         return Sessions(0, 0)
-    for process in psutil.process_iter(["name", "cmdline", "create_time"]):
-        info = process.info
-        if info["name"] != process_name:
+    # Only names are read of every process: to read arguments the kernel takes a lock that a process in trouble may hold.
+    for process in psutil.process_iter(["name"]):
+        if process.info["name"] != process_name:
             continue
-        if HEADLESS_ARGUMENTS.intersection(info["cmdline"] or ()) or _ours(process.pid):
+        try:
+            arguments, age_s = _arguments(process), now - process.create_time()
+        except psutil.NoSuchProcess:  # gone, or ended and not reaped yet
+            continue
+        run_id = _run_id(process.pid)
+        if run_id:
+            ours.add(run_id)
+        elif HEADLESS_ARGUMENTS.intersection(arguments):
             headless += 1
-        elif now - (info["create_time"] or now) <= HEADED_MAX_AGE_S:
+        elif age_s <= HEADED_MAX_AGE_S:
             headed += 1
-    return Sessions(headed, headless)
+    return Sessions(headed, headless + len(ours))
 
 
-def _ours(pid: int) -> bool:
+def _arguments(process: psutil.Process) -> list[str]:
+    """Its arguments; none when they are hidden from us."""
+    try:
+        return process.cmdline()
+    except psutil.AccessDenied:
+        return []
+
+
+def _run_id(pid: int) -> bytes:
+    """The run that a process belongs to; empty for none, or when it may not be known."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return any(part.startswith(RUN_ID_VARIABLE) for part in file.read().split(b"\x00"))
+            return next((part for part in file.read().split(b"\x00") if part.startswith(RUN_ID_VARIABLE)), b"")
     except OSError:
-        return False
+        return b""

@@ -11,8 +11,9 @@ from cecelia.executor.v1 import executor_service_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
-from executor_service.core.admission import CPU_THRESHOLD_PCT, SWAP_MAX_PCT, ResourceReport, half_up
-from executor_service.core.run import RunOutcome, RunRecord, RunSpec, RunState, StartVerdict
+from executor_service.core.admission import SWAP_MAX_PCT, ResourceReport, half_up
+from executor_service.core.reservation import Room
+from executor_service.core.run import BackendKind, RunOutcome, RunRecord, RunSpec, RunState, StartVerdict
 from service_runtime.field_checks import FieldChecker
 from service_runtime.proto_values import object_of, span_of, struct, timestamp
 
@@ -28,6 +29,11 @@ TIMEOUT_DEFAULT = timedelta(hours=1)
 TIMEOUT_MAX = timedelta(days=7)
 LEASE_MAX = timedelta(days=7)
 
+BACKEND_KINDS = {
+    None: pb.BACKEND_KIND_UNSPECIFIED,
+    BackendKind.SHARED: pb.BACKEND_KIND_SHARED,
+    BackendKind.PER_EXECUTOR: pb.BACKEND_KIND_PER_EXECUTOR,
+}
 _STATES = {
     RunState.ACCEPTED: pb.RUN_STATE_ACCEPTED,
     RunState.RUNNING: pb.RUN_STATE_RUNNING,
@@ -135,14 +141,14 @@ def _json_problem(payload: dict[str, Any]) -> str:
     return f"is more than {PAYLOAD_MAX_DEPTH} deep"
 
 
-def resources_message(report: ResourceReport, running: int) -> pb.CheckResourcesResponse:
-    """The resources under the reference's names."""
+def resources_message(report: ResourceReport, running: int, room: Room) -> pb.CheckResourcesResponse:
+    """The resources under the reference's names, and what the door makes of them."""
     message = pb.CheckResourcesResponse(
         ok=report.ok,
         reason=report.reason,
         effective_slots=report.effective_slots,
         running=running,
-        cpu_threshold_pct=CPU_THRESHOLD_PCT,
+        cpu_threshold_pct=report.cpu_threshold_pct,
         cpu_pressure=report.cpu_pressure,
         mem_min_mb=report.mem_min_mb,
         swap_max_pct=SWAP_MAX_PCT,
@@ -152,6 +158,8 @@ def resources_message(report: ResourceReport, running: int) -> pb.CheckResources
         physical_capacity=report.physical_capacity,
         budget_cap=report.budget_cap,
         max_seats=report.max_seats,
+        admission_slots=room.slots,
+        admission_reason=room.reason,
     )
     sample = report.sample
     if sample is not None:
@@ -166,6 +174,8 @@ def resources_message(report: ResourceReport, running: int) -> pb.CheckResources
                 headed_sessions=sample.headed_sessions,
                 headless_sessions=sample.headless_sessions,
                 sample_time=timestamp(sample.time),
+                memory_stall_pct=sample.memory_stall_pct,
+                cpu_stall_pct=sample.cpu_stall_pct,
             )
         )
     return message

@@ -12,8 +12,10 @@ from cecelia.executor.v1 import executor_service_pb2 as pb
 from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
 
 from executor_service.core.admission import ResourceReport
+from executor_service.core.reservation import Room
 from executor_service.core.run import RunOutcome, RunRecord, RunSpec
 from executor_service.rpc.conversions import (
+    BACKEND_KINDS,
     BATCH_MAX_BYTES,
     LEASE_MAX,
     RUNS_MAX,
@@ -42,6 +44,7 @@ class ExecutorPart(Protocol):
 
     def resources(self) -> ResourceReport: ...
     def running_local(self) -> int: ...
+    def room(self) -> Room: ...
     def backends(self) -> list[BackendState]: ...
 
     @property
@@ -91,7 +94,7 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
         return self._resources()
 
     def _resources(self) -> pb.CheckResourcesResponse:
-        return resources_message(self._executor.resources(), self._executor.running_local())
+        return resources_message(self._executor.resources(), self._executor.running_local(), self._executor.room())
 
     def _backends(self) -> Iterator[pb.BackendAvailability]:
         for state in self._executor.backends():
@@ -105,6 +108,7 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
                 running=state.running,
                 configured=state.configured,
                 ends_by_callback=state.ends_by_callback,
+                kind=BACKEND_KINDS[state.kind],
             )
 
     async def CheckAvailability(self, request: pb.CheckAvailabilityRequest, context: Context) -> pb.CheckAvailabilityResponse:

@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from executor_service.core.admission import NO_SAMPLE
+from executor_service.core.reservation import LocalRun, Room
 from executor_service.core.run import RunSpec
 from executor_service.runs.ports import Backend, Resources
 from executor_service.runs.table import RunTable
@@ -51,19 +52,35 @@ class Door:
         self._boot_id = boot_id
         self._now_stamp = now_stamp
         self.draining = False
+        self.not_offered: set[str] = set()
+        """Backends that are here for their runs from before only."""
 
     def running(self, backend: str | None = None) -> int:
         """Live runs of a backend, or of all local ones."""
         if backend is not None:
             return self._runs.live_on(backend)
-        return self._local(self._runs)
+        return sum(self._runs.live_on(name) for name, one in self._backends.items() if one.local)
 
-    def _local(self, runs: RunTable) -> int:
-        return sum(runs.live_on(name) for name, one in self._backends.items() if one.local)
+    def local_runs(self, runs: RunTable | None = None) -> list[LocalRun]:
+        """The live runs of local backends, here or in another table."""
+        local = {name for name, one in self._backends.items() if one.local}
+        live = (self._runs if runs is None else runs).live
+        return [LocalRun(record.spec.run_id, record.accept_time) for record in live if record.spec.backend in local]
+
+    def room(self, pending: RunTable | None = None) -> Room:
+        """How many local runs may be under way at once, with those that are let in and not journalled yet."""
+        waiting = [] if pending is None else self.local_runs(pending)
+        return self._resources.room([*self.local_runs(), *waiting])
+
+    def misconfigured(self, backend: Backend) -> str:
+        """What is wrong with how a backend is set up, in words; '' when nothing is."""
+        if backend.name in self.not_offered:
+            return "EXECUTOR_BACKENDS does not name it; only its runs from before are looked after"
+        return backend.check_configuration()
 
     def availability(self, backend: Backend) -> tuple[str, str]:
         """Why a backend could take no run now, as code and words; two empty texts when it could."""
-        wrong = backend.check_configuration()
+        wrong = self.misconfigured(backend)
         if wrong:
             return "config_error", wrong
         if self.draining:
@@ -72,14 +89,11 @@ class Door:
 
     def _room(self, backend: Backend, pending: RunTable) -> tuple[str, str]:
         if backend.local:
-            report = self._resources.report()
-            used = self.running() + self._local(pending)
-            if report.reason == NO_SAMPLE:
+            found = self.room(pending)
+            if found.reason == NO_SAMPLE:
                 return NO_SAMPLE, "there is no fresh resource sample"
-            if used >= report.effective_slots:
-                why = report.reason or f"{used} of {report.effective_slots} slots are taken"
-                return "server_overloaded", why
-            return "", ""
+            if found.reason:
+                return "server_overloaded", found.reason
         used = self.running(backend.name) + pending.live_on(backend.name)
         if backend.max_runs and used >= backend.max_runs:
             return "server_overloaded", f"{used} of {backend.max_runs} runs are under way"
@@ -106,7 +120,7 @@ class Door:
             return rejected("stale_request", stale)
         if self.draining:
             return rejected("draining", "the executor takes no new runs")
-        wrong = backend.check_configuration()
+        wrong = self.misconfigured(backend)
         if wrong:
             return rejected("config_error", wrong)
         other = self._runs.live_of_task(spec.task_id) or pending.live_of_task(spec.task_id)

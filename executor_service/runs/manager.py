@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -42,7 +43,10 @@ class StaleTerm(Exception):
 
 
 class RunManager:
-    """Every run of this executor. `now_stamp` gives CLOCK_BOOTTIME in nanoseconds."""
+    """Every run of this executor. `now_stamp` gives CLOCK_BOOTTIME in nanoseconds.
+
+    `make_backend` makes one that is not offered, for runs that are still there of a time when it was.
+    """
 
     def __init__(
         self,
@@ -54,9 +58,11 @@ class RunManager:
         boot_id: str,
         now_stamp: Callable[[], int],
         on_end: Callable[[RunRecord], None] = lambda _record: None,
+        make_backend: Callable[[str], Backend | None] = lambda _name: None,
     ) -> None:
         self._journal = journal
-        self.backends = backends
+        self.backends = dict(backends)
+        self._make_backend = make_backend
         self.resources = resources
         self._clock = clock
         self.boot_id = boot_id
@@ -67,7 +73,7 @@ class RunManager:
         self._rejected: dict[str, Answer] = {}
         self._acknowledged: dict[str, None] = {}
         self._refused: set[str] = set()
-        self.door = Door(self._runs, self._refused, backends, resources, boot_id, now_stamp)
+        self.door = Door(self._runs, self._refused, self.backends, resources, boot_id, now_stamp)
         self._terms: dict[str, int] = {}
         self._work: dict[str, asyncio.Task[None]] = {}
         self._uncut: set[asyncio.Task[Any]] = set()
@@ -87,7 +93,14 @@ class RunManager:
             if acknowledged:
                 self._acknowledged[record.spec.run_id] = None
             if record.live:
+                self._look_after(record.spec.backend)
                 self._begin(record, None)
+
+    def _look_after(self, name: str) -> None:
+        """A backend that is not offered any more is still needed for its runs: they may go on, and must not be called lost."""
+        if name not in self.backends and (made := self._make_backend(name)) is not None:
+            self.backends[name] = made
+            self.door.not_offered.add(name)
 
     # --- what is known
 
@@ -120,6 +133,10 @@ class RunManager:
             for record in self._runs
             if record.spec.run_id not in self._acknowledged and cluster_id in ("", record.spec.cluster_id)
         ]
+
+    def local_run_dirs(self) -> dict[str, Path]:
+        """The folders of the live local runs, by run id."""
+        return {run.run_id: self._journal.run_dir(run.run_id) for run in self.door.local_runs()}
 
     # --- dispatch
 
@@ -425,7 +442,7 @@ class RunManager:
 
     def _outlives_us(self, record: RunRecord) -> bool:
         backend = self.backends.get(record.spec.backend)
-        return backend is not None and backend.local
+        return backend is not None and backend.outlives_executor
 
     async def _wait(self, records: Iterable[RunRecord], seconds: float) -> None:
         work = [self._work[record.spec.run_id] for record in records if record.spec.run_id in self._work]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from executor_service.core.admission import ResourceReport
-from executor_service.core.run import EndReport, RunSpec, StartReport
+from executor_service.core.reservation import LocalRun, Room
+from executor_service.core.run import BackendKind, EndReport, RunSpec, StartReport
 
 
 @dataclass(frozen=True, slots=True)
 class BackendState:
-    """What a backend could take now. `reason` '' means: a task; `detail` says more of a reason."""
+    """What a backend could take now. `reason` '' means: a task; `detail` says more of a reason. `kind` None: not known."""
 
     name: str
+    kind: BackendKind | None
     local: bool
     max_runs: int
     running: int
@@ -35,14 +38,36 @@ class Reporter(Protocol):
 
 
 class Backend(Protocol):
-    """Carries runs out. `local` ones are gated by the machine's slots, others by `max_runs`."""
+    """Carries runs out; docs/backends.md shows how to write one.
+
+    The members are told from other objects by their names when a plug-in is made (backends/loading.py).
+    """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name of its entry point."""
+        ...
+
     @property
-    def local(self) -> bool: ...
+    def kind(self) -> BackendKind | None:
+        """Which breaker counts its failures; None where nobody knows, as of one that could not be made."""
+        ...
+
     @property
-    def max_runs(self) -> int: ...
+    def local(self) -> bool:
+        """Whether it runs on this machine: then the machine's slots gate it."""
+        ...
+
+    @property
+    def max_runs(self) -> int:
+        """Its own limit of runs at once; 0: none besides the slots, for local ones only."""
+        ...
+
+    @property
+    def outlives_executor(self) -> bool:
+        """Whether its runs go on without the executor, so that a stop need not wait for them."""
+        ...
+
     @property
     def ends_by_callback(self) -> bool:
         """Whether the ends of its runs come to the scheduler by a callback of whoever runs them, not from here."""
@@ -88,3 +113,6 @@ class Resources(Protocol):
     """Knows what the machine can take."""
 
     def report(self) -> ResourceReport: ...
+    def room(self, runs: Sequence[LocalRun]) -> Room:
+        """How many local runs may be under way at once, of which these are."""
+        ...

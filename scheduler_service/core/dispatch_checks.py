@@ -20,7 +20,7 @@ AVAILABILITY = "availability"
 
 
 class GuardMode(StrEnum):
-    """DISPATCH_RATE_GUARD."""
+    """DISPATCH_RATE_GUARD and DISPATCH_BREAKER_GUARD: hold, only say that it would have held, or do not look."""
 
     ENFORCE = "enforce"
     OBSERVE = "observe"
@@ -29,12 +29,13 @@ class GuardMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckSettings:
-    """The settings of the low-rate guard, and the breakers'."""
+    """The settings of the low-rate guard and of the breakers; whatever `breaker_guard` says, breakers open and close."""
 
     rate_threshold: float = 0.3
     min_sample: int = 10
     rate_guard: GuardMode = GuardMode.ENFORCE
     low_rate_probe_interval: timedelta = timedelta(seconds=60)
+    breaker_guard: GuardMode = GuardMode.ENFORCE
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
 
 
@@ -53,7 +54,8 @@ class BackendFacts:
 
     `queued` counts its queued tasks, `due` those that could be claimed now. `breakers` is its one breaker (shared) or
     those of its live executors. `live_executors` are heard, not draining and have it configured; `misconfigured` is what is
-    wrong with it where it is not. `max_runs` and `running` are a remote backend's own limit over them; None: none known.
+    wrong with it where it is not; `offered_elsewhere` is what live executors have in its place. `max_runs` and `running` are the
+    backend's own limit over them; None: none.
     """
 
     backend: str
@@ -62,6 +64,7 @@ class BackendFacts:
     due: int
     live_executors: int
     misconfigured: str = ""
+    offered_elsewhere: str = ""
     attempts: Window = field(default_factory=Window)
     last_trickle_time: datetime | None = None
     breakers: tuple[Breaker, ...] = ()
@@ -71,13 +74,17 @@ class BackendFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateFacts:
-    """All that the chain looks at; `pools` is the sum over executors, None while none has a resource sample."""
+    """All that the chain looks at; `pools` is the sum over executors, None while none has a resource sample.
+
+    `tripped` are the keys of the breakers that a person has tripped: those hold in every mode.
+    """
 
     now: datetime
     backends: tuple[BackendFacts, ...]
     draining: tuple[str, ...] = ()
     billing_pauses: tuple[BillingPause, ...] = ()
     pools: Pools | None = None
+    tripped: frozenset[str] = frozenset()
     settings: CheckSettings = field(default_factory=CheckSettings)
 
     @property
@@ -148,14 +155,13 @@ def check_billing_pause(facts: GateFacts) -> Iterator[Verdict]:
 
 
 def check_slots(facts: GateFacts) -> Iterator[Verdict]:
-    """The task pool for local backends, its own limit for a remote one; nothing without a live executor."""
+    """The task pool for local backends, then a backend's own limit; nothing without a live executor."""
     for backend in facts.backends:
         if backend.live_executors == 0:
             yield Verdict(name="slots", backend=backend.backend, holds=False, detail="no executor to count slots on")
-        elif backend.local:
-            yield _local_slots(backend.backend, facts.pools)
-        else:
-            yield _remote_slots(backend)
+            continue
+        pool = _local_slots(backend.backend, facts.pools) if backend.local else None
+        yield pool if pool is not None and (pool.holds or backend.max_runs is None) else _own_slots(backend)
 
 
 def _local_slots(backend: str, pools: Pools | None) -> Verdict:
@@ -182,7 +188,7 @@ def _local_slots(backend: str, pools: Pools | None) -> Verdict:
 
 def _exhausted(pools: Pools) -> str:
     """What leaves no task slot, with the settings that have a say in it."""
-    if pools.effective_slots == 0:
+    if pools.effective_slots == 0 or pools.load:
         return f"the machine's load leaves no task slot{f': {pools.load}' if pools.load else ''}"
     seats, kept = pools.total_capacity, pools.user.budget
     for_internal = f", {pools.internal.budget} for internal tasks" if pools.internal.budget else ""
@@ -192,7 +198,7 @@ def _exhausted(pools: Pools) -> str:
     )
 
 
-def _remote_slots(backend: BackendFacts) -> Verdict:
+def _own_slots(backend: BackendFacts) -> Verdict:
     full = backend.max_runs is not None and backend.running >= backend.max_runs
     limit = "no limit" if backend.max_runs is None else f"{backend.max_runs} runs at once"
     return Verdict(
@@ -258,11 +264,17 @@ def _probe_due(backend: BackendFacts, facts: GateFacts) -> bool:
     return Admission.PROBE in _admissions(backend, facts)
 
 
+def breaker_enforced(key: str, facts: GateFacts) -> bool:
+    """Whether a breaker's word holds: as the mode says, or because a person has tripped it."""
+    return facts.settings.breaker_guard is GuardMode.ENFORCE or key in facts.tripped
+
+
 def check_breaker(facts: GateFacts) -> Iterator[Verdict]:
     """Holds a backend when every breaker it has says no; each executor's own is asked again where a task is placed."""
     settings = facts.settings.breaker
     for backend in facts.backends:
-        holds = _admissions(backend, facts) == {Admission.BLOCK}
+        blocked = _admissions(backend, facts) == {Admission.BLOCK}
+        holds = blocked and all(breaker_enforced(breaker.key, facts) for breaker in backend.breakers)
         retries = [t for b in backend.breakers if (t := retry_time(b, settings, facts.now)) is not None]
         yield Verdict(
             name="circuit_breaker_open",
@@ -271,13 +283,18 @@ def check_breaker(facts: GateFacts) -> Iterator[Verdict]:
             reason=Reason.CIRCUIT_BREAKER_OPEN if holds else None,
             value=str(min((b.failures for b in backend.breakers), default=0)),
             limit=str(settings.failure_threshold),
-            detail=_breaker_detail(backend.breakers, holds),
+            detail=_breaker_detail(backend.breakers, blocked) + ("" if holds or not blocked else _not_enforced(facts)),
             clears_time=min(retries, default=None) if holds else None,
+            would_hold=blocked and not holds and facts.settings.breaker_guard is GuardMode.OBSERVE,
         )
 
 
-def _breaker_detail(breakers: Sequence[Breaker], holds: bool) -> str:
-    if not holds:
+def _not_enforced(facts: GateFacts) -> str:
+    return "; it is only observed" if facts.settings.breaker_guard is GuardMode.OBSERVE else "; the guard is off"
+
+
+def _breaker_detail(breakers: Sequence[Breaker], blocked: bool) -> str:
+    if not blocked:
         closed = not breakers or any(b.state is BreakerState.CLOSED for b in breakers)
         return "closed" if closed else "open; a probe may go"
     probing = any(b.state is BreakerState.HALF_OPEN for b in breakers)
@@ -293,7 +310,8 @@ def check_availability(facts: GateFacts) -> Iterator[Verdict]:
         if absent and backend.misconfigured:
             reason, detail = Reason.CONFIG_ERROR, backend.misconfigured
         elif absent:
-            reason, detail = Reason.NO_EXECUTOR, "no executor answers for it"
+            offers = f" ({backend.offered_elsewhere})" if backend.offered_elsewhere else ""
+            reason, detail = Reason.NO_EXECUTOR, f"no executor answers for it{offers}"
         yield Verdict(
             name=AVAILABILITY,
             backend=backend.backend,

@@ -7,19 +7,27 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from scheduler_service.core.dispatch_checks import CheckSettings
-from scheduler_service.core.routing import DEFAULT_BACKENDS, DEFAULT_ROUTES, Backend
+from scheduler_service.core.routing import DEFAULT_ROUTES
 from scheduler_service.core.slot_budget import INTERACTIVE_RESERVE
 from scheduler_service.core.verdicts import RetrySettings
 
 
 @dataclass(frozen=True, slots=True)
 class DispatchRules:
-    """WINDOW_MS, LEASE_TTL_MS, INTERACTIVE_RESERVE, and by part the gates', the retries' and the routing's."""
+    """The contract's constants: by part the gates', the retries' and the routing's; the rest one by one."""
 
     window: timedelta = timedelta(hours=1)
     lease_ttl: timedelta = timedelta(minutes=10)
     interactive_reserve: int = INTERACTIVE_RESERVE
+    tick_interval: timedelta = timedelta(seconds=5)
+    tick_enabled: bool = True
+    task_retention: timedelta = timedelta(days=30)
+    event_retention: timedelta = timedelta(days=14)
     checks: CheckSettings = field(default_factory=CheckSettings)
     retries: RetrySettings = field(default_factory=RetrySettings)
-    backends: Mapping[str, Backend] = field(default_factory=lambda: DEFAULT_BACKENDS)
     routes: Mapping[str, str] = field(default_factory=lambda: DEFAULT_ROUTES)
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The backends that tasks are routed to, by name."""
+        return tuple(sorted(set(self.routes.values())))

@@ -23,6 +23,7 @@ class EventType(StrEnum):
     DRAIN_ENDED = "drain_ended"
     BILLING_PAUSE_STARTED = "billing_pause_started"
     BILLING_PAUSE_ENDED = "billing_pause_ended"
+    SETTING_CHANGED = "setting_changed"
     EXECUTOR_UP = "executor_up"
     EXECUTOR_DOWN = "executor_down"
 
@@ -55,7 +56,10 @@ EVENT_SHAPES: Mapping[EventType, EventShape] = MappingProxyType(
         EventType.TASK_CANCELLED: _of_task("a task has been cancelled, and nothing of it runs"),
         EventType.TASK_QUARANTINED: _of_task("a task is put aside for a person; `hold_reason` says why"),
         EventType.CIRCUIT_OPEN: EventShape(
-            "circuit_breaker", ("key", "reason", "failures"), ("actor",), "a breaker lets nothing through from now on"
+            "circuit_breaker",
+            ("key", "reason", "failures"),
+            ("actor", "enforced"),
+            "a breaker lets nothing through from now on; `enforced` false: its guard only observes, or is off",
         ),
         EventType.CIRCUIT_CLOSED: EventShape(
             "circuit_breaker",
@@ -80,6 +84,12 @@ EVENT_SHAPES: Mapping[EventType, EventShape] = MappingProxyType(
             "a backend ('': each) is paused until that time (ISO 8601)",
         ),
         EventType.BILLING_PAUSE_ENDED: EventShape("billing", ("backend", "reason", "actor"), (), "a billing pause is over"),
+        EventType.SETTING_CHANGED: EventShape(
+            "settings",
+            ("name", "value", "previous_value", "origin", "reason", "actor"),
+            (),
+            "a setting has another value from now on; `origin` is `override`, or where the value comes from without one",
+        ),
         EventType.EXECUTOR_UP: EventShape(
             "executor", ("executor_id", "target", "version"), (), "an executor answers, for the first time or again"
         ),

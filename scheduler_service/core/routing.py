@@ -3,11 +3,12 @@
 Tables are plain mappings looked up by exact key, so a type named like a method of something is just an unknown type.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 
 class BackendKind(StrEnum):
@@ -15,6 +16,10 @@ class BackendKind(StrEnum):
 
     SHARED = "shared"
     PER_EXECUTOR = "per_executor"
+
+
+BACKEND_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""An `@` would make a breaker key of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,11 @@ DEFAULT_BACKENDS: Mapping[str, Backend] = MappingProxyType(
     }
 )
 
-DEFAULT_ROUTES: Mapping[str, str] = MappingProxyType({"talk": HK_MINIMAX, "research": HK_MINIMAX, "data": HK_MINIMAX})
-"""Task type (lower case) to backend; every other type goes to `cecelia-run`."""
+OTHER_TYPES = "*"
+DEFAULT_ROUTES: Mapping[str, str] = MappingProxyType(
+    {"talk": HK_MINIMAX, "research": HK_MINIMAX, "data": HK_MINIMAX, OTHER_TYPES: CECELIA_RUN}
+)
+"""Task type (lower case) to backend; `*` stands for every other type, and without it those are not taken."""
 
 DEFAULT_SKILL = "/dev"
 DECOMPOSITION_SKILL = "/okr"
@@ -90,9 +98,43 @@ DEFAULT_PROFILE = Profile(
 )
 
 
-def backend_for(task_type: str, routes: Mapping[str, str] = DEFAULT_ROUTES, default_backend: str = CECELIA_RUN) -> str:
-    """The backend of a task type; the look-up ignores case, an unknown or empty type goes to the default."""
-    return routes.get(task_type.lower(), default_backend)
+def backend_for(task_type: str, routes: Mapping[str, str] = DEFAULT_ROUTES) -> str:
+    """The backend of a task type, '' when it has none; the look-up ignores case."""
+    return routes.get(task_type.lower()) or routes.get(OTHER_TYPES, "")
+
+
+class ReportedBackend(Protocol):
+    """What an executor says of one of its backends; `kind` None: it does not know."""
+
+    @property
+    def backend(self) -> str: ...
+    @property
+    def local(self) -> bool: ...
+    @property
+    def configured(self) -> bool: ...
+    @property
+    def kind(self) -> BackendKind | None: ...
+
+
+def known_backends(
+    names: Iterable[str], reported: Iterable[ReportedBackend] = (), breaker_keys: Collection[str] = ()
+) -> dict[str, Backend]:
+    """The named and the reported backends, by name. What a plug-in is, only executors can tell.
+
+    Where they disagree, the more careful answer counts: shared, and gated by slots. Of one that none has told of, a breaker row
+    under its bare name says that it was shared.
+    """
+    told: dict[str, list[ReportedBackend]] = {name: [] for name in names}
+    for report in reported:
+        own = told.setdefault(report.backend, [])
+        if report.configured and report.kind is not None:
+            own.append(report)
+    return {name: DEFAULT_BACKENDS.get(name) or _learned(name, own, breaker_keys) for name, own in sorted(told.items())}
+
+
+def _learned(name: str, told: Collection[ReportedBackend], breaker_keys: Collection[str]) -> Backend:
+    shared = any(report.kind is BackendKind.SHARED for report in told) if told else name in breaker_keys
+    return Backend(name, BackendKind.SHARED if shared else BackendKind.PER_EXECUTOR, any(report.local for report in told))
 
 
 def skill_for(task_type: str, skill: str, payload: Mapping[str, Any]) -> str:

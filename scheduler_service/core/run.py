@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from scheduler_service.core.routing import BackendKind
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 
 
@@ -54,16 +55,20 @@ class Run:
             return self
         return replace(self, state=RunState.ACCEPTED, accept_time=now)
 
-    def judged(self, verdict: StartVerdict, reason: str, now: datetime) -> Run:
-        """Its start verdict is known; a successful one means that it runs."""
+    def judged(self, verdict: StartVerdict, reason: str, now: datetime, start_delay: timedelta | None = None) -> Run:
+        """Its start verdict is known; a successful one means that it runs.
+
+        A verdict may come long after the start: where the answer is the work, with the end.
+        """
         running = verdict is StartVerdict.SUCCESS
+        started = now if start_delay is None else min(now, (self.accept_time or self.claim_time) + start_delay)
         return replace(
             self,
             verdict=verdict,
             verdict_reason=reason,
             state=RunState.RUNNING if running else self.state,
             accept_time=self.accept_time or now,
-            start_time=now if running else self.start_time,
+            start_time=started if running else self.start_time,
         )
 
     def ended(
@@ -79,9 +84,28 @@ class Run:
         return replace(self, state=RunState.ENDED, outcome=outcome, end_time=now, exit_code=exit_code, signal=signal, error=error)
 
 
+def total_usage(runs: Sequence[Run]) -> dict[str, Any]:
+    """What runs, newest first, have used in all: numbers are summed, anything else is the newest's."""
+    total: dict[str, Any] = {}
+    for run in runs:
+        for name, figure in run.usage.items():
+            if name not in total:
+                total[name] = figure
+            elif _is_number(figure) and _is_number(total[name]):
+                total[name] += figure
+    return total
+
+
+def _is_number(figure: Any) -> bool:
+    return isinstance(figure, int | float) and not isinstance(figure, bool)
+
+
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What an executor says of a run. `verdict` and `outcome` are None until they are known."""
+    """What an executor says of a run. `verdict` and `outcome` are None until they are known.
+
+    `start_delay`: how long after its acceptance it started, by the executor's clock.
+    """
 
     run_id: UUID
     task_id: UUID
@@ -98,11 +122,12 @@ class RunReport:
     error_class: str = ""
     retry_time: datetime | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
+    start_delay: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BackendReport:
-    """One backend of an executor. `max_runs` 0: gated by the machine's slots.
+    """One backend of an executor. `max_runs` 0: no limit besides the machine's slots. `kind` None: the executor does not know.
 
     `ends_by_callback`: the ends of its runs come by the bridge's callback, not from the executor.
     """
@@ -116,6 +141,7 @@ class BackendReport:
     max_runs: int
     running: int
     ends_by_callback: bool = False
+    kind: BackendKind | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +161,8 @@ class ExecutorReport:
     max_pressure: float
     headed_sessions: int
     backends: Sequence[BackendReport] = ()
+    admission_slots: int | None = None  # an executor that does not tell has no more to say than effective_slots
+    admission_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 Pool B (user) = H + reserve; pool A (internal) = 1 while an internal task is queued or running and the mode is not
 team; pool C (tasks) = min(max(0, N - B - A), slots that the pressure leaves). N: effective seats; H: headed sessions.
-The formulas are the reference's (2.3).
+The formulas are the reference's (2.3). Where the executor would let in fewer, for what it has promised to runs that have not
+grown yet, that is the bound: it would refuse the rest.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +41,8 @@ class ExecutorCapacity:
     running_local: int
     max_pressure: float
     running_internal: int = 0
-    load: str = ""  # what it says of its load when that leaves no slot
+    load: str = ""  # why it takes no further run, in its words
+    admission_slots: int | None = None  # local runs that it lets be under way at once; None: it does not tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,10 @@ def compute_pools(capacity: ExecutorCapacity, internal_active: bool, reserve: in
     user_budget = capacity.sessions + reserve
     internal_budget = 1 if internal_active and mode is not UserMode.TEAM else 0
     left = max(0, capacity.effective_seats - user_budget - internal_budget)
-    budget = min(left, max(0, capacity.slots_from_resources))
+    offered = capacity.slots_from_resources
+    if capacity.admission_slots is not None:
+        offered = min(offered, capacity.admission_slots)
+    budget = min(left, max(0, offered))
     used = capacity.running_local + max(0, capacity.running_internal - internal_budget)
     return Pools(
         total_capacity=capacity.effective_seats,
@@ -126,7 +131,7 @@ def compute_pools(capacity: ExecutorCapacity, internal_active: bool, reserve: in
         task_pool=TaskPool(budget, used, max(0, budget - used)),
         max_pressure=capacity.max_pressure,
         effective_slots=capacity.slots_from_resources,
-        load=capacity.load,
+        load=capacity.load if offered <= 0 else "",
     )
 
 

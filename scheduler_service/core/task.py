@@ -190,7 +190,7 @@ def claim(task: Task, run_id: UUID, executor_id: str, now: datetime) -> Task:
     )
 
 
-def start(task: Task, now: datetime) -> Task:
+def start(task: Task, now: datetime, start_time: datetime | None = None) -> Task:
     """Record a successful start verdict; the failed one before it is forgotten, but not `start_failures`.
 
     The back-off is not: a run that starts and is lost, again and again, must come less and less often.
@@ -198,7 +198,7 @@ def start(task: Task, now: datetime) -> Task:
     return replace(
         task,
         status=_target(task, Move.START),
-        start_time=now,
+        start_time=start_time or now,
         last_start_failure_time=None,
         update_time=now,
     )

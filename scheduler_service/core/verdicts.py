@@ -85,13 +85,15 @@ def settle_start(
     now: datetime,
     fraction: float,
     settings: RetrySettings,
+    start_time: datetime | None = None,
 ) -> Task:
     """The task after a start verdict. `reason` and `detail` say why it did not start; `fraction` is random in [0, 1).
 
-    Raises IllegalTransition if the task is not waiting for a verdict.
+    `start_time`: when its run started, if that was before the verdict. Raises IllegalTransition if the task is not waiting for
+    a verdict.
     """
     if verdict is StartVerdict.SUCCESS:
-        return start(task, now)
+        return start(task, now, start_time)
     error = detail or reason
     if verdict is StartVerdict.NEUTRAL and reason == TASK_AT_FAULT:
         return fail(replace(task, tries=task.tries + 1), error, None, "", now)

@@ -128,6 +128,11 @@ def health(status: pb.GetStatusResponse, now: datetime) -> dict[str, Any]:
     by_state = {state: [key for key, record in breakers.items() if record["state"] == state] for state in ("OPEN", "HALF_OPEN")}
     word = "degraded" if by_state["OPEN"] or status.tick.last_error else "recovering" if by_state["HALF_OPEN"] else "healthy"
     states = "has_open" if by_state["OPEN"] else "has_half_open" if by_state["HALF_OPEN"] else "all_closed"
+    wrong = [
+        {"executor_id": executor.executor_id, "backend": one.backend, "detail": one.detail}
+        for executor in status.executors
+        for one in executor.misconfigured
+    ]
     return {
         "status": word,
         "sentence": status.sentence,
@@ -146,6 +151,7 @@ def health(status: pb.GetStatusResponse, now: datetime) -> dict[str, Any]:
                 "half_open": by_state["HALF_OPEN"],
                 "states": breakers,
             },
+            "backends": {"status": "config_error" if wrong else "configured", "misconfigured": wrong},
         },
         "timestamp": iso(now),
     }

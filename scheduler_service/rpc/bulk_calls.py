@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Collection
+from typing import TypeVar
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from scheduler_service.core.task import TaskStatus
 from scheduler_service.rpc.calls import Calls, Context, caller_of
 from scheduler_service.rpc.validation import Checker, page_token
-from scheduler_service.transactions.editing import (
-    CANCELLABLE,
-    REQUEUEABLE,
-    BulkResult,
-    cancel_tasks,
-    count_chosen,
-    requeue_tasks,
-)
+from scheduler_service.transactions.auditing import Caller
+from scheduler_service.transactions.bulk_editing import BulkResult, cancel_tasks, count_chosen, requeue_tasks
+from scheduler_service.transactions.editing import CANCELLABLE, REQUEUEABLE
 from scheduler_service.transactions.ports import TaskFilter, Transaction
 
 Q = TypeVar("Q", pb.CancelTasksRequest, pb.RequeueTasksRequest)
 R = TypeVar("R", pb.CancelTasksResponse, pb.RequeueTasksResponse)
 
 
-class _Change(Protocol):
-    def __call__(
-        self, tx: Transaction, chosen: TaskFilter, after_seq: int, *, actor: str, reason: str, request_id: str
-    ) -> Awaitable[BulkResult]: ...
+_Change = Callable[[Transaction, TaskFilter, int, Caller], Awaitable[BulkResult]]
 
 
 class BulkCalls(Calls):
@@ -68,7 +60,7 @@ class BulkCalls(Calls):
             return response_type(matched=result.matched, changed=result.changed, skipped=result.skipped, next_page_token=token)
 
         async def work(tx: Transaction) -> R:
-            return message(await change(tx, chosen, after, actor=caller_of(context), reason=reason, request_id=request_id))
+            return message(await change(tx, chosen, after, Caller(caller_of(context), reason, request_id)))
 
         if request.validate_only:
             return message(await self._read(lambda tx: count_chosen(tx, chosen, after)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from scheduler_service.core.breaker import Breaker
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.run import ExecutorReport
+from scheduler_service.core.tuning import Configured, SettingValue
 from scheduler_service.errors import NotLeader, StorageUnavailable
 from scheduler_service.transactions.idempotency import once
 from scheduler_service.transactions.ports import Database, Transaction
@@ -35,8 +36,6 @@ class LeaderPart(Protocol):
     @property
     def leading(self) -> bool: ...
     @property
-    def ticks(self) -> bool: ...
-    @property
     def tick_error(self) -> str: ...
     def wake(self) -> None: ...
     def wake_links(self) -> None: ...
@@ -44,9 +43,22 @@ class LeaderPart(Protocol):
 
 
 class Observer(Protocol):
-    """Is told which breakers an operator has moved, after it was committed."""
+    """Is told which breakers an operator has moved and which drains are over, after it was committed."""
 
     def breakers_moved(self, breakers: Iterable[Breaker]) -> None: ...
+    def drains_ended(self, took: Iterable[timedelta]) -> None: ...
+
+
+class Configuration(Protocol):
+    """The settings that can change at run time, as the environment has them."""
+
+    def configured(self) -> Mapping[str, Configured]:
+        """By name, without overrides."""
+        ...
+
+    def value_of(self, name: str, text: str) -> SettingValue:
+        """The value that a text stands for in the environment. Raises SettingsError."""
+        ...
 
 
 class Fleet(Protocol):
@@ -115,7 +127,10 @@ def callers_words() -> Iterator[None]:
 
 
 class Calls:
-    """Base of the rpcs: the database, the rules, and this replica's part in leading."""
+    """Base of the rpcs: the database, the rules, and this replica's part in leading.
+
+    `rules` are those of the environment; what operators have changed is read in each transaction.
+    """
 
     def __init__(
         self,
@@ -126,9 +141,9 @@ class Calls:
         bell: Bell,
         observer: Observer,
         outputs: Outputs,
+        configuration: Configuration,
         *,
         version: str,
-        tick_interval: timedelta,
     ) -> None:
         self._database = database
         self._rules = rules
@@ -137,8 +152,8 @@ class Calls:
         self._bell = bell
         self._observer = observer
         self._outputs = outputs
+        self._configuration = configuration
         self._version = version
-        self._tick_interval = tick_interval
         self._streams = 0
 
     async def _read(self, work: Callable[[Transaction], Awaitable[T]]) -> T:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from types import MappingProxyType
+from typing import Any
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
@@ -15,8 +17,9 @@ from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.run import ExecutorReport
 from scheduler_service.core.slot_budget import Pools
 from scheduler_service.core.task import Priority, Task, TaskStatus, waiting_hold
+from scheduler_service.core.tuning import TUNABLES, Configured, Origin, text_of
 from scheduler_service.transactions.gathering import Facts
-from scheduler_service.transactions.ports import BillingPause, DispatchEvent, Event
+from scheduler_service.transactions.ports import AuditEntry, BillingPause, DispatchEvent, Event, SettingOverride
 from scheduler_service.transactions.reading import DispatchStats, Explanation, SlotsView
 from scheduler_service.transactions.ticking import Decision
 from service_runtime.proto_values import duration, struct, timestamp
@@ -42,7 +45,7 @@ BREAKER_STATES: Mapping[BreakerState, pb.BreakerState.ValueType] = {
 }
 
 
-def task_message(task: Task, now: datetime, *, brief: bool = False) -> pb.Task:
+def task_message(task: Task, now: datetime, *, brief: bool = False, usage: Mapping[str, Any] = MappingProxyType({})) -> pb.Task:
     """A task; `brief` leaves out description, payload and result, as lists do."""
     message = pb.Task(
         id=str(task.id),
@@ -69,6 +72,7 @@ def task_message(task: Task, now: datetime, *, brief: bool = False) -> pb.Task:
         start_time=timestamp(task.start_time),
         end_time=timestamp(task.end_time),
         next_attempt_time=timestamp(task.next_attempt_time),
+        usage=struct(usage) if usage else None,
     )
     message.outcome.CopyFrom(pb.TaskOutcome(exit_code=task.exit_code, result="" if brief else task.result, error=task.error))
     return message
@@ -231,9 +235,10 @@ def slots_message(view: SlotsView, reports: Iterable[ExecutorReport], rules: Dis
                 )
             )
     for backend in view.facts.gates.backends:
-        budget = (total.task_pool.budget if total else 0) if backend.local else backend.max_runs or 0
+        limits = [total.task_pool.budget if total else 0] if backend.local else []
+        limits += [] if backend.max_runs is None else [backend.max_runs]
         message.backends.add(
-            backend=backend.backend, local=backend.local, budget=budget, used=view.facts.running(backend.backend)
+            backend=backend.backend, local=backend.local, budget=min(limits, default=0), used=view.facts.running(backend.backend)
         )
     return message
 
@@ -245,6 +250,35 @@ def pause_message(pause: BillingPause) -> pb.BillingPause:
         until_time=timestamp(pause.until_time),
         since_time=timestamp(pause.since_time),
         reason=pause.reason,
+    )
+
+
+def setting_message(name: str, configured: Configured, override: SettingOverride | None) -> pb.Setting:
+    """A setting as it is in force."""
+    return pb.Setting(
+        name=name,
+        value=text_of(configured.value if override is None else override.value),
+        unit=TUNABLES[name].unit,
+        origin=configured.origin.value if override is None else Origin.OVERRIDE.value,
+        meaning=configured.meaning,
+        value_without_override=text_of(configured.value),
+        actor="" if override is None else override.actor,
+        reason="" if override is None else override.reason,
+        since_time=None if override is None else timestamp(override.since_time),
+    )
+
+
+def audit_message(entry: AuditEntry) -> pb.AuditEntry:
+    """An entry of the audit log."""
+    return pb.AuditEntry(
+        id=entry.id,
+        time=timestamp(entry.time),
+        actor=entry.actor,
+        method=entry.method,
+        target=entry.target,
+        reason=entry.reason,
+        request_id=entry.request_id,
+        detail=struct(entry.detail),
     )
 
 

@@ -98,6 +98,11 @@ class DispatchCalls(Calls):
                 last_heard_time=timestamp(row.last_heard_time),
                 running=running,
                 backends=[b.backend for b in report.backends if b.configured] if report else [],
+                misconfigured=[
+                    pb.MisconfiguredBackend(backend=b.backend, detail=b.detail)
+                    for b in (report.backends if report else ())
+                    if not b.configured
+                ],
             )
         with callers_words():
             for target in await self._fleet.silent_targets():
@@ -106,7 +111,7 @@ class DispatchCalls(Calls):
         return message
 
     def _status(self, view: StatusView) -> pb.GetStatusResponse:
-        rules, now = self._rules, view.now
+        rules, now = view.rules, view.now
         message = pb.GetStatusResponse(
             mode=_mode(view),
             sentence=view.explanation.sentence,
@@ -122,12 +127,12 @@ class DispatchCalls(Calls):
         )
         message.tick.CopyFrom(
             pb.TickStatus(
-                enabled=self._leader.ticks,
+                enabled=self._leader.leading and rules.tick_enabled,
                 last_success_time=timestamp(view.leadership.tick_success_time),
                 last_error=self._leader.tick_error or view.leadership.tick_error,
             )
         )
-        message.tick.interval.FromTimedelta(self._tick_interval)
+        message.tick.interval.FromTimedelta(rules.tick_interval)
         message.overrides.extend(_overrides(view, rules.checks.breaker))
         for (priority, status), n in sorted(view.queue.items()):
             due = view.oldest_due.get(priority) if status is TaskStatus.QUEUED else None

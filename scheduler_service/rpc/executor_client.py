@@ -20,6 +20,7 @@ from cecelia.executor.v1 import executor_service_pb2 as pb
 from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
 
 from scheduler_service.core.limits import DISPATCH_MAX_BYTES, DISPATCH_MAX_RUNS
+from scheduler_service.core.routing import BACKEND_NAME, BackendKind
 from scheduler_service.core.run import (
     BackendReport,
     CancelAnswer,
@@ -43,6 +44,9 @@ DISPATCH_DEADLINE_S = 3.0
 CALL_DEADLINE_S = 5.0
 OUTPUT_DEADLINE_S = 120.0
 ACKNOWLEDGE_MAX = 1_000
+# Every one that is reported has a breaker, series of metrics and rows in answers.
+BACKENDS_MAX = 100
+FIGURE_MAX = 2**53
 
 _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
@@ -54,6 +58,10 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
 )
 
+_KINDS = {
+    pb.BACKEND_KIND_SHARED: BackendKind.SHARED,
+    pb.BACKEND_KIND_PER_EXECUTOR: BackendKind.PER_EXECUTOR,
+}
 _VERDICTS = {
     pb.START_VERDICT_SUCCESS: StartVerdict.SUCCESS,
     pb.START_VERDICT_FAILURE: StartVerdict.FAILURE,
@@ -291,6 +299,8 @@ def _executor_report(snapshot: pb.ExecutorSnapshot) -> ExecutorReport:
         # Not a number is no pressure that leaves room.
         max_pressure=resources.max_pressure if math.isfinite(resources.max_pressure) else 1.0,
         headed_sessions=resources.headed_sessions,
+        admission_slots=resources.admission_slots if resources.HasField("admission_slots") else None,
+        admission_reason=_text(resources.admission_reason),
         backends=tuple(
             BackendReport(
                 _text(b.backend),
@@ -302,8 +312,10 @@ def _executor_report(snapshot: pb.ExecutorSnapshot) -> ExecutorReport:
                 b.max_runs,
                 b.running,
                 b.ends_by_callback,
+                _KINDS.get(b.kind),
             )
-            for b in snapshot.backends
+            for b in list(snapshot.backends)[:BACKENDS_MAX]
+            if BACKEND_NAME.fullmatch(b.backend)
         ),
     )
 
@@ -327,7 +339,18 @@ def _run_report(run: pb.Run) -> RunReport | None:
         error_class=_text(run.error_class),
         retry_time=_retry_time(run),
         usage=_figures(object_of(run.usage)),
+        start_delay=_start_delay(run),
     )
+
+
+def _start_delay(run: pb.Run) -> timedelta | None:
+    """How long after its acceptance it started; None while it has not, and for times that make no sense."""
+    if not run.HasField("start_time") or not run.HasField("accept_time"):
+        return None
+    try:
+        return max(timedelta(0), moment_of(run.start_time) - moment_of(run.accept_time))
+    except ValueError:
+        return None
 
 
 def _retry_time(run: pb.Run) -> datetime | None:
@@ -344,11 +367,11 @@ def _text(text: str) -> str:
 
 
 def _figures(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """Usage figures as they can be stored: plain numbers and texts; JSON knows no NaN."""
+    """Usage figures as they can be stored and summed: plain numbers and texts; JSON knows no NaN."""
     return {
         _text(key): _text(value) if isinstance(value, str) else value
         for key, value in usage.items()
-        if isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))
+        if isinstance(value, str) or (isinstance(value, int | float) and abs(value) <= FIGURE_MAX)
     }
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
+
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from scheduler_service.core.breaker import Breaker
+from scheduler_service.core.run import ExecutorReport
 from scheduler_service.rpc.calls import Calls, Context, caller_of, callers_words
 from scheduler_service.rpc.conversions import breaker_message, pause_message
 from scheduler_service.rpc.validation import KEY_MAX_CHARS, SLOTS_MAX, SOURCE_MAX_CHARS, Checker
 from scheduler_service.transactions import overrides
-from scheduler_service.transactions.overrides import Caller
+from scheduler_service.transactions.auditing import Caller
+from scheduler_service.transactions.gathering import rules_in_force
 from scheduler_service.transactions.ports import Transaction
 from scheduler_service.transactions.reading import read_slots
 from service_runtime.errors import NotFound
@@ -21,16 +26,17 @@ DEFAULT_SOURCE = "operator"
 class OverrideCalls(Calls):
     """The breakers, drain, billing pause and budget cap."""
 
-    async def _live(self) -> list[str]:
+    async def _reports(self) -> Sequence[ExecutorReport]:
         with callers_words():
-            return [report.executor_id for report in await self._fleet.reports()]
+            return await self._fleet.reports()
 
     async def _breakers(self) -> dict[str, tuple[Breaker, pb.Breaker]]:
-        live = await self._live()
-        settings = self._rules.checks.breaker
+        executors = await self._reports()
 
         async def work(tx: Transaction) -> dict[str, tuple[Breaker, pb.Breaker]]:
-            found = await overrides.list_breakers(tx, self._rules.backends, settings, live)
+            rules = await rules_in_force(tx, self._rules)
+            settings = rules.checks.breaker
+            found = await overrides.list_breakers(tx, executors, rules)
             return {key: (breaker, breaker_message(breaker, settings, tx.now)) for key, breaker in found.items()}
 
         return await self._read(work)
@@ -52,12 +58,14 @@ class OverrideCalls(Calls):
         key = check.text("key", request.key, KEY_MAX_CHARS, required=True)
         caller = _caller(check, request, context)
         check.done()
-        live, settings = await self._live(), self._rules.checks.breaker
+        executors = await self._reports()
         moved: tuple[Breaker, ...] = ()
 
         async def work(tx: Transaction) -> pb.ResetBreakerResponse:
             nonlocal moved
-            forced = await overrides.reset_breaker(tx, key, caller, self._rules.backends, settings, live)
+            rules = await rules_in_force(tx, self._rules)
+            settings = rules.checks.breaker
+            forced = await overrides.reset_breaker(tx, key, caller, executors, rules)
             moved = forced.moved
             return pb.ResetBreakerResponse(
                 before=breaker_message(forced.before, settings, tx.now), after=breaker_message(forced.after, settings, tx.now)
@@ -74,12 +82,14 @@ class OverrideCalls(Calls):
         caller = _caller(check, request, context)
         duration = check.trip_duration(request)
         check.done()
-        live, settings = await self._live(), self._rules.checks.breaker
+        executors = await self._reports()
         moved: tuple[Breaker, ...] = ()
 
         async def work(tx: Transaction) -> pb.TripBreakerResponse:
             nonlocal moved
-            forced = await overrides.trip_breaker(tx, key, duration, caller, self._rules.backends, settings, live)
+            rules = await rules_in_force(tx, self._rules)
+            settings = rules.checks.breaker
+            forced = await overrides.trip_breaker(tx, key, duration, caller, executors, rules)
             moved = forced.moved
             return pb.TripBreakerResponse(
                 before=breaker_message(forced.before, settings, tx.now), after=breaker_message(forced.after, settings, tx.now)
@@ -95,17 +105,22 @@ class OverrideCalls(Calls):
         caller = _caller(check, request, context)
         check.done()
 
+        ended: timedelta | None = None
+
         async def work(tx: Transaction) -> pb.SetDrainResponse:
+            nonlocal ended
             state = await overrides.set_drain(tx, request.enabled, source, request.until_idle, caller)
+            ended = state.ended
             return pb.SetDrainResponse(draining=state.draining, since_time=timestamp(state.since_time), running=state.running)
 
         response = await self._write("SetDrain", request, work, pb.SetDrainResponse)
+        self._observer.drains_ended([ended] if ended is not None else [])
         self._wake()
         return response
 
     async def SetBillingPause(self, request: pb.SetBillingPauseRequest, context: Context) -> pb.SetBillingPauseResponse:
         check = Checker()
-        backend = self._backend(check, request.backend)
+        backend = await self._backend(check, request.backend)
         caller = _caller(check, request, context)
         check.done()
 
@@ -117,7 +132,7 @@ class OverrideCalls(Calls):
 
     async def ClearBillingPause(self, request: pb.ClearBillingPauseRequest, context: Context) -> pb.ClearBillingPauseResponse:
         check = Checker()
-        backend = self._backend(check, request.backend)
+        backend = await self._backend(check, request.backend)
         caller = _caller(check, request, context)
         check.done()
 
@@ -138,8 +153,7 @@ class OverrideCalls(Calls):
             check.wrong("slots", f"is {slots}; must be 1 to {SLOTS_MAX}, or unset to lift the ceiling")
         caller = _caller(check, request, context)
         check.done()
-        with callers_words():
-            reports = [report for report in await self._fleet.reports() if not report.draining]
+        reports = [report for report in await self._reports() if not report.draining]
 
         async def work(tx: Transaction) -> pb.SetBudgetCapResponse:
             await overrides.set_budget_cap(tx, slots, caller)
@@ -152,10 +166,13 @@ class OverrideCalls(Calls):
         self._wake()
         return response
 
-    def _backend(self, check: Checker, name: str) -> str:
-        if name and name not in self._rules.backends:
-            known = ", ".join(sorted(self._rules.backends))
-            check.wrong("backend", f"is {name[:64]!r}; must be empty for all, or one of {known}")
+    async def _backend(self, check: Checker, name: str) -> str:
+        """A backend that tasks are routed to, that an executor has, or that is paused; '' for all."""
+        reported = [backend.backend for report in await self._reports() for backend in report.backends]
+        paused = [pause.backend for pause in await self._read(lambda tx: tx.billing_pauses()) if pause.backend]
+        known = sorted({*self._rules.backends, *reported, *paused})
+        if name and name not in known:
+            check.wrong("backend", f"is {name[:64]!r}; must be empty for all, or one of {', '.join(known)}")
         return name
 
 

@@ -13,7 +13,7 @@ from scheduler_service.rpc.conversions import event_message, task_message
 from scheduler_service.rpc.validation import Checker, page_token
 from scheduler_service.transactions.editing import cancel_task, requeue_task, update_task
 from scheduler_service.transactions.ports import Event, TaskFilter, Transaction
-from scheduler_service.transactions.reading import read_task
+from scheduler_service.transactions.reading import read_task_and_usage
 from scheduler_service.transactions.submitting import submit
 
 EVENTS_BATCH = 500
@@ -28,6 +28,7 @@ class TaskCalls(Calls):
         if not request.HasField("task"):
             check.wrong("task", "is not set; must be given")
         spec = check.spec(request.task, "task")
+        check.routed(spec, "task", self._rules.routes)
         check.done()
 
         async def work(tx: Transaction) -> pb.SubmitTaskResponse:
@@ -42,6 +43,8 @@ class TaskCalls(Calls):
         check = Checker()
         check.request_id(request.request_id)
         specs = check.specs(request.tasks)
+        for i, spec in enumerate(specs):
+            check.routed(spec, f"tasks[{i}]", self._rules.routes)
         check.done()
 
         async def work(tx: Transaction) -> pb.SubmitTasksResponse:
@@ -58,7 +61,8 @@ class TaskCalls(Calls):
         check.done()
 
         async def work(tx: Transaction) -> pb.GetTaskResponse:
-            return pb.GetTaskResponse(task=task_message(await read_task(tx, task_id or uuid4()), tx.now))
+            task, usage = await read_task_and_usage(tx, task_id or uuid4())
+            return pb.GetTaskResponse(task=task_message(task, tx.now, usage=usage))
 
         return await self._read(work)
 
@@ -92,8 +96,8 @@ class TaskCalls(Calls):
                 news = self._bell.ring_after()
 
                 async def work(tx: Transaction) -> tuple[pb.Task, bool]:
-                    task = await read_task(tx, task_id or uuid4())
-                    return task_message(task, tx.now), task.status in ENDED_STATUSES
+                    task, usage = await read_task_and_usage(tx, task_id or uuid4())
+                    return task_message(task, tx.now, usage=usage), task.status in ENDED_STATUSES
 
                 message, ended = await self._read(work)
                 if message != last:

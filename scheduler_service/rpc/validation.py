@@ -12,13 +12,17 @@ from typing import TypeVar
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from scheduler_service.core import limits
 from scheduler_service.core.events import EventType
 from scheduler_service.core.limits import TaskSpec, batch_violations, violations_of
 from scheduler_service.core.reasons import Reason
+from scheduler_service.core.routing import backend_for
 from scheduler_service.core.task import EDITABLE_FIELDS, Priority, TaskChanges, TaskStatus
+from scheduler_service.core.tuning import TUNABLES
 from scheduler_service.rpc.conversions import PRIORITIES, STATUSES
+from scheduler_service.transactions.auditing import AUDITED_METHODS
 from service_runtime.field_checks import FieldChecker, shown
 from service_runtime.proto_values import moment_of, object_of, span_of
 
@@ -35,6 +39,8 @@ WINDOWS_MAX = 10
 WINDOW_MIN = timedelta(seconds=1)
 TRIP_MAX = timedelta(days=366)
 SLOTS_MAX = 1_000_000
+VALUE_MAX_CHARS = 64
+ACTOR_MAX_CHARS = 256
 
 
 class Checker(FieldChecker):
@@ -100,6 +106,12 @@ class Checker(FieldChecker):
         for violation in violations_of(spec):
             self.wrong(f"{prefix}.{violation.field}", violation.description)
         return spec
+
+    def routed(self, spec: TaskSpec | None, prefix: str, routes: Mapping[str, str]) -> None:
+        """A type that goes to some backend."""
+        if spec is not None and not backend_for(spec.task_type, routes):
+            known = ", ".join(sorted(routes))
+            self.wrong(f"{prefix}.task_type", f"is {spec.task_type!r}, which DISPATCH_ROUTES sends nowhere; it has {known}")
 
     def specs(self, messages: Sequence[pb.TaskSpec]) -> list[TaskSpec]:
         """A batch of tasks."""
@@ -193,6 +205,24 @@ class Checker(FieldChecker):
         return spans
 
     # --- overrides
+
+    def setting(self, field: str, name: str) -> str:
+        """The name of a setting that can change at run time."""
+        if name not in TUNABLES:
+            self.wrong(
+                field, f"is {shown(name)}; must be one of {', '.join(TUNABLES)}: other settings are read at the start only"
+            )
+        return name
+
+    def overriding_rpc(self, field: str, name: str) -> str:
+        """A filter by an rpc that is audited; '' for all."""
+        if name and name not in AUDITED_METHODS:
+            self.wrong(field, f"is {shown(name)}; must be one of {', '.join(AUDITED_METHODS)}")
+        return name
+
+    def moment(self, field: str, message: Timestamp | None) -> datetime | None:
+        """A time; None where none is set."""
+        return None if message is None else self.converted(field, lambda: moment_of(message))
 
     def until(self, request: pb.SetBillingPauseRequest, now: datetime) -> datetime:
         """The end of a billing pause."""

@@ -276,11 +276,25 @@ class PostgresTransaction:
     async def delete_billing_pause(self, backend: str) -> None:
         await self._do("delete_billing_pause", backend=backend)
 
-    async def budget_cap(self) -> ports.BudgetCap:
-        return ports.BudgetCap(**await self._one("get_budget_cap"))
+    async def operator_settings(self) -> ports.OperatorSettings:
+        rows = await self._all("operator_settings")
+        first = rows[0]
+        names = ("name", "value", "actor", "reason", "since_time")
+        return ports.OperatorSettings(
+            ports.BudgetCap(first["slots"], first["cap_actor"], first["cap_reason"], first["cap_time"]),
+            {row["name"]: ports.SettingOverride(*(row[name] for name in names)) for row in rows if row["name"] is not None},
+            first["window_ms"],
+            first["open_duration_ms"],
+        )
 
     async def save_budget_cap(self, cap: ports.BudgetCap) -> None:
         await self._do("save_budget_cap", **asdict(cap))
+
+    async def save_setting_override(self, override: ports.SettingOverride) -> None:
+        await self._do("save_setting_override", **{**asdict(override), "value": Jsonb(override.value)})
+
+    async def delete_setting_override(self, name: str) -> None:
+        await self._do("delete_setting_override", name=name)
 
     # --- requests and audit
 
@@ -293,6 +307,10 @@ class PostgresTransaction:
 
     async def append_audit(self, entry: ports.AuditEntry) -> None:
         await self._do("add_audit_entry", **{**asdict(entry), "detail": Jsonb(dict(entry.detail))})
+
+    async def audit_entries(self, chosen: ports.AuditFilter, before_id: int | None, limit: int) -> list[ports.AuditEntry]:
+        rows = await self._all("list_audit_entries", **asdict(chosen), before_id=before_id, limit=limit)
+        return [ports.AuditEntry(**row) for row in rows]
 
     # --- housekeeping
 

@@ -17,10 +17,8 @@ from uuid import UUID
 
 import structlog
 
-from scheduler_service.core.breaker import breaker_key
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.events import EventType
-from scheduler_service.core.routing import BackendKind
 from scheduler_service.core.run import (
     CancelAnswer,
     ExecutorReport,
@@ -36,6 +34,7 @@ from scheduler_service.core.verdicts import OutcomeClass
 from scheduler_service.errors import ExecutorUnreachable, StorageUnavailable
 from scheduler_service.tick.ports import ExecutorClient, Observer
 from scheduler_service.transactions.consequences import tell
+from scheduler_service.transactions.gathering import breaker_keys_of
 from scheduler_service.transactions.leases import cancelled_runs, extend_leases, order_is_stale
 from scheduler_service.transactions.ports import Database, ExecutorRow, Transaction
 from scheduler_service.transactions.recording import record_answers, record_lost, record_reports
@@ -192,9 +191,9 @@ class ExecutorLink:
         row = ExecutorRow(report.executor_id, self.client.target, report.boot_id, asdict(report), self._clock.now())
 
         async def store(tx: Transaction) -> None:
+            if changed:
+                await tx.add_breakers(breaker_keys_of(report, self._rules))
             if came_up:
-                per_executor = (b for b in self._rules.backends.values() if b.kind is BackendKind.PER_EXECUTOR)
-                await tx.add_breakers([breaker_key(b.name, b.kind, report.executor_id) for b in per_executor])
                 payload = {"executor_id": report.executor_id, "target": self.client.target, "version": report.version}
                 tell(tx, EventType.EXECUTOR_UP, payload)
             await tx.save_executor(ExecutorRow(row.executor_id, row.target, row.boot_id, row.snapshot, tx.now))
@@ -385,5 +384,5 @@ def _is_wanted(run: Run, task: Task | None) -> bool:
 
 def _gist(report: ExecutorReport) -> tuple[object, ...]:
     """What of a snapshot can open or close a gate."""
-    slots = (report.effective_slots, report.max_seats, report.headed_sessions, report.draining)
-    return (*slots, tuple((b.backend, b.configured, b.max_runs) for b in report.backends))
+    slots = (report.effective_slots, report.admission_slots, report.max_seats, report.headed_sessions, report.draining)
+    return (*slots, tuple((b.backend, b.configured, b.max_runs, b.kind, b.local) for b in report.backends))

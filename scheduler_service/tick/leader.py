@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 
 from scheduler_service.core.dispatch_rules import DispatchRules
-from scheduler_service.core.routing import BackendKind
+from scheduler_service.core.routing import BackendKind, known_backends
 from scheduler_service.core.run import LeaderIdentity
 from scheduler_service.errors import NotLeader, StorageUnavailable
 from scheduler_service.tick.executor_link import ExecutorLink
@@ -44,8 +44,6 @@ class Leader:
         holder: UUID,
         address: str,
         lease: timedelta,
-        tick_interval: timedelta,
-        tick_enabled: bool,
         maintenance: Maintenance,
     ) -> None:
         self._database = database
@@ -56,8 +54,6 @@ class Leader:
         self._holder = holder
         self._address = address
         self._lease = lease
-        self._tick_interval = tick_interval
-        self._tick_enabled = tick_enabled
         self._maintenance = maintenance
         self._trusted_until = 0.0
         self._lease_over_in_s = 0.0
@@ -71,11 +67,6 @@ class Leader:
     def leading(self) -> bool:
         """Whether this replica may be sure that it leads: its lease, counted from before it asked, has not run out."""
         return self._loop is not None and self._clock.monotonic() < self._trusted_until
-
-    @property
-    def ticks(self) -> bool:
-        """Whether the clock ticks here."""
-        return self.leading and self._tick_enabled
 
     @property
     def tick_error(self) -> str:
@@ -173,7 +164,6 @@ class Leader:
             self._observer,
             self._holder,
             identity,
-            self._tick_interval,
         )
         self._observer.led(True)
         _log.info("leading", term=identity.term)
@@ -183,7 +173,7 @@ class Leader:
                 kept: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = [
                     ("reaper", reaper.run),
                     ("maintenance", self._maintenance.run),
-                    ("tick", self._loop.run if self._tick_enabled else self._loop.keep_overrides),
+                    ("tick", self._loop.run),
                     *((f"executor {link.target}", partial(link.run, identity)) for link in self.links),
                 ]
                 work = [group.create_task(kept_going(name, begin, unless=NotLeader)) for name, begin in kept]
@@ -200,11 +190,7 @@ class Leader:
 
     async def _begin(self, tx: Transaction, term: int) -> LeaderIdentity:
         await tx.ensure_partitions()
-        await tx.save_window_settings(
-            int(self._rules.window.total_seconds() * 1000),
-            int(self._rules.checks.breaker.open_duration.total_seconds() * 1000),
-        )
-        await tx.add_breakers([b.name for b in self._rules.backends.values() if b.kind is BackendKind.SHARED])
+        await tx.add_breakers([b.name for b in known_backends(self._rules.backends).values() if b.kind is BackendKind.SHARED])
         return LeaderIdentity(await tx.cluster_id(), term)
 
     async def _hold(self, term: int) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from uuid import UUID, uuid4
 
 import structlog
@@ -17,6 +17,7 @@ from scheduler_service.core.run import DispatchAnswer, ExecutorReport, LeaderIde
 from scheduler_service.errors import ExecutorUnreachable, NotLeader, StorageUnavailable
 from scheduler_service.tick.executor_link import ExecutorLink
 from scheduler_service.tick.ports import Observer
+from scheduler_service.transactions.gathering import backend_report
 from scheduler_service.transactions.ports import Database
 from scheduler_service.transactions.recording import record_answers
 from scheduler_service.transactions.ticking import (
@@ -25,7 +26,6 @@ from scheduler_service.transactions.ticking import (
     TickMemory,
     TickRequest,
     TickResult,
-    end_overrides,
     take_tick,
 )
 from service_runtime.clock import Clock
@@ -44,7 +44,10 @@ Taken = tuple[TickResult, Mapping[str, ExecutorLink]]
 
 
 class TickLoop:
-    """Ticks for one leadership. `last_error` says what went wrong in the last tick, '' when nothing."""
+    """Ticks for one leadership. `last_error` says what went wrong in the last tick, '' when nothing.
+
+    `rules` are those of the environment; each tick reads what operators have changed.
+    """
 
     def __init__(
         self,
@@ -55,7 +58,6 @@ class TickLoop:
         observer: Observer,
         holder: UUID,
         identity: LeaderIdentity,
-        interval: timedelta,
     ) -> None:
         self._database = database
         self._rules = rules
@@ -64,10 +66,11 @@ class TickLoop:
         self._observer = observer
         self._holder = holder
         self._identity = identity
-        self._interval_s = interval.total_seconds()
+        self._interval_s = rules.tick_interval.total_seconds()
         self._memory = TickMemory(new_leader=True)
         self._news = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
+        self._clock_ticks = False
         self.last_error = ""
         self.succeeded = False
 
@@ -76,31 +79,26 @@ class TickLoop:
         self._news.set()
 
     async def run(self) -> None:
-        """Ticks until cancelled. Raises NotLeader when another replica has taken over."""
+        """Ticks until cancelled; while TICK_ENABLED is false it only ends overrides that are over.
+
+        Raises NotLeader when another replica has taken over.
+        """
         # A leader that has not looked for executors yet must not record that there are none.
         await self._first_reports(FIRST_TICK_S)
         async with asyncio.TaskGroup() as sending:
-            next_clock = self._clock.monotonic()
+            last_clock = -math.inf
             while True:
                 now = self._clock.monotonic()
-                kind = TickKind.CLOCK if now >= next_clock else TickKind.WOKEN
+                kind = TickKind.CLOCK if now >= last_clock + self._interval_s else TickKind.WOKEN
                 if kind is TickKind.CLOCK:
-                    next_clock = now + self._interval_s
+                    last_clock = now
                 taken = await self._tick_or_log(kind)
                 if taken is not None:
                     sending.create_task(self._send_all(*taken))
                     if taken[0].hurry:
                         self.wake()
-                await self._rest(next_clock, more=taken is not None and taken[0].more)
-
-    async def keep_overrides(self) -> None:
-        """In place of `run` where nothing is to be dispatched by the clock: drains and pauses end all the same."""
-        while True:
-            try:
-                await self._database.run(lambda tx: end_overrides(tx, self._holder, self._identity.term))
-            except StorageUnavailable as error:
-                _log.info("overrides_not_looked_at", error=str(error))
-            await asyncio.sleep(self._interval_s)
+                # The tick may have read another interval.
+                await self._rest(last_clock + self._interval_s, more=taken is not None and taken[0].more)
 
     async def _tick_or_log(self, kind: TickKind) -> Taken | None:
         self._news.clear()
@@ -152,15 +150,24 @@ class TickLoop:
                 async with asyncio.timeout(TICK_DEADLINE_S):
                     result = await self._database.run(lambda tx: take_tick(tx, request))
             except Exception:
-                self._observer.tick_failed()
+                if kind is TickKind.RUN or self._clock_ticks:
+                    self._observer.tick_failed()
                 raise
             self._memory = result.memory
             for order in result.orders:
                 links[order.executor_id][1].in_flight.add(order.run_id)
             self.last_error = ""
-            self.succeeded = True
-            self._observer.breakers_moved(result.probed)
-            self._observer.ticked(self._clock.monotonic() - started, result)
+            self._interval_s = result.rules.tick_interval.total_seconds()
+            self._observer.drains_ended(result.ended_drains)
+            if result.taken:
+                self.succeeded = True
+                self._observer.breakers_moved(result.probed)
+                self._observer.ticked(self._clock.monotonic() - started, result)
+            elif self._clock_ticks:
+                # Switched off: what the tick before held nobody holds any more.
+                self._observer.tick_failed()
+            if kind is not TickKind.RUN:
+                self._clock_ticks = result.taken
             return result, {name: link for name, (_, link) in links.items()}
 
     def _able(self) -> dict[str, tuple[ExecutorReport, ExecutorLink]]:
@@ -195,7 +202,7 @@ class TickLoop:
         finally:
             link.in_flight.difference_update(order.run_id for order in orders)
         by_run = {answer.run_id: answer for answer in answers}
-        if any(self._found_full(order, by_run.get(order.run_id)) for order in orders):
+        if any(self._found_full(link, order, by_run.get(order.run_id)) for order in orders):
             link.take_for_full()
         if any(answer.reason == Reason.ALREADY_RUNNING for answer in answers):
             link.compare_soon()
@@ -203,13 +210,13 @@ class TickLoop:
             self.wake()
         return [_decision(order, by_run.get(order.run_id), "") for order in orders]
 
-    def _found_full(self, order: RunOrder, answer: DispatchAnswer | None) -> bool:
-        return (
-            answer is not None
-            and not answer.accepted
-            and from_executor(answer.reason) is Reason.SERVER_OVERLOADED
-            and self._rules.backends[order.backend].local
-        )
+    @staticmethod
+    def _found_full(link: ExecutorLink, order: RunOrder, answer: DispatchAnswer | None) -> bool:
+        """Whether the machine was full: a backend with a limit of its own may only have reached that."""
+        if answer is None or answer.accepted or from_executor(answer.reason) is not Reason.SERVER_OVERLOADED:
+            return False
+        own = backend_report(link.report, order.backend) if link.report is not None else None
+        return own is not None and own.local and not own.max_runs
 
 
 def _decision(order: RunOrder, answer: DispatchAnswer | None, detail: str) -> Decision:

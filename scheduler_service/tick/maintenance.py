@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 
 import structlog
 
+from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.errors import StorageUnavailable
-from scheduler_service.transactions.ports import Database
+from scheduler_service.transactions.gathering import MILLISECOND, rules_in_force
+from scheduler_service.transactions.ports import Database, Transaction
 from service_runtime.clock import Clock
 
 _log = structlog.get_logger(__name__)
@@ -19,13 +20,12 @@ BATCH = 1_000
 
 
 class Maintenance:
-    """Keeps the tables in shape while this replica leads."""
+    """Keeps the tables in shape while this replica leads. `rules` are those of the environment."""
 
-    def __init__(self, database: Database, clock: Clock, task_retention: timedelta, event_retention: timedelta) -> None:
+    def __init__(self, database: Database, clock: Clock, rules: DispatchRules) -> None:
         self._database = database
         self._clock = clock
-        self._task_retention_ms = int(task_retention.total_seconds() * 1000)
-        self._event_retention_ms = int(event_retention.total_seconds() * 1000)
+        self._rules = rules
 
     async def run(self) -> None:
         """Works until cancelled."""
@@ -44,7 +44,7 @@ class Maintenance:
         await self._database.run(lambda tx: tx.ensure_partitions())
         total = 0
         while True:
-            deleted = await self._database.run(lambda tx: tx.purge(self._task_retention_ms, self._event_retention_ms, BATCH))
+            deleted = await self._database.run(self._purge)
             total += deleted
             if deleted < BATCH:
                 break
@@ -52,3 +52,7 @@ class Maintenance:
         if forget_executors:
             total += await self._database.run(lambda tx: tx.purge_executors())
         return total
+
+    async def _purge(self, tx: Transaction) -> int:
+        rules = await rules_in_force(tx, self._rules)
+        return await tx.purge(rules.task_retention // MILLISECOND, rules.event_retention // MILLISECOND, BATCH)

@@ -50,10 +50,15 @@ def task_payload(task: Task, run: Run | None = None) -> dict[str, Any]:
     return payload
 
 
-def emit_breaker_events(tx: Transaction, events: Iterable[BreakerEvent], *, actor: str = "") -> None:
-    """Emits what a breaker's move tells; `actor` names the person behind it, if one is."""
+def emit_breaker_events(tx: Transaction, events: Iterable[BreakerEvent], *, actor: str = "", enforced: bool = True) -> None:
+    """Emits what a breaker's move tells; `actor` names the person behind it, if one is.
+
+    `enforced` false: an open breaker holds nothing, as its guard only observes or is off.
+    """
     for event in events:
         payload = {**event.payload, **({"actor": actor} if actor else {})}
+        if event.type is EventType.CIRCUIT_OPEN and not enforced:
+            payload["enforced"] = False
         tell(tx, event.type, payload)
 
 

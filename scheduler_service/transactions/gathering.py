@@ -9,23 +9,40 @@ from datetime import timedelta
 from scheduler_service.core import dispatch_checks
 from scheduler_service.core.breaker import Admission as BreakerAdmission
 from scheduler_service.core.breaker import Breaker, admit, breaker_key, clamp_opened_time
-from scheduler_service.core.dispatch_checks import BackendFacts, GateFacts
+from scheduler_service.core.dispatch_checks import BackendFacts, GateFacts, GuardMode
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.outcome_window import Window, merge
-from scheduler_service.core.routing import Backend, BackendKind
+from scheduler_service.core.routing import DEFAULT_BACKENDS, Backend, BackendKind, known_backends
 from scheduler_service.core.run import BackendReport, ExecutorReport
 from scheduler_service.core.slot_budget import ExecutorCapacity, Fleet, compute_fleet
-from scheduler_service.transactions.ports import BackendState, BillingPause, Drain, LiveCount, Lock, Transaction, WindowRow
+from scheduler_service.core.tuning import tuned
+from scheduler_service.transactions.ports import (
+    BackendState,
+    BillingPause,
+    Drain,
+    LiveCount,
+    Lock,
+    OperatorSettings,
+    Transaction,
+    WindowRow,
+)
 
 NO_SAMPLE = "no_sample"
 DETAIL_MAX_CHARS = 500
+MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was gathered in one transaction. `live` counts tasks dispatching or running."""
+    """What was gathered in one transaction. `live` counts tasks dispatching or running; `rules` are those in force.
 
+    `backends`: those that tasks are routed to, those that live executors have, and those that tasks are queued or live on.
+    """
+
+    rules: DispatchRules
+    operator: OperatorSettings
     gates: GateFacts
+    backends: Mapping[str, Backend]
     fleet: Fleet
     breakers: Mapping[str, Breaker]
     backend_states: Mapping[str, BackendState]
@@ -38,6 +55,18 @@ class Facts:
         return sum(c.n for c in self.live if c.backend == backend and executor_id in (None, c.executor_id))
 
 
+async def rules_in_force(tx: Transaction, rules: DispatchRules) -> DispatchRules:
+    """The rules of the environment with the settings that operators have changed."""
+    return tuned(rules, (await tx.operator_settings()).values)
+
+
+async def show_window(tx: Transaction, operator: OperatorSettings, rules: DispatchRules) -> None:
+    """Lets the view `working_memory` count with the window in force."""
+    shown = rules.window // MILLISECOND, rules.checks.breaker.open_duration // MILLISECOND
+    if shown != (operator.shown_window_ms, operator.shown_open_duration_ms):
+        await tx.save_window_settings(*shown)
+
+
 async def gather(
     tx: Transaction,
     executors: Sequence[ExecutorReport],
@@ -45,33 +74,38 @@ async def gather(
     queue: Mapping[str, tuple[int, int]],
     lock: Lock = Lock.NONE,
 ) -> Facts:
-    """The facts now. `executors` are the live ones; `queue` is (queued, due) by backend; `lock` is for the breaker rows."""
+    """The facts now. `executors` are the live ones; `queue` is (queued, due) by backend; `lock` is for the breaker rows.
+
+    `rules` are those of the environment: the settings that operators have changed are read first of all.
+    """
+    operator = await tx.operator_settings()
+    rules = tuned(rules, operator.values)
     breakers = await _breakers(tx, rules, lock)
     states = await tx.backend_states(lock)
     drains = await tx.drains()
     pauses = await tx.billing_pauses()
-    cap = await tx.budget_cap()
+    tripped = {} if rules.checks.breaker_guard is GuardMode.ENFORCE else await tx.tripped_by()
     live = await tx.live_counts()
     rows = await tx.window_rows(tx.now - rules.window)
+    known = backends_of(rules, executors, breakers, [*queue, *(count.backend for count in live)])
     fleet = compute_fleet(
-        [_capacity(report, live, rules) for report in executors if report.resources_reason != NO_SAMPLE],
+        [_capacity(report, live, known) for report in executors if report.resources_reason != NO_SAMPLE],
         await tx.has_internal_tasks(),
         rules.interactive_reserve,
-        cap.slots,
+        operator.cap.slots,
     )
     attempts = attempts_by_backend(rows)
-    backends = tuple(
-        _backend_facts(backend, executors, breakers, states, attempts, live, queue) for backend in rules.backends.values()
-    )
+    backends = tuple(_backend_facts(backend, executors, breakers, states, attempts, live, queue) for backend in known.values())
     gates = GateFacts(
         now=tx.now,
         backends=backends,
         draining=tuple(drain.source for drain in drains),
         billing_pauses=tuple(dispatch_checks.BillingPause(p.backend, p.until_time, p.reason) for p in pauses),
         pools=fleet.total,
+        tripped=frozenset(tripped),
         settings=rules.checks,
     )
-    return Facts(gates, fleet, breakers, states, tuple(drains), tuple(pauses), tuple(live))
+    return Facts(rules, operator, gates, known, fleet, breakers, states, tuple(drains), tuple(pauses), tuple(live))
 
 
 async def _breakers(tx: Transaction, rules: DispatchRules, lock: Lock) -> dict[str, Breaker]:
@@ -86,8 +120,26 @@ async def _breakers(tx: Transaction, rules: DispatchRules, lock: Lock) -> dict[s
     return await tx.breakers(lock=Lock.UPDATE if moves else Lock.SHARE)
 
 
-def _capacity(report: ExecutorReport, live: Iterable[LiveCount], rules: DispatchRules) -> ExecutorCapacity:
-    local = {backend.name for backend in rules.backends.values() if backend.local}
+def backends_of(
+    rules: DispatchRules,
+    executors: Iterable[ExecutorReport],
+    breakers: Mapping[str, Breaker],
+    further: Iterable[str] = (),
+) -> dict[str, Backend]:
+    """The backends that tasks are routed to, those of executors, and further ones, by name."""
+    reported = [backend for report in executors for backend in report.backends]
+    return known_backends([*rules.backends, *further], reported, breakers)
+
+
+def breaker_keys_of(report: ExecutorReport, rules: DispatchRules) -> list[str]:
+    """The breakers of an executor: of the built-in backends that tasks are routed to, and of those that it has configured."""
+    heard = {own.backend for own in report.backends if own.configured and own.kind is not None}
+    known = backends_of(rules, [report], {}).values()
+    return [breaker_key(b.name, b.kind, report.executor_id) for b in known if b.name in heard or b.name in DEFAULT_BACKENDS]
+
+
+def _capacity(report: ExecutorReport, live: Iterable[LiveCount], known: Mapping[str, Backend]) -> ExecutorCapacity:
+    local = {backend.name for backend in known.values() if backend.local}
     mine = [count for count in live if count.executor_id == report.executor_id and count.backend in local]
     return ExecutorCapacity(
         executor_id=report.executor_id,
@@ -97,7 +149,8 @@ def _capacity(report: ExecutorReport, live: Iterable[LiveCount], rules: Dispatch
         running_local=sum(count.n for count in mine if not count.internal),
         max_pressure=report.max_pressure,
         running_internal=sum(count.n for count in mine if count.internal),
-        load=report.resources_reason,
+        load=report.resources_reason or report.admission_reason,
+        admission_slots=report.admission_slots,
     )
 
 
@@ -163,9 +216,24 @@ def _backend_facts(
         attempts=attempts.get(backend.name, Window()),
         last_trickle_time=state.last_trickle_time if state else None,
         breakers=tuple(breakers[key] for key in keys if key in breakers),
-        max_runs=None if backend.local else sum(own.max_runs for own in able.values()),
+        max_runs=_own_limit(backend, able.values()),
+        offered_elsewhere=_offered(executors) if not able else "",
         running=sum(c.n for c in live if c.backend == backend.name and c.executor_id in able),
     )
+
+
+def _own_limit(backend: Backend, able: Iterable[BackendReport]) -> int | None:
+    """The limit of a backend's own over all that have it; None when one of them has none besides its slots."""
+    limits = [own.max_runs for own in able]
+    return None if backend.local and 0 in (limits or [0]) else sum(limits)
+
+
+def _offered(executors: Sequence[ExecutorReport]) -> str:
+    """What live executors do have, in words: a route may name a backend that nobody has."""
+    return "; ".join(
+        f"{report.executor_id} has {', '.join(b.backend for b in report.backends if b.configured) or 'none'}"
+        for report in executors
+    )[:DETAIL_MAX_CHARS]
 
 
 def lease_until_give_up(rules: DispatchRules) -> timedelta:

@@ -7,15 +7,18 @@ commits.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from scheduler_service.core.breaker import Breaker, BreakerSettings, describe_bare, reset, trip
+from scheduler_service.core.breaker import Breaker, describe_bare, reset, trip
+from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.events import EventType
-from scheduler_service.core.routing import Backend, BackendKind
+from scheduler_service.core.routing import BackendKind
+from scheduler_service.core.run import ExecutorReport
+from scheduler_service.transactions.auditing import Caller, audit
 from scheduler_service.transactions.consequences import emit_breaker_events, tell
+from scheduler_service.transactions.gathering import backends_of
 from scheduler_service.transactions.ports import (
-    AuditEntry,
     BillingPause,
     BudgetCap,
     Drain,
@@ -30,15 +33,6 @@ DRAINS_MAX = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks, why, and under which request_id."""
-
-    actor: str
-    reason: str
-    request_id: str
-
-
-@dataclass(frozen=True, slots=True)
 class ForcedBreaker:
     """A breaker before and after it was forced; `moved` are the rows that changed their state by it."""
 
@@ -49,15 +43,12 @@ class ForcedBreaker:
 
 @dataclass(frozen=True, slots=True)
 class DrainState:
-    """The drain as a whole; `running` counts tasks dispatching or running."""
+    """The drain as a whole; `running` counts tasks dispatching or running. `ended`: how long a drain took that was just ended."""
 
     draining: bool
     since_time: datetime | None
     running: int
-
-
-async def _audit(tx: Transaction, method: str, target: str, caller: Caller, detail: Mapping[str, object]) -> None:
-    await tx.append_audit(AuditEntry(tx.now, caller.actor, method, target, caller.reason, caller.request_id, dict(detail)))
+    ended: timedelta | None = None
 
 
 async def drain_state(tx: Transaction) -> DrainState:
@@ -73,15 +64,22 @@ async def set_drain(tx: Transaction, enabled: bool, source: str, until_idle: boo
     before = {drain.source: drain for drain in await tx.drains()}
     if enabled and source not in before and len(before) >= DRAINS_MAX:
         raise ResourceExhausted(f"{DRAINS_MAX} sources ask for a drain already", reason="TOO_MANY_DRAINS")
-    await _audit(tx, "SetDrain", source, caller, {"enabled": enabled, "until_idle": until_idle})
+    was, is_ = before.get(source), None
     if enabled:
-        since = before[source].since_time if source in before else tx.now
-        await tx.save_drain(Drain(source, caller.reason, caller.actor, until_idle, since))
-        if source not in before:
+        since = was.since_time if was is not None else tx.now
+        is_ = Drain(source, caller.reason, caller.actor, until_idle, since)
+        await tx.save_drain(is_)
+        if was is None:
             tell(tx, EventType.DRAIN_STARTED, {"source": source, "reason": caller.reason, "actor": caller.actor})
-    elif source in before:
-        await end_drains(tx, [before[source]], caller.actor, caller.reason)
-    return await drain_state(tx)
+    elif was is not None:
+        await end_drains(tx, [was], caller.actor, caller.reason)
+    await audit(tx, "SetDrain", source, caller, _drain_shown(was), _drain_shown(is_))
+    state = await drain_state(tx)
+    return state if is_ is not None or was is None else replace(state, ended=tx.now - was.since_time)
+
+
+def _drain_shown(drain: Drain | None) -> dict[str, object]:
+    return {"enabled": drain is not None, "until_idle": drain is not None and drain.until_idle}
 
 
 async def end_drains(tx: Transaction, drains: Sequence[Drain], actor: str, reason: str) -> None:
@@ -108,8 +106,14 @@ async def end_what_is_over(
 async def set_billing_pause(tx: Transaction, backend: str, until_time: datetime, caller: Caller) -> BillingPause:
     """Pauses a backend ('' for all) until a time; an earlier end than the one in force changes nothing."""
     await tx.leadership(Lock.UPDATE)
-    await _audit(tx, "SetBillingPause", backend, caller, {"until_time": until_time.isoformat()})
-    return await extend_billing_pause(tx, backend, until_time, caller)
+    before = _in_force(await tx.billing_pauses(), backend, tx.now)
+    after = await extend_billing_pause(tx, backend, until_time, caller)
+    await audit(tx, "SetBillingPause", backend, caller, _pause_shown(before), _pause_shown(after))
+    return after
+
+
+def _pause_shown(pause: BillingPause | None) -> dict[str, str | None]:
+    return {"until_time": None if pause is None else pause.until_time.isoformat()}
 
 
 async def extend_billing_pause(tx: Transaction, backend: str, until_time: datetime, caller: Caller) -> BillingPause:
@@ -134,7 +138,7 @@ async def clear_billing_pause(tx: Transaction, backend: str, caller: Caller) -> 
     """Ends a pause by hand; returns what was ended."""
     await tx.leadership(Lock.UPDATE)
     before = _in_force(await tx.billing_pauses(), backend, tx.now)
-    await _audit(tx, "ClearBillingPause", backend, caller, {"cleared": before is not None})
+    await audit(tx, "ClearBillingPause", backend, caller, _pause_shown(before), _pause_shown(None))
     if before is not None:
         await end_billing_pauses(tx, [before], caller.actor, caller.reason)
     return before
@@ -151,14 +155,15 @@ async def end_billing_pauses(tx: Transaction, pauses: Sequence[BillingPause], ac
 async def set_budget_cap(tx: Transaction, slots: int | None, caller: Caller) -> BudgetCap:
     """Sets the ceiling on local slots; None lifts it."""
     await tx.leadership(Lock.UPDATE)
-    await _audit(tx, "SetBudgetCap", "", caller, {"slots": slots})
+    before = (await tx.operator_settings()).cap
+    await audit(tx, "SetBudgetCap", "", caller, {"slots": before.slots}, {"slots": slots})
     cap = BudgetCap(slots, caller.actor, caller.reason, tx.now) if slots is not None else BudgetCap(None)
     await tx.save_budget_cap(cap)
     return cap
 
 
 async def shown_breakers(
-    tx: Transaction, backends: Mapping[str, Backend], settings: BreakerSettings, live: Sequence[str], lock: Lock = Lock.NONE
+    tx: Transaction, executors: Sequence[ExecutorReport], rules: DispatchRules, lock: Lock = Lock.NONE
 ) -> tuple[dict[str, Breaker], dict[str, list[str]]]:
     """The rows, and for each bare name of a per-executor backend the keys that it stands for.
 
@@ -166,7 +171,8 @@ async def shown_breakers(
     """
     rows = await tx.breakers(lock=lock)
     bare: dict[str, list[str]] = {}
-    for backend in backends.values():
+    live = {report.executor_id for report in executors}
+    for backend in backends_of(rules, executors, rows).values():
         if backend.kind is BackendKind.PER_EXECUTOR:
             own = [key for key in rows if key.startswith(f"{backend.name}@")]
             alive = [key for key in own if key.partition("@")[2] in live]
@@ -174,14 +180,12 @@ async def shown_breakers(
     return rows, bare
 
 
-async def list_breakers(
-    tx: Transaction, backends: Mapping[str, Backend], settings: BreakerSettings, live: Sequence[str]
-) -> dict[str, Breaker]:
+async def list_breakers(tx: Transaction, executors: Sequence[ExecutorReport], rules: DispatchRules) -> dict[str, Breaker]:
     """Every breaker by key: the rows and the answers of bare names."""
-    rows, bare = await shown_breakers(tx, backends, settings, live)
+    rows, bare = await shown_breakers(tx, executors, rules)
     shown = dict(rows)
     for name, keys in bare.items():
-        shown[name] = describe_bare(name, [rows[key] for key in keys], settings)
+        shown[name] = describe_bare(name, [rows[key] for key in keys], rules.checks.breaker)
     return dict(sorted(shown.items()))
 
 
@@ -191,12 +195,11 @@ async def _force(
     duration: timedelta | None,
     closing: bool,
     caller: Caller,
-    backends: Mapping[str, Backend],
-    settings: BreakerSettings,
-    live: Sequence[str],
+    executors: Sequence[ExecutorReport],
+    rules: DispatchRules,
 ) -> ForcedBreaker:
     await tx.leadership(Lock.UPDATE)
-    rows, bare = await shown_breakers(tx, backends, settings, live, Lock.UPDATE)
+    rows, bare = await shown_breakers(tx, executors, rules, Lock.UPDATE)
     if key not in rows and key not in bare:
         known = ", ".join(sorted({*rows, *bare}))
         raise NotFound(f"no breaker has the key {key!r}; known are {known}", reason="BREAKER_NOT_FOUND")
@@ -211,11 +214,11 @@ async def _force(
         emit_breaker_events(tx, events, actor=caller.actor)
     await tx.save_breakers([after[row_key] for row_key in keys], actor="" if closing else caller.actor)
     method = "ResetBreaker" if closing else "TripBreaker"
-    await _audit(tx, method, key, caller, {"before": {k: rows[k].state.value for k in keys}})
+    await audit(tx, method, key, caller, _states(rows, keys), _states(after, keys))
     moved = tuple(after[k] for k in keys if after[k].state is not rows[k].state)
     if key in rows:
         return ForcedBreaker(rows[key], after[key], moved)
-    shown = bare[key]
+    shown, settings = bare[key], rules.checks.breaker
     return ForcedBreaker(
         describe_bare(key, [rows[k] for k in shown], settings),
         describe_bare(key, [after[k] for k in shown], settings),
@@ -223,16 +226,19 @@ async def _force(
     )
 
 
+def _states(breakers: Mapping[str, Breaker], keys: Sequence[str]) -> dict[str, str]:
+    return {key: breakers[key].state.value for key in keys}
+
+
 async def reset_breaker(
     tx: Transaction,
     key: str,
     caller: Caller,
-    backends: Mapping[str, Backend],
-    settings: BreakerSettings,
-    live: Sequence[str],
+    executors: Sequence[ExecutorReport],
+    rules: DispatchRules,
 ) -> ForcedBreaker:
     """Forces a breaker CLOSED. Raises NotFound for an unknown key."""
-    return await _force(tx, key, None, True, caller, backends, settings, live)
+    return await _force(tx, key, None, True, caller, executors, rules)
 
 
 async def trip_breaker(
@@ -240,9 +246,8 @@ async def trip_breaker(
     key: str,
     duration: timedelta | None,
     caller: Caller,
-    backends: Mapping[str, Backend],
-    settings: BreakerSettings,
-    live: Sequence[str],
+    executors: Sequence[ExecutorReport],
+    rules: DispatchRules,
 ) -> ForcedBreaker:
     """Forces a breaker OPEN for a while (None: the setting). Raises NotFound."""
-    return await _force(tx, key, duration, False, caller, backends, settings, live)
+    return await _force(tx, key, duration, False, caller, executors, rules)

@@ -17,6 +17,7 @@ from uuid import UUID
 from scheduler_service.core.breaker import Breaker
 from scheduler_service.core.run import Run
 from scheduler_service.core.task import Priority, Task, TaskStatus
+from scheduler_service.core.tuning import SettingValue
 
 T = TypeVar("T")
 
@@ -114,6 +115,35 @@ class BudgetCap:
 
 
 @dataclass(frozen=True, slots=True)
+class SettingOverride:
+    """A setting that was changed at run time."""
+
+    name: str
+    value: SettingValue
+    actor: str
+    reason: str
+    since_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorSettings:
+    """What operators have set and every decision reads: the ceiling on slots, and changed settings by name.
+
+    `shown_window_ms` and `shown_open_duration_ms` are what the view `working_memory` counts with.
+    """
+
+    cap: BudgetCap = BudgetCap(None)
+    overrides: Mapping[str, SettingOverride] = field(default_factory=dict)
+    shown_window_ms: int = 3_600_000
+    shown_open_duration_ms: int = 1_800_000
+
+    @property
+    def values(self) -> dict[str, SettingValue]:
+        """The changed values by name."""
+        return {name: override.value for name, override in self.overrides.items()}
+
+
+@dataclass(frozen=True, slots=True)
 class BackendState:
     """What is remembered of a backend as a whole."""
 
@@ -163,7 +193,7 @@ class StoredRequest:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """Who overrode what, and why."""
+    """Who overrode what, and why; `detail` has what was `before` and what is `after`. `id` is 0 until it is stored."""
 
     time: datetime
     actor: str
@@ -172,6 +202,21 @@ class AuditEntry:
     reason: str
     request_id: str
     detail: Mapping[str, Any] = field(default_factory=dict)
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which entries a page shows; '' and None mean all. `start_time` is included, `end_time` is not.
+
+    `actor` is all of it, or the name that a caller gave itself.
+    """
+
+    method: str = ""
+    actor: str = ""
+    target: str = ""
+    start_time: datetime | None = None
+    end_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,13 +378,18 @@ class Transaction(Protocol):
 
     async def save_billing_pause(self, pause: BillingPause) -> None: ...
     async def delete_billing_pause(self, backend: str) -> None: ...
-    async def budget_cap(self) -> BudgetCap: ...
+    async def operator_settings(self) -> OperatorSettings: ...
     async def save_budget_cap(self, cap: BudgetCap) -> None: ...
+    async def save_setting_override(self, override: SettingOverride) -> None: ...
+    async def delete_setting_override(self, name: str) -> None: ...
 
     # --- requests and audit
     async def stored_request(self, method: str, request_id: str) -> StoredRequest | None: ...
     async def store_request(self, method: str, request_id: str, request: StoredRequest) -> None: ...
     async def append_audit(self, entry: AuditEntry) -> None: ...
+    async def audit_entries(self, chosen: AuditFilter, before_id: int | None, limit: int) -> list[AuditEntry]:
+        """Newest first, below `before_id`."""
+        ...
 
     # --- housekeeping
     async def ensure_partitions(self) -> None: ...

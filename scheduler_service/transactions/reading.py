@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from scheduler_service.core.breaker import Breaker
 from scheduler_service.core.dispatch_checks import Verdict, evaluate, first_hold, sentence, would_dispatch
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.outcome_window import Window
-from scheduler_service.core.run import ExecutorReport
+from scheduler_service.core.run import ExecutorReport, total_usage
 from scheduler_service.core.slot_budget import Fleet
 from scheduler_service.core.task import LIVE_STATUSES, Priority, Task, TaskStatus, waiting_hold
-from scheduler_service.transactions.gathering import Facts, attempts_by_backend, attempts_by_executor, gather, window_of
+from scheduler_service.transactions.gathering import (
+    Facts,
+    attempts_by_backend,
+    attempts_by_executor,
+    gather,
+    rules_in_force,
+    window_of,
+)
 from scheduler_service.transactions.overrides import list_breakers
 from scheduler_service.transactions.ports import BillingPause, BudgetCap, Drain, LastDispatch, Leadership, Transaction
 from service_runtime.errors import NotFound
@@ -67,6 +75,7 @@ class StatusView:
     """All of it, from one transaction."""
 
     now: datetime
+    rules: DispatchRules
     cluster_id: UUID
     leadership: Leadership
     explanation: Explanation
@@ -87,6 +96,12 @@ async def read_task(tx: Transaction, task_id: UUID) -> Task:
     if task is None:
         raise NotFound(f"no task has the id {task_id}", reason="TASK_NOT_FOUND")
     return task
+
+
+async def read_task_and_usage(tx: Transaction, task_id: UUID) -> tuple[Task, Mapping[str, Any]]:
+    """One task with what its runs have used. Raises NotFound."""
+    task = await read_task(tx, task_id)
+    return task, total_usage(await tx.runs_of_task(task_id) if task.fence else [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +127,7 @@ async def read_stats(
     tx: Transaction, rules: DispatchRules, lengths: Sequence[timedelta] = (), *, by_executor: bool = False
 ) -> DispatchStats:
     """The statistics at this instant."""
+    rules = await rules_in_force(tx, rules)
     further = [(length, await _window_stats(tx, length, by_executor)) for length in lengths]
     own = await _window_stats(tx, rules.window, by_executor)
     return DispatchStats(own.decisions, own.attempts, own.attempts_by_backend, own.attempts_by_executor, windows=tuple(further))
@@ -172,22 +188,22 @@ def _why(task: Task, verdicts: Sequence[Verdict], now: datetime) -> tuple[str, s
 async def read_slots(tx: Transaction, executors: Sequence[ExecutorReport], rules: DispatchRules) -> SlotsView:
     """The pools now."""
     facts = await gather(tx, executors, rules, {})
-    return SlotsView(facts.fleet, await tx.budget_cap(), facts)
+    return SlotsView(facts.fleet, facts.operator.cap, facts)
 
 
 async def read_status(tx: Transaction, executors: Sequence[ExecutorReport], rules: DispatchRules) -> StatusView:
     """Everything that GetStatus shows."""
     explanation = await explain(tx, executors, rules, None)
-    live = [report.executor_id for report in executors]
     facts = explanation.facts
     return StatusView(
         now=tx.now,
+        rules=facts.rules,
         cluster_id=await tx.cluster_id(),
         leadership=await tx.leadership(),
         explanation=explanation,
-        slots=SlotsView(facts.fleet, await tx.budget_cap(), facts),
+        slots=SlotsView(facts.fleet, facts.operator.cap, facts),
         stats=await read_stats(tx, rules),
-        breakers=await list_breakers(tx, rules.backends, rules.checks.breaker, live),
+        breakers=await list_breakers(tx, executors, facts.rules),
         tripped_by=await tx.tripped_by(),
         drains=facts.drains,
         billing_pauses=tuple(pause for pause in facts.billing_pauses if pause.until_time > tx.now),

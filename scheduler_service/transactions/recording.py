@@ -13,14 +13,17 @@ from uuid import UUID
 
 from scheduler_service.core.billing import END_PAUSES, START_PAUSES, pause_until
 from scheduler_service.core.breaker import Breaker, record_failure, record_neutral, record_success
+from scheduler_service.core.dispatch_checks import GuardMode
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.events import EventType
 from scheduler_service.core.reasons import ATTEMPT_REASONS, Reason, from_executor
 from scheduler_service.core.run import DispatchAnswer, Run, RunReport, RunState
 from scheduler_service.core.task import ENDED_STATUSES, Task, TaskStatus
 from scheduler_service.core.verdicts import OutcomeClass, RunOutcome, StartVerdict, settle_end, settle_start
+from scheduler_service.transactions.auditing import Caller
 from scheduler_service.transactions.consequences import conclude, emit_breaker_events, emit_task_event
-from scheduler_service.transactions.overrides import Caller, extend_billing_pause
+from scheduler_service.transactions.gathering import rules_in_force
+from scheduler_service.transactions.overrides import extend_billing_pause
 from scheduler_service.transactions.ports import BackendState, DispatchEvent, LastDispatch, Lock, Transaction
 
 PAUSED_BY = "scheduler"
@@ -105,6 +108,7 @@ class _Batch:
     @classmethod
     async def load(cls, tx: Transaction, run_ids: Sequence[UUID], rules: DispatchRules, fraction: Callable[[], float]) -> _Batch:
         """Locks breakers, then tasks; a run is guarded by its task's lock and read again under it."""
+        rules = await rules_in_force(tx, rules)
         known = await tx.runs(run_ids)
         keys = sorted({run.breaker_key for run in known.values()})
         breakers = await tx.breakers(keys, Lock.UPDATE)
@@ -193,7 +197,7 @@ class _Batch:
         if verdict is None:
             return
         now = self._tx.now
-        run = run.judged(verdict, report.verdict_reason, now)
+        run = run.judged(verdict, report.verdict_reason, now, report.start_delay)
         self._set_run(run)
         self._breaker(run, verdict)
         if verdict is StartVerdict.SUCCESS:
@@ -228,6 +232,7 @@ class _Batch:
                 now=self._tx.now,
                 fraction=self._fraction(),
                 settings=self._rules.retries,
+                start_time=run.start_time,
             )
         )
 
@@ -273,7 +278,8 @@ class _Batch:
         self._changed_breakers.add(run.breaker_key)
         if after.state is not before.state:
             self._result.moved_breakers.append(after)
-        emit_breaker_events(self._tx, events)
+        enforced = self._rules.checks.breaker_guard is GuardMode.ENFORCE
+        emit_breaker_events(self._tx, events, enforced=enforced)
 
     def _record(self, run: Run, success: bool, reason: str, detail: str, *, attempt: bool) -> None:
         self._result.decisions.append((run.backend, success, reason))

@@ -7,13 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
 from scheduler_service.core import pre_flight, ramp
 from scheduler_service.core.breaker import Admission, Breaker, admit, breaker_key, claim_probe, clamp_opened_time
-from scheduler_service.core.dispatch_checks import AVAILABILITY, Permit, Verdict, evaluate, first_hold, permits, recordable
+from scheduler_service.core.dispatch_checks import (
+    AVAILABILITY,
+    Permit,
+    Verdict,
+    breaker_enforced,
+    evaluate,
+    first_hold,
+    permits,
+    recordable,
+)
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.events import EventType
 from scheduler_service.core.ramp import Ramp
@@ -22,7 +31,7 @@ from scheduler_service.core.routing import Backend, model_for, permission_mode_f
 from scheduler_service.core.run import ExecutorReport, Run, RunOrder
 from scheduler_service.core.task import Task, claim, quarantine
 from scheduler_service.transactions.consequences import conclude, tell
-from scheduler_service.transactions.gathering import Facts, backend_report, gather, lease_until_give_up
+from scheduler_service.transactions.gathering import Facts, backend_report, gather, lease_until_give_up, show_window
 from scheduler_service.transactions.leases import require_leadership
 from scheduler_service.transactions.overrides import end_what_is_over
 from scheduler_service.transactions.ports import BackendState, DispatchEvent, Lock, Transaction
@@ -61,7 +70,7 @@ class TickMemory:
 
 @dataclass(frozen=True, slots=True)
 class TickRequest:
-    """A tick to take. `executors` are those heard within 10 s that do not drain."""
+    """A tick to take. `executors` are those heard within 10 s that do not drain; `rules` are those of the environment."""
 
     holder: UUID
     term: int
@@ -89,7 +98,9 @@ class Decision:
 class TickResult:
     """What the tick decided: `orders` are claimed and to be sent; `more`: more could start as soon as the ramp allows.
 
-    `hurry`: bad candidates stood in the way of better ones. `probed` are the breakers of which a probe was claimed.
+    `hurry`: bad candidates stood in the way of better ones. `probed` are the breakers of which a probe was claimed. `rules` are
+    those that it went by; with TICK_ENABLED false a tick of the clock only ends overrides that are over: `taken` is false.
+    `ended_drains`: how long each drain took that it ended.
     """
 
     now: datetime
@@ -97,9 +108,12 @@ class TickResult:
     decisions: tuple[Decision, ...]
     verdicts: tuple[Verdict, ...]
     memory: TickMemory
-    more: bool
+    rules: DispatchRules
+    more: bool = False
     hurry: bool = False
     probed: tuple[Breaker, ...] = ()
+    ended_drains: tuple[timedelta, ...] = ()
+    taken: bool = True
 
 
 @dataclass(slots=True)
@@ -117,13 +131,17 @@ async def take_tick(tx: Transaction, request: TickRequest) -> TickResult:
     await require_leadership(tx, request.holder, request.term)
     queued = await tx.queued_backends()
     facts = await gather(tx, request.executors, request.rules, dict.fromkeys(queued, (1, 1)), Lock.SHARE)
-    facts = await _without_what_is_over(tx, facts)
+    facts, ended = await _without_what_is_over(tx, facts)
+    rules = facts.rules
+    await show_window(tx, facts.operator, rules)
+    if request.kind is not TickKind.RUN and not rules.tick_enabled:
+        return TickResult(tx.now, (), (), (), request.memory, rules, ended_drains=ended, taken=False)
     await _store_clamped(tx, facts)
     verdicts = evaluate(facts.gates)
     tick = _Tick(tx, request, facts)
     for backend, permit in permits(facts.gates, verdicts).items():
         if backend in queued:
-            await tick.fill(request.rules.backends[backend], permit)
+            await tick.fill(facts.backends[backend], permit)
     for backend in sorted(queued):
         await tick.look_over_without_executor(backend, verdicts)
     recorded = tick.record_holds(verdicts)
@@ -131,21 +149,15 @@ async def take_tick(tx: Transaction, request: TickRequest) -> TickResult:
     await tick.save()
     holds = frozenset((v.reason, v.backend) for v in verdicts if v.holds and v.reason is not None)
     memory = TickMemory(holds, recorded, tick.ramps, low_rate)
-    return TickResult(
-        tx.now, tuple(tick.orders), tuple(tick.decisions), tuple(verdicts), memory, tick.more, tick.hurry, tick.probed
-    )
+    decided = tuple(tick.orders), tuple(tick.decisions), tuple(verdicts)
+    return TickResult(tx.now, *decided, memory, rules, tick.more, tick.hurry, tick.probed, ended)
 
 
-async def end_overrides(tx: Transaction, holder: UUID, term: int) -> None:
-    """What a tick does besides dispatching: ends drains and pauses that are over. Raises NotLeader."""
-    await require_leadership(tx, holder, term)
-    await end_what_is_over(tx, await tx.drains(), await tx.billing_pauses(), await tx.live_counts())
-
-
-async def _without_what_is_over(tx: Transaction, facts: Facts) -> Facts:
+async def _without_what_is_over(tx: Transaction, facts: Facts) -> tuple[Facts, tuple[timedelta, ...]]:
     ended = await end_what_is_over(tx, facts.drains, facts.billing_pauses, facts.live)
     drains = tuple(drain for drain in facts.drains if drain not in ended)
-    return replace(facts, drains=drains, gates=replace(facts.gates, draining=tuple(d.source for d in drains)))
+    left = replace(facts, drains=drains, gates=replace(facts.gates, draining=tuple(d.source for d in drains)))
+    return left, tuple(tx.now - drain.since_time for drain in ended)
 
 
 async def _store_clamped(tx: Transaction, facts: Facts) -> None:
@@ -159,7 +171,7 @@ class _Tick:
     def __init__(self, tx: Transaction, request: TickRequest, facts: Facts) -> None:
         self._tx = tx
         self._request = request
-        self._rules = request.rules
+        self._rules = facts.rules
         self._facts = facts
         self._local_left = facts.fleet.total.task_pool.available if facts.fleet.total else 0
         self._claimed: list[Task] = []
@@ -169,7 +181,7 @@ class _Tick:
         self._quarantined: list[Task] = []
         self._started: set[str] = set()
         self._lane_holds: list[Hold] = []
-        self.ramps: dict[str, Ramp] = {name: self._ramp(name) for name in request.rules.backends}
+        self.ramps: dict[str, Ramp] = {name: self._ramp(name) for name in facts.backends}
         self._examined: dict[str, list[UUID]] = {}
         self.more = False
         self.hurry = False
@@ -219,20 +231,22 @@ class _Tick:
             key = breaker_key(backend.name, backend.kind, report.executor_id)
             says = admit(self._facts.breakers.get(key, Breaker(key)), self._tx.now, self._rules.checks.breaker)
             free = self._free(backend, report, own.max_runs)
-            if says is Admission.BLOCK:
-                continue
-            probe = says is Admission.PROBE
-            if probe and (key in seen or free == 0):
-                continue
-            seen.add(key)
-            lanes.append(_Lane(report.executor_id, key, 1 if probe else free, probe))
+            enforced = breaker_enforced(key, self._facts.gates)
+            if says is Admission.PROBE and free > 0 and key not in seen:
+                lanes.append(_Lane(report.executor_id, key, 1, True))
+                free -= 1
+                seen.add(key)
+            if says is Admission.ALLOW or not enforced:
+                lanes.append(_Lane(report.executor_id, key, free, False))
         return lanes
 
     def _free(self, backend: Backend, report: ExecutorReport, max_runs: int) -> int:
+        own = max(0, max_runs - self._facts.running(backend.name, report.executor_id))
         if not backend.local:
-            return max(0, max_runs - self._facts.running(backend.name, report.executor_id))
+            return own
         pools = self._facts.fleet.executors.get(report.executor_id)
-        return pools.task_pool.available if pools else 0
+        free = pools.task_pool.available if pools else 0
+        return min(free, own) if max_runs else free
 
     def _lane_hold(self, backend: Backend) -> Reason:
         """Why no lane has room although no gate holds: those with room are blocked by their own breakers, or all are full."""

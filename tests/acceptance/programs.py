@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,8 +36,10 @@ cat "$3"
 class Program:
     """One service as a process. Its ports stay the same over restarts."""
 
-    def __init__(self, module: str, env: dict[str, str], data_dir: Path, log: Path) -> None:
+    def __init__(self, module: str, env: dict[str, str], data_dir: Path, log: Path, prefix: Sequence[str] = ()) -> None:
+        """`prefix`: a command that starts the one behind it, such as nice."""
         self._module = module
+        self._prefix = prefix
         self._env = env
         self._data_dir = data_dir
         self.log = log
@@ -56,8 +58,9 @@ class Program:
         ports = self._data_dir / "ports.json"
         ports.unlink(missing_ok=True)
         with self.log.open("ab") as log:
+            command = [*self._prefix, sys.executable, "-m", self._module]
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", self._module, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=self._env
+                *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=self._env
             )
         async with asyncio.timeout(READY_S):
             while not ports.exists():

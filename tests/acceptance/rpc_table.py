@@ -311,6 +311,51 @@ SCHEDULER: dict[str, Rpc] = {
             *override(sc.SetBudgetCapRequest),
         ],
     ),
+    "ListSettings": Rpc(sc.ListSettingsRequest()),
+    "SetSetting": Rpc(
+        sc.SetSettingRequest(name="DISPATCH_MIN_SAMPLE", value="20"),
+        [
+            Wrong(sc.SetSettingRequest(value="1"), BAD, "name"),
+            Wrong(sc.SetSettingRequest(name="LEASE_TTL_MS", value="1000"), BAD, "name"),
+            Wrong(sc.SetSettingRequest(name="x" * 10_000, value="1"), BAD, "name"),
+            *(
+                Wrong(sc.SetSettingRequest(name=name, value=value), BAD, "value")
+                for name, value in [
+                    ("DISPATCH_MIN_SAMPLE", ""),
+                    ("DISPATCH_MIN_SAMPLE", "0"),
+                    ("DISPATCH_MIN_SAMPLE", "1.5"),
+                    ("DISPATCH_MIN_SAMPLE", "x" * 65),
+                    ("DISPATCH_RATE_THRESHOLD", "nan"),
+                    ("DISPATCH_RATE_THRESHOLD", "1.01"),
+                    ("DISPATCH_RATE_GUARD", "on"),
+                    ("TICK_ENABLED", "perhaps"),
+                    ("WINDOW_MS", str(15 * 86_400_000)),
+                    ("OPEN_DURATION_MS", "\0"),
+                ]
+            ),
+            *override(sc.SetSettingRequest, name="DISPATCH_MIN_SAMPLE", value="20"),
+        ],
+    ),
+    "ResetSetting": Rpc(
+        sc.ResetSettingRequest(name="DISPATCH_MIN_SAMPLE"),
+        [
+            Wrong(sc.ResetSettingRequest(), BAD, "name"),
+            Wrong(sc.ResetSettingRequest(name="DATABASE_URL"), BAD, "name"),
+            *override(sc.ResetSettingRequest, name="DISPATCH_MIN_SAMPLE"),
+        ],
+    ),
+    "ListAuditEntries": Rpc(
+        sc.ListAuditEntriesRequest(),
+        [
+            Wrong(sc.ListAuditEntriesRequest(page_size=501), BAD, "page_size"),
+            Wrong(sc.ListAuditEntriesRequest(page_token="foreign"), BAD, "page_token"),
+            Wrong(sc.ListAuditEntriesRequest(method="RunTick"), BAD, "method"),
+            Wrong(sc.ListAuditEntriesRequest(actor="x" * 257), BAD, "actor"),
+            Wrong(sc.ListAuditEntriesRequest(target="\0"), BAD, "target"),
+            Wrong(sc.ListAuditEntriesRequest(start_time=Timestamp(seconds=-1)), BAD, "start_time"),
+            Wrong(sc.ListAuditEntriesRequest(end_time=Timestamp(nanos=-1)), BAD, "end_time"),
+        ],
+    ),
     "GetSlots": Rpc(sc.GetSlotsRequest()),
     "GetStatus": Rpc(sc.GetStatusRequest()),
     "WatchEvents": Rpc(

@@ -36,6 +36,9 @@ READING: list[tuple[str, type[Message]]] = [
     ("logs {task}", pb.StreamTaskLogsResponse),
     ("logs {run}", executor_pb.StreamRunLogsResponse),
     ("tick", pb.RunTickResponse),
+    ("settings", pb.ListSettingsResponse),
+    ("settings get WINDOW_MS", pb.Setting),
+    ("audit -n 3", pb.ListAuditEntriesResponse),
 ]
 WRITING: list[tuple[str, type[Message]]] = [
     ("submit --title 'Tidy the importer' --not-before +1h", pb.Task),
@@ -50,6 +53,8 @@ WRITING: list[tuple[str, type[Message]]] = [
     ("billing pause --for 5s --backend hk-minimax", pb.SetBillingPauseResponse),
     ("cap 1000", pb.SetBudgetCapResponse),
     ("cap off", pb.SetBudgetCapResponse),
+    ("settings set DISPATCH_MIN_SAMPLE 11 --reason test", pb.SetSettingResponse),
+    ("settings reset DISPATCH_MIN_SAMPLE", pb.ResetSettingResponse),
 ]
 # While the machine is busy a gate holds what waits, which is as good an answer.
 ANSWERED = (0, 6)
@@ -89,6 +94,9 @@ def test_what_an_override_prints_besides_goes_to_standard_error(
 @pytest.mark.parametrize(("line", "kind"), READING)
 def test_each_other_format_is_as_its_name_says(finished: pb.Task, capsys: Capture, line: str, kind: type[Message]) -> None:
     words = words_of(line, finished, capsys)
+    # So that the audit log has something.
+    assert main(["cap", "off"]) == 0
+    capsys.readouterr()
     if words[0] != "tick":
         assert main([*words, "-o", "jsonl"]) in ANSWERED
         lines = capsys.readouterr().out.splitlines()

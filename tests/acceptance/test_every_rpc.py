@@ -162,6 +162,9 @@ async def _prepare(pair: Pair) -> None:
         await stub.SetBillingPause(sc.SetBillingPauseRequest(until_time=until, **used), timeout=CALL_S)
         await stub.ClearBillingPause(sc.ClearBillingPauseRequest(**used), timeout=CALL_S)
         await stub.SetBudgetCap(sc.SetBudgetCapRequest(**used), timeout=CALL_S)
+        setting = {"name": "DISPATCH_MIN_SAMPLE"}
+        await stub.SetSetting(sc.SetSettingRequest(value="30", **setting, **used), timeout=CALL_S)
+        await stub.ResetSetting(sc.ResetSettingRequest(**setting, **used), timeout=CALL_S)
         await stub.UpdateTask(
             sc.UpdateTaskRequest(task_id=TASK, task=spec(), update_mask={"paths": ["skill"]}, request_id=USED_REQUEST_ID),
             timeout=CALL_S,

@@ -68,6 +68,8 @@ SCHEDULER = {
     "window_success_ratio": each("gauge", window=WINDOWS),
     "window_samples": each("gauge", window=WINDOWS),
     "hold_active": each("gauge", reason=HOLDS),
+    "hold_observed": each("gauge", reason=("low_success_rate", "circuit_breaker_open")),
+    "drain_duration_seconds": Wanted("histogram"),
     # The bare name of a backend with a breaker for each executor is an answer over those: it has a state and no transitions.
     "breaker_state": each("gauge", key=(*ROWS, "cecelia-run"), state=STATES),
     "breaker_transitions": each("counter", key=ROWS, to=STATES),
@@ -86,6 +88,9 @@ EXECUTOR = {
     "run_duration_seconds": each("histogram", backend=BACKENDS, outcome=OUTCOMES),
     "resource_pressure": each("gauge", resource=("cpu", "memory", "swap", "max")),
     "effective_slots": Wanted("gauge"),
+    "admission_slots": Wanted("gauge"),
+    "resource_stall_ratio": each("gauge", resource=("cpu", "memory")),
+    "backend_configured": each("gauge", backend=BACKENDS),
     "process_control": each("gauge", kind=("cgroup", "process_group")),
     **BOTH,
 }

@@ -12,7 +12,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
@@ -25,6 +24,7 @@ from tests.fakes.reverse_proxy import proxying
 
 pytestmark = needs_chromium
 
+CHOSEN = "statuses=dispatching,quarantined,queued,running task_types=review"
 COUNTING = """#!/bin/sh
 i=0
 while [ -e "{going}" ]; do i=$((i+1)); echo "line $i"; sleep 0.1; done
@@ -56,13 +56,9 @@ async def trip(pair: Pair) -> None:
     await eventually(tripped)
 
 
-async def audited(database_url: str, method: str) -> list[tuple[str, str, dict[str, Any]]]:
-    """The audit log's entries of one rpc: actor, reason, detail."""
-    async with await psycopg.AsyncConnection.connect(database_url) as connection:
-        cursor = await connection.execute(
-            "SELECT actor, reason, detail FROM audit_entries WHERE method = %s ORDER BY id", [method]
-        )
-        return [(row[0], row[1], row[2]) for row in await cursor.fetchall()]
+async def audited(pair: Pair, method: str) -> list[pb.AuditEntry]:
+    """The audit log's entries of one rpc."""
+    return list((await call(pair, "ListAuditEntries", pb.ListAuditEntriesRequest(method=method))).entries)
 
 
 async def confirm(page: Page, button: str, reason: str = "") -> None:
@@ -109,7 +105,7 @@ async def test_the_page_tells_what_the_scheduler_says(pair: Pair) -> None:
         await expect(hour.locator("svg.chart rect.bar.blocked").first).to_be_visible()
 
 
-async def test_a_breaker_is_reset_only_after_a_yes(pair: Pair, database_url: str) -> None:
+async def test_a_breaker_is_reset_only_after_a_yes(pair: Pair) -> None:
     await trip(pair)
 
     async def state() -> int:
@@ -138,7 +134,7 @@ async def test_a_breaker_is_reset_only_after_a_yes(pair: Pair, database_url: str
         await expect(page.locator("#done")).to_have_text("The breaker hk-minimax is CLOSED.")
         await expect(section(page, "Overrides")).to_contain_text("Nothing is overridden.")
     assert await state() == pb.BREAKER_STATE_CLOSED
-    assert [(reason) for _, reason, _ in await audited(database_url, "ResetBreaker")] == ["it's mended"]
+    assert [entry.reason for entry in await audited(pair, "ResetBreaker")] == ["it's mended"]
 
 
 async def test_each_action_does_what_its_line_says(pair: Pair) -> None:
@@ -200,7 +196,7 @@ async def test_each_action_does_what_its_line_says(pair: Pair) -> None:
     assert {task.status for task in found} == {pb.TASK_STATUS_QUEUED}
 
 
-async def test_what_is_quarantined_shows_its_findings_and_is_released(pair: Pair, database_url: str) -> None:
+async def test_what_is_quarantined_shows_its_findings_and_is_released(pair: Pair) -> None:
     bad = pb.TaskSpec(title="Tidy the importer", description="short")
     task_id = (await call(pair, "SubmitTask", pb.SubmitTaskRequest(task=bad))).task.id
     await pair.until_ended([task_id])
@@ -214,10 +210,10 @@ async def test_what_is_quarantined_shows_its_findings_and_is_released(pair: Pair
         await confirm(page, "Release the task", "another look")
         await expect(section(page, "Quarantine")).to_contain_text("Nothing is in quarantine.")
     assert (await pair.tasks([task_id]))[0].status == pb.TASK_STATUS_QUEUED
-    assert [reason for _, reason, _ in await audited(database_url, "RequeueTask")] == ["another look"]
+    assert [entry.reason for entry in await audited(pair, "RequeueTask")] == ["another look"]
 
 
-async def test_all_that_match_are_cancelled_after_their_number_was_told(pair: Pair, database_url: str) -> None:
+async def test_all_that_match_are_cancelled_after_their_number_was_told(pair: Pair) -> None:
     await drain(pair)
     kept = await pair.submit(2, task_type="dev")
     gone = await pair.submit(70, task_type="review")
@@ -240,9 +236,10 @@ async def test_all_that_match_are_cancelled_after_their_number_was_told(pair: Pa
         await expect(tasks.get_by_role("alert").first).to_have_text("No task with status completed can be cancelled.")
     assert {task.status for task in await pair.tasks(gone)} == {pb.TASK_STATUS_CANCELLED}
     assert {task.status for task in await pair.tasks(kept)} == {pb.TASK_STATUS_QUEUED}
-    ((actor, reason, detail),) = await audited(database_url, "CancelTasks")
-    assert actor.startswith("http:127.0.0.1:")
-    assert (reason, detail["changed"], detail["task_types"]) == ("wrong branch", 70, ["review"])
+    (entry,) = await audited(pair, "CancelTasks")
+    assert entry.actor.startswith("http:127.0.0.1:")
+    assert (entry.reason, entry.target) == ("wrong branch", CHOSEN)
+    assert entry.detail["after"]["tasks"]["cancelled"] == 70
 
 
 async def test_output_comes_live_and_goes_on_after_a_break_without_gap_or_double(pair: Pair) -> None:

@@ -58,7 +58,7 @@ async def serving(
     command.write_text(LONG.format(trap=trap, started=started))
     command.chmod(0o755)
     env = environment(
-        tmp_path, CECELIA_RUN_PATH=str(command), CPU_PER_TASK="0.02", MEM_PER_TASK_MB="10", INTERACTIVE_RESERVE="0",
+        tmp_path, CECELIA_RUN_PATH=str(command), CPU_PER_TASK="0.02", CPU_THRESHOLD_PCT="1000", MEM_PER_TASK_MB="10", INTERACTIVE_RESERVE="0",
         SESSION_PROCESS_NAME="", TICK_INTERVAL_MS="200", **changes,
     )  # fmt: skip
     terminal, inside = os.openpty()

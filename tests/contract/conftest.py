@@ -19,8 +19,8 @@ from scheduler_service.core.run import BackendReport, DispatchAnswer, ExecutorRe
 from scheduler_service.core.task import Task
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.storage.postgres import PostgresDatabase
+from scheduler_service.transactions.auditing import Caller
 from scheduler_service.transactions.leading import acquire_or_renew
-from scheduler_service.transactions.overrides import Caller
 from scheduler_service.transactions.ports import Database, EventFilter, Transaction
 from scheduler_service.transactions.recording import Recorded, record_answers, record_lost, record_reports
 from scheduler_service.transactions.submitting import submit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -11,18 +10,10 @@ import pytest
 from scheduler_service.core.limits import TaskSpec
 from scheduler_service.core.task import Priority, TaskStatus
 from scheduler_service.core.verdicts import OutcomeClass
-from scheduler_service.transactions import editing, submitting
-from scheduler_service.transactions.editing import (
-    BulkResult,
-    cancel_task,
-    cancel_tasks,
-    count_chosen,
-    requeue_task,
-    requeue_tasks,
-    update_task,
-)
+from scheduler_service.transactions import submitting
+from scheduler_service.transactions.editing import cancel_task, requeue_task, update_task
 from scheduler_service.transactions.idempotency import once
-from scheduler_service.transactions.ports import AuditEntry, TaskFilter, Transaction
+from scheduler_service.transactions.ports import TaskFilter, Transaction
 from service_runtime.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 from tests.contract.conftest import DESCRIPTION, Cluster
 
@@ -170,86 +161,3 @@ async def test_a_repeated_request_gets_the_first_answer(cluster: Cluster) -> Non
     assert await cluster.run(lambda tx: once(tx, "CancelTask", "id-1", b"body", work)) == b"answer 2"
     with pytest.raises(AlreadyExists):
         await cluster.run(lambda tx: once(tx, "SubmitTask", "id-1", b"other body", work))
-
-
-def by(actor: str = "me", reason: str = "", request_id: str = "") -> dict[str, str]:
-    return {"actor": actor, "reason": reason, "request_id": request_id}
-
-
-async def test_all_that_a_filter_chooses_is_cancelled_and_nothing_else(cluster: Cluster) -> None:
-    live = await cluster.add("Running", task_type="dev")
-    await cluster.tick()
-    await cluster.started(live.id)
-    waiting = [await cluster.add(task_type="dev"), await cluster.add(task_type="dev")]
-    other = await cluster.add("Of another type", task_type="review")
-    dependent = await cluster.add("Of another type", task_type="review", depends_on=(waiting[0].id,))
-    chosen = TaskFilter((TaskStatus.QUEUED, TaskStatus.RUNNING), ("dev",))
-    assert await cluster.run(lambda tx: count_chosen(tx, chosen, 0)) == BulkResult(matched=3)
-    result = await cluster.run(lambda tx: cancel_tasks(tx, chosen, 0, **by(reason="wrong branch")))
-    assert result == BulkResult(matched=3, changed=3, skipped=0, next_seq=None)
-    found = [await cluster.task(task.id) for task in (live, *waiting, other, dependent)]
-    assert [task.status.value for task in found] == ["running", "cancelled", "cancelled", "queued", "failed"]
-    assert found[0].cancel_requested
-    assert {task.error for task in found[1:3]} == {"cancelled: wrong branch"}
-    assert found[4].hold_reason == "dependency_failed"
-    again = await cluster.run(lambda tx: cancel_tasks(tx, chosen, 0, **by()))
-    assert again == BulkResult(matched=1, changed=0, skipped=1, next_seq=None), "the wish is noted already"
-
-
-async def test_a_change_by_filter_goes_page_by_page_oldest_first_with_one_audit_entry_each(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(editing, "BULK_MAX_TASKS", 2)
-    tasks = [await cluster.add(f"Number {i}") for i in range(5)]
-    chosen = TaskFilter((TaskStatus.QUEUED,), (), (Priority.P1,))
-    entries: list[AuditEntry] = []
-
-    async def page(tx: Transaction, after: int) -> BulkResult:
-        append = tx.append_audit
-
-        async def noted(entry: AuditEntry) -> None:
-            entries.append(entry)
-            await append(entry)
-
-        monkeypatch.setattr(tx, "append_audit", noted)
-        return await cancel_tasks(tx, chosen, after, **by("ann", "cleaning up", "r-1"))
-
-    after: int | None = 0
-    pages = []
-    while after is not None:
-        pages.append(await cluster.run(partial(page, after=after)))
-        after = pages[-1].next_seq
-        done = sum(one.changed for one in pages)
-        ended = [(await cluster.task(task.id)).status is TaskStatus.CANCELLED for task in tasks]
-        assert ended == [True] * done + [False] * (5 - done)
-    assert [(one.matched, one.changed) for one in pages] == [(5, 2), (3, 2), (1, 1)]
-    first = entries[0]
-    assert (first.actor, first.method, first.reason, first.request_id) == ("ann", "CancelTasks", "cleaning up", "r-1")
-    assert first.target == "statuses=queued priorities=P1"
-    assert first.detail == {
-        "statuses": ["queued"], "task_types": [], "priorities": ["P1"], "matched": 5, "changed": 2, "skipped": 0,
-    }  # fmt: skip
-    assert len(entries) == 3
-    await cluster.run(lambda tx: page(tx, 0))
-    assert len(entries) == 3, "what changed nothing is not noted"
-
-
-async def test_requeueing_by_filter_takes_prerequisites_along_and_passes_over_what_cannot_run(cluster: Cluster) -> None:
-    first = await cluster.add("First", task_type="dev")
-    outside = await cluster.add("Not chosen", task_type="review")
-    second_id, third_id = uuid4(), uuid4()
-    # The dependent is submitted before what it depends on.
-    await cluster.submit(
-        TaskSpec(title="Third", task_id=third_id, description=DESCRIPTION, depends_on=(second_id,)),
-        TaskSpec(title="Second", task_id=second_id, description=DESCRIPTION, depends_on=(first.id,)),
-    )
-    hopeless = await cluster.add("Hopeless", depends_on=(outside.id,))
-    for task in (first, outside):
-        await cluster.run(lambda tx, task=task: cancel_task(tx, task.id, **by()))
-    ended = TaskFilter((TaskStatus.FAILED, TaskStatus.CANCELLED), ("dev",))
-    result = await cluster.run(lambda tx: requeue_tasks(tx, ended, 0, **by()))
-    assert result == BulkResult(matched=4, changed=3, skipped=1, next_seq=None)
-    found = [await cluster.task(id_) for id_ in (first.id, second_id, third_id, hopeless.id, outside.id)]
-    assert [task.status.value for task in found] == ["queued", "queued", "queued", "failed", "cancelled"]
-    assert [task.blocked_by for task in found[:3]] == [0, 1, 1]
-    assert [task.hold_reason.value for task in found[:3]] == ["", "dependency", "dependency"]

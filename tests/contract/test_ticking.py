@@ -111,6 +111,18 @@ async def test_a_hold_is_recorded_once_a_clock_tick_and_not_when_a_woken_tick_re
     assert await cluster.decisions() == [(False, "draining", "")] * 3
 
 
+async def test_no_more_is_sent_than_the_executor_lets_in(cluster: Cluster) -> None:
+    cluster.executors = (report(seats=12, admission_slots=2),)
+    for i in range(5):
+        await cluster.add(f"Task number {i}")
+    assert len((await cluster.tick()).orders) == 2
+    cluster.executors = (report(seats=12, admission_slots=0, admission_reason="memory 0 MiB left"),)
+    await cluster.tick()
+    said = await cluster.run(lambda tx: explain(tx, cluster.executors, cluster.rules, None))
+    slots = next(guard for guard in said.verdicts if guard.name == "slots" and guard.backend == "cecelia-run")
+    assert "the machine's load leaves no task slot: memory 0 MiB left" in slots.detail
+
+
 async def test_a_full_pool_is_not_recorded_in_the_tick_that_filled_it(cluster: Cluster) -> None:
     cluster.executors = (report(seats=3),)
     for i in range(3):
@@ -272,8 +284,7 @@ async def test_every_end_of_a_probe_frees_it(cluster: Cluster, end: str) -> None
 async def test_an_outcome_from_before_a_reset_counts_nowhere_in_the_breaker(cluster: Cluster) -> None:
     tasks = [await cluster.add(f"Under way {i}") for i in range(3)]
     await cluster.tick()
-    settings = cluster.rules.checks.breaker
-    await cluster.run(lambda tx: reset_breaker(tx, "cecelia-run", CALLER, cluster.rules.backends, settings, ["host-a"]))
+    await cluster.run(lambda tx: reset_breaker(tx, "cecelia-run", CALLER, cluster.executors, cluster.rules))
     for task in tasks:
         await cluster.failed_start(task.id)
     row = (await cluster.run(lambda tx: tx.breakers()))["cecelia-run@host-a"]
@@ -282,16 +293,15 @@ async def test_an_outcome_from_before_a_reset_counts_nowhere_in_the_breaker(clus
 
 async def test_a_trip_holds_and_a_reset_by_the_bare_name_lets_go(cluster: Cluster) -> None:
     await cluster.add()
-    settings = cluster.rules.checks.breaker
     tripped = await cluster.run(
-        lambda tx: trip_breaker(tx, "cecelia-run", timedelta(hours=2), CALLER, cluster.rules.backends, settings, ["host-a"])
+        lambda tx: trip_breaker(tx, "cecelia-run", timedelta(hours=2), CALLER, cluster.executors, cluster.rules)
     )
     assert tripped.after.state is BreakerState.OPEN
     assert [breaker.key for breaker in tripped.moved] == ["cecelia-run@host-a"]
     assert await cluster.run(lambda tx: tx.tripped_by()) == {"cecelia-run@host-a": "tester"}
     cluster.clock.advance(minutes=90)
     assert (await cluster.tick()).orders == ()
-    reset = await cluster.run(lambda tx: reset_breaker(tx, "cecelia-run", CALLER, cluster.rules.backends, settings, ["host-a"]))
+    reset = await cluster.run(lambda tx: reset_breaker(tx, "cecelia-run", CALLER, cluster.executors, cluster.rules))
     assert (reset.before.state, reset.after.state) == (BreakerState.OPEN, BreakerState.CLOSED)
     assert await cluster.run(lambda tx: tx.tripped_by()) == {}
     assert len((await cluster.tick()).orders) == 1

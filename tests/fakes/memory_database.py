@@ -44,6 +44,7 @@ class _State:
     pauses: dict[str, ports.BillingPause] = field(default_factory=dict)
     cap: ports.BudgetCap = field(default_factory=lambda: ports.BudgetCap(None))
     requests: dict[tuple[str, str], tuple[ports.StoredRequest, datetime]] = field(default_factory=dict)
+    setting_overrides: dict[str, ports.SettingOverride] = field(default_factory=dict)
     audit: list[ports.AuditEntry] = field(default_factory=list)
 
 
@@ -313,8 +314,16 @@ class MemoryTransaction:
     async def delete_billing_pause(self, backend: str) -> None:
         self.state.pauses.pop(backend, None)
 
-    async def budget_cap(self) -> ports.BudgetCap:
-        return self.state.cap
+    async def operator_settings(self) -> ports.OperatorSettings:
+        return ports.OperatorSettings(
+            self.state.cap, dict(sorted(self.state.setting_overrides.items())), *self.state.window_settings
+        )
+
+    async def save_setting_override(self, override: ports.SettingOverride) -> None:
+        self.state.setting_overrides[override.name] = override
+
+    async def delete_setting_override(self, name: str) -> None:
+        self.state.setting_overrides.pop(name, None)
 
     async def save_budget_cap(self, cap: ports.BudgetCap) -> None:
         self.state.cap = cap
@@ -327,7 +336,19 @@ class MemoryTransaction:
         self.state.requests[(method, request_id)] = (request, self._now)
 
     async def append_audit(self, entry: ports.AuditEntry) -> None:
-        self.state.audit.append(entry)
+        self.state.audit.append(replace(entry, id=len(self.state.audit) + 1))
+
+    async def audit_entries(self, chosen: ports.AuditFilter, before_id: int | None, limit: int) -> list[ports.AuditEntry]:
+        return [
+            entry
+            for entry in reversed(self.state.audit)
+            if (before_id is None or entry.id < before_id)
+            and chosen.method in ("", entry.method)
+            and (chosen.actor in ("", entry.actor) or entry.actor.startswith(f"{chosen.actor} ("))
+            and chosen.target in ("", entry.target)
+            and (chosen.start_time is None or entry.time >= chosen.start_time)
+            and (chosen.end_time is None or entry.time < chosen.end_time)
+        ][:limit]
 
     async def ensure_partitions(self) -> None:
         """Nothing to prepare here."""
@@ -378,7 +399,3 @@ class MemoryDatabase:
                 tx.flush()
                 self.state = tx.state
             return result
-
-    async def audit(self) -> list[ports.AuditEntry]:
-        """The audit log, for tests."""
-        return list(self.state.audit)

@@ -19,6 +19,7 @@ class MisbehavingServer:
         self.behaviour: Behaviour = plain({"success": True, "result": "fine"})
         self.url = ""
         self.asked = asyncio.Event()
+        self.left = asyncio.Event()
         self._serving: set[asyncio.Task[None]] = set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: Writer) -> None:
@@ -39,7 +40,17 @@ class MisbehavingServer:
             body = await reader.readexactly(int(headers.get("content-length", "0")))
             self.requests.append((line, headers, body))
             self.asked.set()
-            await self.behaviour(writer, body)
+            behaving = asyncio.ensure_future(self.behaviour(writer, body))
+            # Whoever asked may go away in the middle of the answer.
+            leaving = asyncio.ensure_future(reader.read())
+            leaving.add_done_callback(lambda _task: self.left.set())
+            try:
+                await asyncio.wait({behaving, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                if behaving.done():
+                    behaving.result()
+            finally:
+                behaving.cancel()
+                leaving.cancel()
         with contextlib.suppress(ConnectionError):
             writer.close()
             await writer.wait_closed()
@@ -91,6 +102,31 @@ def drip(seconds: float) -> Behaviour:
         writer.write(f"HTTP/1.1 200 X\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode())
         for byte in body:
             writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(seconds)
+
+    return behave
+
+
+def drip_head(seconds: float) -> Behaviour:
+    """The head of an answer, a byte at a time, and it does not end."""
+
+    async def behave(writer: Writer, _body: bytes) -> None:
+        writer.write(b"HTTP/1.1 200 X\r\nX-Slow: ")
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(seconds)
+
+    return behave
+
+
+def interim(seconds: float) -> Behaviour:
+    """Word that the answer will come, again and again."""
+
+    async def behave(writer: Writer, _body: bytes) -> None:
+        while True:
+            writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")
             await writer.drain()
             await asyncio.sleep(seconds)
 

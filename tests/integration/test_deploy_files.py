@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry
 from executor_service.metrics import ExecutorMetrics
 from executor_service.settings import ExecutorSettings
 from scheduler_service.app import STOP_AT_THE_LATEST_S
-from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.routing import DEFAULT_BACKENDS
 from scheduler_service.metrics import SchedulerMetrics
 from scheduler_service.settings import SchedulerSettings
 from service_runtime.settings import ServiceSettings, load_settings
@@ -304,7 +304,7 @@ def queries() -> list[tuple[str, str]]:
 def known_metrics() -> dict[str, str]:
     """Name and type of every metric, as the services register them; and those that are coming."""
     registry = CollectorRegistry()
-    SchedulerMetrics(registry, "test", DispatchRules().backends)
+    SchedulerMetrics(registry, "test", DEFAULT_BACKENDS)
     ExecutorMetrics(registry, "test", ["hk-minimax"])
     return {family.name: family.type for family in registry.collect()}
 

@@ -44,6 +44,10 @@ COMMANDS = {
     "SetBillingPause": ["billing", "pause", "--for", "1h"],
     "ClearBillingPause": ["billing", "clear"],
     "SetBudgetCap": ["cap", "2"],
+    "ListSettings": ["settings"],
+    "SetSetting": ["settings", "set", "OPEN_DURATION_MS", "10m"],
+    "ResetSetting": ["settings", "reset", "OPEN_DURATION_MS"],
+    "ListAuditEntries": ["audit"],
     "GetSlots": ["slots"],
     "GetStatus": ["status"],
     "WatchEvents": ["events"],
@@ -137,7 +141,16 @@ def test_overrides_that_say_too_little_or_too_much(services: AnyService, words: 
 
 
 @pytest.mark.parametrize(
-    "words", [["reset", "k"], ["trip", "k"], ["drain", "on"], ["cap", "2"], ["requeue", ID], ["billing", "clear"]]
+    "words",
+    [
+        ["reset", "k"],
+        ["trip", "k"],
+        ["drain", "on"],
+        ["cap", "2"],
+        ["requeue", ID],
+        ["billing", "clear"],
+        ["settings", "reset", "K"],
+    ],
 )
 def test_an_empty_reason_is_refused(services: AnyService, words: list[str]) -> None:
     assert main([*words, "--reason", " "]) == 2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +17,18 @@ from executor_service.backends.http_call import BODY_MAX_BYTES
 from executor_service.backends.minimax import MiniMax
 from executor_service.core.run import EndReport, RunOutcome, RunSpec, StartReport, StartVerdict
 from service_runtime.clock import SystemClock
-from tests.fakes.misbehaving_http_server import Behaviour, MisbehavingServer, answer, drip, endless, plain, raw, silent
+from tests.fakes.misbehaving_http_server import (
+    Behaviour,
+    MisbehavingServer,
+    answer,
+    drip,
+    drip_head,
+    endless,
+    interim,
+    plain,
+    raw,
+    silent,
+)
 
 SPEC = RunSpec(
     "123e4567-e89b-42d3-a456-426614174000",
@@ -92,6 +105,8 @@ BAD: dict[str, Behaviour] = {
     "gzip bomb": answer(200, gzip.compress(b"0" * 50_000_000), Content_Encoding="gzip"),
     "too large": answer(200, b'{"success": true, "result": "' + b"x" * BODY_MAX_BYTES + b'"}'),
     "drip": drip(0.3),
+    "head that drips": drip_head(0.05),
+    "interim answers only": interim(0.05),
 }
 
 
@@ -174,22 +189,74 @@ async def test_the_tasks_own_time_out_is_not_the_services_fault(server: Misbehav
     assert (start.verdict, start.reason, end.outcome) == (StartVerdict.NEUTRAL, "timed_out", RunOutcome.TIMED_OUT)
 
 
-async def test_a_cancelled_call_is_broken_off(server: MisbehavingServer) -> None:
-    done = asyncio.Event()
-    server.behaviour = silent(done)
+SLOW: dict[str, Behaviour] = {
+    "silent": silent(asyncio.Event()),
+    "drip": drip(0.3),
+    "head that drips": drip_head(0.05),
+    "interim answers only": interim(0.05),
+    "half an answer": raw(b"HTTP/1.1 200 X\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("behaviour", SLOW.values(), ids=SLOW.keys())
+async def test_a_cancelled_call_is_broken_off_at_once(server: MisbehavingServer, behaviour: Behaviour) -> None:
+    async def stay(writer: asyncio.StreamWriter, body: bytes) -> None:
+        await behaviour(writer, body)
+        await asyncio.Event().wait()
+
+    server.behaviour = stay
     backend, reports = MiniMax(server.url, 4, SystemClock()), Reports()
     work = asyncio.ensure_future(backend.execute(SPEC, NOWHERE, 0, reports))
+    # Far shorter than the call's 120 s: it is the cancellation that ends it.
     async with asyncio.timeout(10):
         await server.asked.wait()
         await backend.cancel(SPEC, NOWHERE, "enough")
         end = await work
-    done.set()
+        await server.left.wait()
     await backend.close()
-    assert (reports.seen[0].verdict, reports.seen[0].reason, end.outcome) == (
+    (start,) = reports.seen
+    assert (start.verdict, start.reason, end.outcome, end.error) == (
         StartVerdict.NEUTRAL,
         "cancelled",
         RunOutcome.CANCELLED,
+        "enough",
     )
+
+
+@pytest.fixture
+def full_port() -> Iterator[int]:
+    """A port whose queue of connections is full: another one hangs while it connects."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        yield listening.getsockname()[1]
+
+
+async def test_a_call_that_cannot_connect_is_broken_off_too(full_port: int) -> None:
+    backend, reports = MiniMax(f"http://127.0.0.1:{full_port}", 4, SystemClock()), Reports()
+    work = asyncio.ensure_future(backend.execute(SPEC, NOWHERE, 0, reports))
+    async with asyncio.timeout(5):
+        for _ in range(100):
+            await asyncio.sleep(0)
+        await backend.cancel(SPEC, NOWHERE, "enough")
+        end = await work
+    await backend.close()
+    assert end.outcome is RunOutcome.CANCELLED
+
+
+async def test_a_call_that_cannot_connect_ends_at_the_total_time(full_port: int) -> None:
+    start, _end = await call(f"http://127.0.0.1:{full_port}", total_s=0.3)
+    assert (start.verdict, start.reason) == (StartVerdict.FAILURE, "executor_failed")
+
+
+async def test_the_verdict_says_that_the_call_has_gone_on_since_the_acceptance(server: MisbehavingServer) -> None:
+    start, _end = await call(server.url)
+    assert start.known_at_end
 
 
 async def test_a_call_does_not_outlive_the_executor() -> None:

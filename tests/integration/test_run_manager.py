@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,8 +13,9 @@ from uuid import uuid4
 
 import pytest
 
-from executor_service.core.admission import ResourceReport
-from executor_service.core.run import EndReport, RunOutcome, RunRecord, RunSpec, RunState, StartReport, StartVerdict
+from executor_service.core.admission import Limits, ResourceReport, ResourceSample, assess
+from executor_service.core.reservation import LocalRun, Room, room
+from executor_service.core.run import BackendKind, EndReport, RunOutcome, RunRecord, RunSpec, RunState, StartReport, StartVerdict
 from executor_service.errors import BackendError, JournalError
 from executor_service.runs.door import CallerIdentity
 from executor_service.runs.journal import Journal
@@ -32,6 +33,8 @@ class Told:
 
     def __init__(self, name: str, *, local: bool, max_runs: int = 0) -> None:
         self.name, self.local, self.max_runs = name, local, max_runs
+        self.kind = BackendKind.PER_EXECUTOR if local else BackendKind.SHARED
+        self.outlives_executor = local
         self.ends_by_callback = False
         self.wrong = ""
         self.unprepared = ""
@@ -97,6 +100,25 @@ class Machine:
     def report(self) -> ResourceReport:
         return ResourceReport(self.slots > 0, self.reason, self.slots, self.slots, self.slots, None)
 
+    def room(self, runs: Sequence[LocalRun]) -> Room:
+        full = f"{len(runs)} of {self.slots} slots are taken" if len(runs) >= self.slots else ""
+        return Room(self.slots, self.reason or full)
+
+
+class Measured(Machine):
+    """What the decisions really make of a sample."""
+
+    def __init__(self, sample: ResourceSample, clock: FakeClock) -> None:
+        super().__init__(0)
+        self._sample = sample
+        self._clock = clock
+
+    def report(self) -> ResourceReport:
+        return assess(self._sample, Limits(), self._clock.now())
+
+    def room(self, runs: Sequence[LocalRun]) -> Room:
+        return room(self.report(), runs, Limits(), self._clock.now())
+
 
 class Bench:
     def __init__(self, folder: Path) -> None:
@@ -104,22 +126,23 @@ class Bench:
         self.clock = FakeClock()
         self.stamp = 1_000_000_000_000
         self.local, self.remote = Told("cecelia-run", local=True), Told("hk-minimax", local=False, max_runs=1)
-        self.machine = Machine(3)
+        self.machine: Machine = Machine(3)
         self.ended: list[RunOutcome] = []
         self.open()
 
-    def open(self) -> None:
+    def open(self, offered: Sequence[str] = ("cecelia-run", "hk-minimax")) -> None:
         """A process of this executor takes the journal up."""
         self.journal = Journal(self.folder)
         self.journal.open()
-        backends = {backend.name: backend for backend in (self.local, self.remote)}
+        installed = {backend.name: backend for backend in (self.local, self.remote)}
         self.manager = RunManager(
             self.journal,
-            backends,
+            {name: installed[name] for name in offered},
             self.machine,
             self.clock,
             boot_id=BOOT,
             now_stamp=lambda: self.stamp,
+            make_backend=installed.get,
             on_end=lambda record: self.ended.append(record.end.outcome) if record.end is not None else None,
         )
         self.manager.load()
@@ -199,6 +222,22 @@ async def test_what_does_not_fit_is_refused_and_not_queued(bench: Bench) -> None
     remote = [bench.spec(backend="hk-minimax") for _ in range(2)]
     assert [reason for _, reason in await bench.dispatch(*remote)] == ["", "server_overloaded"], "its own bulkhead"
     bench.machine.slots, bench.machine.reason = 0, "no_sample"
+    assert await bench.dispatch(bench.spec()) == [(False, "no_sample")]
+
+
+async def test_a_batch_counts_those_of_it_that_were_let_in_and_the_next_one_too(bench: Bench) -> None:
+    await bench.die()
+    # Eight seats and an idle machine, on which something else leaves memory for four.
+    sample = ResourceSample(bench.clock.now(), 0.0, 8.0, 5_000, 2_400, 0.0, 0.5, 0, 0)
+    bench.machine = Measured(sample, bench.clock)
+    bench.open()
+    batch = [bench.spec() for _ in range(3)]
+    assert await bench.dispatch(*batch) == [(True, "")] * 3
+    assert await bench.dispatch(bench.spec(), bench.spec()) == [(True, ""), (False, "server_overloaded")]
+    bench.local.end(batch[0].run_id, EndReport(RunOutcome.COMPLETED))
+    await bench.until(lambda: not bench.record(batch[0]).live)
+    assert await bench.dispatch(bench.spec(), bench.spec()) == [(True, ""), (False, "server_overloaded")]
+    bench.clock.advance(seconds=10.5)
     assert await bench.dispatch(bench.spec()) == [(False, "no_sample")]
 
 
@@ -372,10 +411,10 @@ async def test_a_run_whose_end_came_by_callback_ends_as_what_was_recorded(bench:
     for spec in (completed, failed, cancelled):
         await bench.manager.cancel(spec.run_id, "let go", bench.caller(), recorded.get(spec.run_id))
     await bench.until(lambda: len(bench.ended) == 3)
-    assert bench.ended == [RunOutcome.COMPLETED, RunOutcome.FAILED, RunOutcome.CANCELLED]
+    assert set(bench.ended) == {RunOutcome.COMPLETED, RunOutcome.FAILED, RunOutcome.CANCELLED}, "in whatever order"
     ends = [record.end for spec in (completed, failed) if (record := bench.manager.record(spec.run_id)) is not None]
     assert [end.error for end in ends if end is not None] == ["", ENDED_ELSEWHERE]
-    assert not bench.manager._ended_elsewhere
+    await bench.until(lambda: not bench.manager._ended_elsewhere)
 
 
 async def test_a_recorded_end_is_not_believed_of_a_run_that_is_ended_here(bench: Bench) -> None:
@@ -456,3 +495,41 @@ async def test_a_stop_leaves_what_a_bridge_has_launched_to_the_next_process(benc
     assert bench.local.cancelled == []
     (record,) = bench.manager.records(live_only=True)
     assert record.live
+
+
+async def test_a_backend_that_is_not_offered_any_more_still_looks_after_its_runs(bench: Bench) -> None:
+    spec = bench.spec()
+    await bench.dispatch(spec)
+    await bench.until(lambda: bench.local.executed != [])
+    await bench.die()
+    bench.local._ends.clear()
+    bench.open(offered=["hk-minimax"])
+    await bench.until(lambda: bench.local.reattached == [spec.run_id])
+    assert bench.record(spec).live, "called lost, its task would run twice"
+    assert await bench.dispatch(bench.spec()) == [(False, "config_error")]
+    assert "EXECUTOR_BACKENDS" in bench.manager.door.availability(bench.local)[1]
+    bench.local.end(spec.run_id, EndReport(RunOutcome.COMPLETED))
+    await bench.until(lambda: not bench.record(spec).live)
+    await bench.die()
+    bench.open(offered=["hk-minimax"])
+    assert list(bench.manager.backends) == ["hk-minimax"], "nobody needs it any more"
+
+
+async def test_a_local_backend_may_have_a_limit_of_its_own_besides_the_slots(bench: Bench) -> None:
+    bench.local.max_runs = 1
+    first, second = bench.spec(), bench.spec()
+    assert await bench.dispatch(first, second) == [(True, ""), (False, "server_overloaded")]
+    assert bench.manager.door.availability(bench.local) == ("server_overloaded", "1 of 1 runs are under way")
+    bench.local.max_runs, bench.machine.slots = 9, 1
+    assert await bench.dispatch(bench.spec()) == [(False, "server_overloaded")]
+
+
+async def test_a_slow_remote_backend_takes_no_local_slot(bench: Bench) -> None:
+    bench.machine.slots = 1
+    slow = bench.spec(backend="hk-minimax")
+    assert await bench.dispatch(slow, bench.spec()) == [(True, ""), (True, "")]
+    assert (bench.manager.door.running(), bench.manager.door.running("hk-minimax")) == (1, 1)
+    bench.remote.end(slow.run_id, EndReport(RunOutcome.COMPLETED))
+    await bench.until(lambda: bench.manager.door.running("hk-minimax") == 0)
+    bench.machine.slots = 0
+    assert await bench.dispatch(bench.spec(backend="hk-minimax")) == [(True, "")], "local load does not concern it"

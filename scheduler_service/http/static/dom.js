@@ -72,6 +72,7 @@ export class Table {
   #key;
   #scroller;
   #empty;
+  #emptyWords;
 
   // columns: {head, show(cell, item, row)}; `row.item` is the row's present item.
   constructor(caption, columns, key, empty) {
@@ -86,7 +87,8 @@ export class Table {
       this.#body,
     );
     this.#scroller = el("div", { class: "scroller", role: "group", "aria-label": caption, tabindex: "0" }, table);
-    this.#empty = el("p", { class: "none" }, empty);
+    this.#empty = el("p", { class: "none" });
+    this.#emptyWords = empty;
     this.element = el("div", {}, this.#scroller, this.#empty);
     this.show([]);
   }
@@ -111,7 +113,7 @@ export class Table {
       before = row;
     }
     this.#scroller.hidden = items.length === 0;
-    this.#empty.hidden = items.length > 0;
+    setText(this.#empty, items.length === 0 ? this.#emptyWords : "");
   }
 
   #row(key) {

@@ -29,15 +29,27 @@ ON CONFLICT (backend) DO UPDATE SET until_time = excluded.until_time, since_time
 -- Ends one.
 DELETE FROM billing_pauses WHERE backend = %(backend)s;
 
--- name: get_budget_cap
--- The operator's ceiling.
-SELECT budget_cap AS slots, budget_cap_actor AS actor, budget_cap_reason AS reason, budget_cap_time AS since_time
-FROM scheduler_settings;
+-- name: operator_settings
+-- The operator's ceiling and what the working_memory view counts with, in each row; and one row a changed setting, or one of NULLs.
+SELECT s.budget_cap AS slots, s.budget_cap_actor AS cap_actor, s.budget_cap_reason AS cap_reason, s.budget_cap_time AS cap_time,
+    s.window_ms, s.open_duration_ms, o.name, o.value, o.actor, o.reason, o.since_time
+FROM scheduler_settings s LEFT JOIN setting_overrides o ON true ORDER BY o.name;
 
 -- name: save_budget_cap
 -- Writes it.
 UPDATE scheduler_settings SET budget_cap = %(slots)s, budget_cap_actor = %(actor)s, budget_cap_reason = %(reason)s,
     budget_cap_time = %(since_time)s;
+
+-- name: save_setting_override
+-- Changes a setting.
+INSERT INTO setting_overrides (name, value, actor, reason, since_time)
+VALUES (%(name)s, %(value)s, %(actor)s, %(reason)s, %(since_time)s)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value, actor = excluded.actor, reason = excluded.reason,
+    since_time = excluded.since_time;
+
+-- name: delete_setting_override
+-- Gives a setting back to the environment.
+DELETE FROM setting_overrides WHERE name = %(name)s;
 
 -- name: get_request
 -- The first answer to a request_id.
@@ -56,3 +68,14 @@ DELETE FROM request_ids WHERE create_time < %(before)s;
 -- Appends to the audit log.
 INSERT INTO audit_entries (time, actor, method, target, reason, request_id, detail)
 VALUES (%(time)s, %(actor)s, %(method)s, %(target)s, %(reason)s, %(request_id)s, %(detail)s);
+
+-- name: list_audit_entries
+-- A page of the audit log, newest first.
+SELECT id, time, actor, method, target, reason, request_id, detail FROM audit_entries
+WHERE (%(before_id)s::bigint IS NULL OR id < %(before_id)s)
+    AND (%(method)s = '' OR method = %(method)s)
+    AND (%(actor)s = '' OR actor = %(actor)s OR starts_with(actor, %(actor)s || ' ('))
+    AND (%(target)s = '' OR target = %(target)s)
+    AND (%(start_time)s::timestamptz IS NULL OR time >= %(start_time)s)
+    AND (%(end_time)s::timestamptz IS NULL OR time < %(end_time)s)
+ORDER BY id DESC LIMIT %(limit)s;

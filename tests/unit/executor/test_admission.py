@@ -7,7 +7,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from executor_service.core.admission import Limits, ResourceSample, assess, half_up, physical_capacity, slots_at, two_decimals
+from executor_service.core.admission import (
+    NOTHING_HELD,
+    AdmissionState,
+    Limits,
+    ResourceSample,
+    assess,
+    half_up,
+    next_state,
+    physical_capacity,
+    slots_at,
+    two_decimals,
+)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 IDLE = ResourceSample(NOW, 10.0, 8.0, 16_000, 14_000, 0.0, 0.5, 0, 0)
@@ -55,7 +66,7 @@ def test_the_operators_ceiling_caps_the_seats_and_never_raises_them() -> None:
     assert assess(IDLE, Limits(budget_cap=99), NOW).effective_slots == 12
 
 
-@pytest.mark.parametrize("sample", [None, replace(IDLE, time=NOW - timedelta(seconds=10.001))])
+@pytest.mark.parametrize("sample", [None, *(replace(IDLE, time=NOW + timedelta(seconds=s)) for s in (-10.001, 10.001))])
 def test_a_missing_or_stale_sample_refuses(sample: ResourceSample | None) -> None:
     report = assess(sample, Limits(), NOW)
     assert (report.ok, report.reason, report.effective_slots) == (False, "no_sample", 0)
@@ -80,9 +91,60 @@ def test_cpu_use_is_rounded_before_it_counts() -> None:
     assert assess(replace(IDLE, cpu_usage_pct=79.4), Limits(), NOW).effective_slots == 1
 
 
+def after(*samples: ResourceSample) -> AdmissionState:
+    state = NOTHING_HELD
+    for sample in samples:
+        state = next_state(state, sample, Limits())
+    return state
+
+
+def cpu(pct: float) -> ResourceSample:
+    return replace(IDLE, cpu_usage_pct=pct)
+
+
+def stalled(pct: float | None) -> ResourceSample:
+    return replace(IDLE, memory_stall_pct=pct)
+
+
+@pytest.mark.parametrize(
+    ("samples", "holding"),
+    [
+        ([cpu(79)], False),
+        ([cpu(80)], True),
+        ([cpu(80), cpu(72)], True),  # a pressure of 0.9
+        ([cpu(80), cpu(71)], False),
+        ([cpu(80), cpu(71), cpu(79)], False),
+        ([stalled(9.99)], False),
+        ([stalled(10)], True),
+        ([stalled(10), stalled(5)], True),
+        ([stalled(10), stalled(4.99)], False),
+        ([stalled(10), stalled(None)], False),
+        ([replace(IDLE, cpu_stall_pct=100.0)], False),
+        ([replace(IDLE, swap_used_pct=70.0), IDLE], False),
+        ([replace(IDLE, swap_used_pct=70.0), replace(IDLE, swap_used_pct=63.0)], True),
+    ],
+)
+def test_from_a_hard_line_on_it_holds_until_all_is_below_the_soft_ones(samples: list[ResourceSample], holding: bool) -> None:
+    assert after(*samples) == AdmissionState(holding)
+
+
+def test_holding_takes_the_slots_and_changes_no_figure() -> None:
+    free, held = assess(cpu(75), Limits(), NOW), assess(cpu(75), Limits(), NOW, AdmissionState(True))
+    assert (free.ok, free.effective_slots) == (True, 1)
+    assert held.reason == "was overloaded; pressure 0.94 is not yet below 0.9"
+    assert replace(held, ok=True, reason="", effective_slots=1) == free
+
+
+def test_a_stall_says_so_while_all_pressures_are_low() -> None:
+    held = assess(stalled(6), Limits(), NOW, AdmissionState(True))
+    assert (held.ok, held.effective_slots) == (False, 0)
+    assert held.reason == "all work waits for memory 6% of the time; it must come below 5%"
+
+
 def test_where_the_cpu_does_not_count_a_busy_one_takes_no_slot() -> None:
     busy = replace(IDLE, cpu_usage_pct=100.0)
     assert assess(busy, Limits(), NOW).effective_slots == 0
-    patient = assess(busy, Limits(cpu_threshold_pct=1_000_000), NOW)
-    assert (patient.effective_slots, patient.cpu_pressure) == (patient.max_seats, 0.0)
+    limits = Limits(cpu_threshold_pct=1_000_000)
+    patient = assess(busy, limits, NOW, next_state(NOTHING_HELD, busy, limits))
+    assert (patient.effective_slots, patient.cpu_pressure, patient.cpu_threshold_pct) == (patient.max_seats, 0.0, 1_000_000)
     assert "CPU 100% >= 90%" in assess(busy, Limits(cpu_threshold_pct=90), NOW).reason

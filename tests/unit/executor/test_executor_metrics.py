@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from prometheus_client import CollectorRegistry
 
-from executor_service.core.admission import ResourceReport
+from executor_service.core.admission import ResourceReport, ResourceSample
+from executor_service.core.reservation import Room
 from executor_service.core.run import EndReport, RunOutcome, RunRecord, RunSpec, RunState, StartReport, StartVerdict
 from executor_service.metrics import ExecutorMetrics
 
@@ -15,6 +16,7 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SPEC = RunSpec("r", "t", 1, "title", "", "dev", "local", {}, timedelta(hours=1), timedelta(0))
 ACCEPTED = RunRecord(SPEC, RunState.ACCEPTED, NOW)
 RUNNING = ACCEPTED.started(StartReport(StartVerdict.SUCCESS), NOW)
+ROOM = Room(3, "for a reason")
 REPORT = ResourceReport(True, "", 5, 8, 8, None, 0.1, 0.2, 0.3, 0.4)
 
 
@@ -36,20 +38,30 @@ def test_every_series_is_there_at_zero_from_the_start() -> None:
         (backend, outcome.value): 0 for backend in backends for outcome in RunOutcome
     }
     assert fresh.series("resource_pressure") == {(resource,): 0 for resource in ("cpu", "memory", "swap", "max")}
-    assert fresh.series("effective_slots") == {(): 0}
+    assert fresh.series("effective_slots") == fresh.series("admission_slots") == {(): 0}
+    assert fresh.series("resource_stall_ratio") == {("cpu",): 0, ("memory",): 0}
     assert fresh.series("process_control") == {(kind,): 0 for kind in ("cgroup", "process_group")}
 
 
 def test_runs_are_counted_by_their_state_and_backend_and_no_longer_when_they_have_ended() -> None:
     scraped = Scraped()
     remote = replace(SPEC, backend="remote")
-    scraped.metrics.observe(REPORT, [ACCEPTED, RUNNING, RUNNING, replace(RUNNING, spec=remote)])
-    assert scraped.series("effective_slots") == {(): 5}
+    scraped.metrics.observe(REPORT, ROOM, [ACCEPTED, RUNNING, RUNNING, replace(RUNNING, spec=remote)])
+    assert (scraped.series("effective_slots"), scraped.series("admission_slots")) == ({(): 5}, {(): 3})
     assert scraped.series("resource_pressure") == {("cpu",): 0.1, ("memory",): 0.2, ("swap",): 0.3, ("max",): 0.4}
     wanted = {("local", "accepted"): 1, ("local", "running"): 2, ("remote", "accepted"): 0, ("remote", "running"): 1}
     assert scraped.series("runs") == wanted
-    scraped.metrics.observe(REPORT, [])
+    scraped.metrics.observe(REPORT, ROOM, [])
     assert not any(scraped.series("runs").values())
+
+
+def test_stalls_are_shares_and_zero_where_nothing_is_told() -> None:
+    scraped = Scraped()
+    sample = ResourceSample(NOW, 60.0, 8.0, 16_000, 3_200, 7.0, 0.5, 0, 0, memory_stall_pct=4.0, cpu_stall_pct=25.0)
+    scraped.metrics.observe(replace(REPORT, sample=sample), ROOM, [])
+    assert scraped.series("resource_stall_ratio") == {("cpu",): 0.25, ("memory",): 0.04}
+    scraped.metrics.observe(REPORT, ROOM, [])
+    assert scraped.series("resource_stall_ratio") == {("cpu",): 0, ("memory",): 0}
 
 
 def test_a_duration_is_that_of_the_whole_run_under_its_own_outcome() -> None:

@@ -75,3 +75,11 @@ def test_the_table_knows_which_runs_live_of_which_task_and_on_which_backend() ->
     assert "r" in table
     table.remove("r")
     assert list(table) == []
+
+
+def test_an_answer_that_is_the_work_has_gone_on_since_its_acceptance() -> None:
+    later = NOW + timedelta(seconds=40)
+    told = ACCEPTED.started(StartReport(StartVerdict.SUCCESS, known_at_end=True), later)
+    assert told.ended(EndReport(RunOutcome.COMPLETED), later).start_time == NOW
+    begun = ACCEPTED.started(StartReport(StartVerdict.SUCCESS), later)
+    assert begun.start_time == later

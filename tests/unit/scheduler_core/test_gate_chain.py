@@ -10,7 +10,9 @@ from scheduler_service.core.breaker import Breaker, BreakerState
 from scheduler_service.core.dispatch_checks import (
     BackendFacts,
     BillingPause,
+    CheckSettings,
     GateFacts,
+    GuardMode,
     Permit,
     Verdict,
     evaluate,
@@ -185,6 +187,43 @@ class TestGates:
         assert verdict(facts, "circuit_breaker_open", "hk-minimax").clears_time is None
 
 
+class TestBreakerGuard:
+    """DISPATCH_BREAKER_GUARD: whether what a breaker says holds anything."""
+
+    def judge(self, mode: GuardMode, *breakers: Breaker, tripped: frozenset[str] = frozenset()) -> Verdict:
+        facts = replace(with_hk(breakers=breakers), settings=CheckSettings(breaker_guard=mode), tripped=tripped)
+        return verdict(facts, "circuit_breaker_open", "hk-minimax")
+
+    @pytest.mark.parametrize(
+        ("mode", "holds_", "would_hold", "detail"),
+        [
+            (GuardMode.ENFORCE, True, False, "open: failure_threshold_reached"),
+            (GuardMode.OBSERVE, False, True, "open: failure_threshold_reached; it is only observed"),
+            (GuardMode.OFF, False, False, "open: failure_threshold_reached; the guard is off"),
+        ],
+    )
+    def test_an_open_breaker_by_mode(self, mode: GuardMode, holds_: bool, would_hold: bool, detail: str) -> None:
+        held = self.judge(mode, OPEN)
+        assert (held.holds, held.would_hold, held.detail) == (holds_, would_hold, detail)
+        assert held.reason is (Reason.CIRCUIT_BREAKER_OPEN if holds_ else None)
+        assert (held.clears_time is not None) is holds_
+
+    @pytest.mark.parametrize("mode", GuardMode)
+    def test_a_closed_one_holds_in_no_mode(self, mode: GuardMode) -> None:
+        held = self.judge(mode, Breaker("hk-minimax"))
+        assert (held.holds, held.would_hold, held.detail) == (False, False, "closed")
+
+    @pytest.mark.parametrize("mode", GuardMode)
+    def test_one_that_a_person_has_tripped_holds_in_every_mode(self, mode: GuardMode) -> None:
+        held = self.judge(mode, OPEN, tripped=frozenset({OPEN.key}))
+        assert (held.holds, held.would_hold) == (True, False)
+
+    def test_a_tripped_one_beside_one_that_is_only_observed_leaves_the_other_open(self) -> None:
+        other = replace(OPEN, key="another")
+        held = self.judge(GuardMode.OBSERVE, OPEN, other, tripped=frozenset({OPEN.key}))
+        assert (held.holds, held.would_hold) == (False, True)
+
+
 def test_a_backend_that_is_set_up_wrongly_says_how() -> None:
     facts = with_run(live_executors=0, misconfigured="alpha: CECELIA_RUN_PATH=/no/such is missing")
     result = verdict(facts, "availability", "cecelia-run")
@@ -290,3 +329,17 @@ def test_the_low_rate_gate_stands_before_the_breaker() -> None:
     held = first_hold(evaluate(facts), "hk-minimax")
     assert held is not None
     assert held.reason is Reason.LOW_SUCCESS_RATE
+
+
+def test_a_local_backend_with_a_limit_of_its_own_is_held_by_either() -> None:
+    own = with_run(max_runs=2, running=1)
+    assert verdict(own, "slots", "cecelia-run").detail == "1 running, 2 runs at once"
+    full = with_run(max_runs=2, running=2)
+    assert holds(full) == [("cecelia-run", Reason.POOL_C_FULL)]
+    loaded = replace(own, pools=pools(slots_from_resources=0))
+    assert holds(loaded) == [("cecelia-run", Reason.POOL_EXHAUSTED)]
+
+
+def test_where_nobody_has_a_backend_the_hold_says_what_there_is() -> None:
+    nobody = with_run(live_executors=0, offered_elsewhere="alpha has gpu")
+    assert verdict(nobody, "availability", "cecelia-run").detail == "no executor answers for it (alpha has gpu)"

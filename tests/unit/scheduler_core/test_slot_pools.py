@@ -63,6 +63,14 @@ def test_budgets(seats: int, from_resources: int, sessions: int, internal: bool,
     assert (result.total_capacity, result.effective_slots, result.max_pressure) == (seats, from_resources, 0.1)
 
 
+@pytest.mark.parametrize(("admission", "budget"), [(None, 10), (99, 10), (4, 4), (0, 0)])
+def test_what_the_executor_lets_in_bounds_the_task_pool(admission: int | None, budget: int) -> None:
+    result = pools(admission_slots=admission, load="memory is short")
+    assert result.task_pool.budget == budget
+    assert result.effective_slots == 12, "the reference's figure stays"
+    assert result.load == ("memory is short" if budget == 0 else "")
+
+
 def test_no_reserve() -> None:
     assert pools(reserve=0).task_pool.budget == 12
     assert pools(reserve=0, sessions=1).user.budget == 1

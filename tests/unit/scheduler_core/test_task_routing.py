@@ -6,14 +6,17 @@ import pytest
 
 from scheduler_service.core.routing import (
     DEFAULT_BACKENDS,
+    Backend,
     BackendKind,
     Profile,
     backend_for,
+    known_backends,
     model_for,
     permission_mode_for,
     provider_for,
     skill_for,
 )
+from scheduler_service.core.run import BackendReport
 
 
 @pytest.mark.parametrize(
@@ -37,8 +40,49 @@ def test_backend(task_type: str, backend: str) -> None:
 
 
 def test_routes_can_be_given() -> None:
-    assert backend_for("Sweep", {"sweep": "cluster"}, "local") == "cluster"
-    assert backend_for("talk", {"sweep": "cluster"}, "local") == "local"
+    assert backend_for("Sweep", {"sweep": "cluster", "*": "local"}) == "cluster"
+    assert backend_for("talk", {"sweep": "cluster", "*": "local"}) == "local"
+    assert backend_for("talk", {"sweep": "cluster"}) == ""
+
+
+def reported(name: str, kind: BackendKind | None, *, local: bool = False, configured: bool = True) -> BackendReport:
+    return BackendReport(name, local, configured, configured, "", "", 4, 0, False, kind)
+
+
+def test_what_a_plug_in_is_only_executors_tell() -> None:
+    known = known_backends(
+        ["cluster"], [reported("sweeps", BackendKind.SHARED), reported("gpu", BackendKind.PER_EXECUTOR, local=True)]
+    )
+    assert known == {
+        "cluster": Backend("cluster", BackendKind.PER_EXECUTOR, False),
+        "gpu": Backend("gpu", BackendKind.PER_EXECUTOR, True),
+        "sweeps": Backend("sweeps", BackendKind.SHARED, False),
+    }
+
+
+def test_of_what_executors_disagree_about_the_careful_answer_counts() -> None:
+    told = [
+        reported("gpu", BackendKind.PER_EXECUTOR),
+        reported("gpu", BackendKind.SHARED),
+        reported("gpu", BackendKind.PER_EXECUTOR, local=True),
+    ]
+    assert known_backends([], told)["gpu"] == Backend("gpu", BackendKind.SHARED, True)
+
+
+def test_one_that_is_broken_or_of_no_kind_tells_nothing() -> None:
+    told = [reported("gpu", BackendKind.SHARED, local=True, configured=False), reported("gpu", None, local=True)]
+    assert known_backends([], told)["gpu"] == Backend("gpu", BackendKind.PER_EXECUTOR, False)
+
+
+def test_a_breaker_row_remembers_that_a_backend_was_shared() -> None:
+    assert known_backends(["gpu"], [], {"gpu": None})["gpu"].kind is BackendKind.SHARED
+    heard = [reported("gpu", BackendKind.PER_EXECUTOR)]
+    assert known_backends(["gpu"], heard, {"gpu": None})["gpu"].kind is BackendKind.PER_EXECUTOR
+
+
+def test_no_executor_says_what_a_built_in_backend_is() -> None:
+    told = [reported("hk-minimax", BackendKind.PER_EXECUTOR, local=True)]
+    assert known_backends([], told) == {"hk-minimax": DEFAULT_BACKENDS["hk-minimax"]}
 
 
 def test_the_default_backends() -> None:

@@ -12,6 +12,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from scheduler_service.core.breaker import Breaker, BreakerState
+from scheduler_service.core.dispatch_checks import GuardMode
+from scheduler_service.core.routing import DEFAULT_BACKENDS, BackendKind
+from scheduler_service.core.run import BackendReport
 from scheduler_service.core.task import Priority
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.metrics import SchedulerMetrics
@@ -24,6 +27,7 @@ from scheduler_service.transactions.overrides import (
     set_drain,
     trip_breaker,
 )
+from scheduler_service.transactions.ports import BackendState
 from scheduler_service.transactions.reading import StatusView, read_status
 from scheduler_service.transactions.ticking import TickResult
 from tests.contract.conftest import CALLER, Cluster, report
@@ -40,7 +44,7 @@ class Replica:
     def __init__(self, cluster: Cluster, *, leads: bool = True) -> None:
         self.cluster = cluster
         self.registry = CollectorRegistry()
-        self.metrics = SchedulerMetrics(self.registry, "1", cluster.rules.backends)
+        self.metrics = SchedulerMetrics(self.registry, "1", DEFAULT_BACKENDS)
         if leads:
             self.metrics.led(True)
 
@@ -250,13 +254,11 @@ async def test_a_replica_that_does_not_lead_and_a_tick_that_failed_hold_nothing(
 
 
 async def trip(cluster: Cluster, tx: Any) -> ForcedBreaker:
-    live = [executor.executor_id for executor in cluster.executors]
-    return await trip_breaker(tx, "cecelia-run", None, CALLER, cluster.rules.backends, cluster.rules.checks.breaker, live)
+    return await trip_breaker(tx, "cecelia-run", None, CALLER, cluster.executors, cluster.rules)
 
 
 async def reset(cluster: Cluster, tx: Any) -> ForcedBreaker:
-    live = [executor.executor_id for executor in cluster.executors]
-    return await reset_breaker(tx, "cecelia-run", CALLER, cluster.rules.backends, cluster.rules.checks.breaker, live)
+    return await reset_breaker(tx, "cecelia-run", CALLER, cluster.executors, cluster.rules)
 
 
 async def test_transitions_are_counted_once_on_the_replica_that_made_them(cluster: Cluster, replica: Replica) -> None:
@@ -310,3 +312,65 @@ async def test_the_first_transition_of_a_new_key_brings_all_of_its_series(replic
     replica.metrics.breakers_moved([Breaker(key, BreakerState.OPEN)])
     found = {labels: n for labels, n in replica.series("breaker_transitions_total").items() if labels[0] == key}
     assert found == {(key, "CLOSED"): 0, (key, "OPEN"): 1, (key, "HALF_OPEN"): 0}
+
+
+@pytest.mark.parametrize("kind", [BackendKind.SHARED, BackendKind.PER_EXECUTOR])
+async def test_the_series_of_a_plug_in_come_once_its_executor_has_told_of_it(
+    cluster: Cluster, replica: Replica, kind: BackendKind
+) -> None:
+    await replica.look()
+    assert not any("gpu" in labels for name in ("dispatch_attempts_total", "breaker_state") for labels in replica.series(name))
+    own = report()
+    gpu = BackendReport("gpu", False, True, True, "", "", 2, 0, False, kind)
+    cluster.executors = (replace(own, backends=(*own.backends, gpu)),)
+    row = "gpu" if kind is BackendKind.SHARED else "gpu@host-a"
+    await cluster.run(lambda tx: tx.add_breakers([row]))
+    await replica.look()
+    assert replica.series("dispatch_attempts_total")["gpu", "success"] == 0
+    assert replica.series("task_start_latency_seconds_count")["gpu",] == 0
+    assert {key for key, _ in replica.series("breaker_transitions_total")} >= {row}
+    assert ("gpu", "OPEN") in replica.series("breaker_state")
+    assert (("gpu", "OPEN") in replica.series("breaker_transitions_total")) is (kind is BackendKind.SHARED)
+    view = await replica.view()
+    replica.metrics.observe(replace(view, breakers={}))
+    assert not any("gpu" in key for key, _ in replica.series("breaker_state"))
+
+
+async def _low_rate(cluster: Cluster, guard: GuardMode) -> None:
+    """Three failed starts, which the success rate and the breaker both mind."""
+    checks = replace(cluster.rules.checks, min_sample=3, rate_guard=guard, breaker_guard=guard)
+    cluster.rules = replace(cluster.rules, checks=checks)
+    for _ in range(3):
+        await cluster.add()
+    for order in (await cluster.tick()).orders:
+        await cluster.failed_start(order.task_id)
+    await cluster.add()
+    # As if the first single try had just been spent.
+    spent = BackendState("cecelia-run", last_trickle_time=cluster.clock.now())
+    await cluster.run(lambda tx: tx.save_backend_states([spent]))
+
+
+@pytest.mark.parametrize(
+    ("guard", "observed", "held"),
+    [
+        (GuardMode.OBSERVE, {("low_success_rate",), ("circuit_breaker_open",)}, set()),
+        (GuardMode.OFF, set(), set()),
+        (GuardMode.ENFORCE, set(), {("low_success_rate",)}),
+    ],
+)
+async def test_a_guard_that_only_observes_is_shown_apart_from_those_that_hold(
+    cluster: Cluster, replica: Replica, guard: GuardMode, observed: set[tuple[str]], held: set[tuple[str]]
+) -> None:
+    await _low_rate(cluster, guard)
+    await replica.ticked()
+    assert set(replica.above_zero("hold_observed")) == observed
+    assert set(replica.above_zero("hold_active")) == held
+    replica.metrics.tick_failed()
+    assert replica.above_zero("hold_observed") == {}
+
+
+async def test_drains_are_counted_and_timed_when_they_end(replica: Replica) -> None:
+    replica.metrics.drains_ended([timedelta(seconds=3), timedelta(minutes=2)])
+    replica.metrics.drains_ended([])
+    assert replica.series("drain_duration_seconds_count") == {(): 2}
+    assert replica.series("drain_duration_seconds_sum") == {(): 123}

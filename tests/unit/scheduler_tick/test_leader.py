@@ -12,21 +12,28 @@ from uuid import uuid4
 import pytest
 
 from scheduler_service.core.breaker import Breaker
-from scheduler_service.core.run import DispatchAnswer, LeaderIdentity, RunReport
+from scheduler_service.core.limits import TaskSpec
+from scheduler_service.core.routing import BackendKind
+from scheduler_service.core.run import BackendReport, DispatchAnswer, ExecutorReport, LeaderIdentity, RunReport
 from scheduler_service.core.task import Task, TaskStatus
+from scheduler_service.core.tuning import SettingValue
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.errors import NotLeader, StorageUnavailable
+from scheduler_service.settings import SchedulerSettings
 from scheduler_service.tick.executor_link import ExecutorLink
 from scheduler_service.tick.leader import Leader
 from scheduler_service.tick.maintenance import Maintenance
 from scheduler_service.tick.reaper import Reaper
+from scheduler_service.transactions.auditing import Caller
 from scheduler_service.transactions.editing import cancel_task
 from scheduler_service.transactions.leading import acquire_or_renew
-from scheduler_service.transactions.overrides import Caller, set_drain
+from scheduler_service.transactions.overrides import set_drain
 from scheduler_service.transactions.recording import Recorded
+from scheduler_service.transactions.submitting import submit
 from scheduler_service.transactions.ticking import TickResult
+from scheduler_service.transactions.tuning import set_setting
 from service_runtime.clock import SystemClock
-from tests.contract.conftest import Cluster, report
+from tests.contract.conftest import DESCRIPTION, Cluster, report
 from tests.fakes.fake_clock import FakeClock
 from tests.fakes.memory_database import MemoryDatabase
 from tests.fakes.scripted_executor import ScriptedExecutor
@@ -53,6 +60,9 @@ class Notes:
     def breakers_moved(self, breakers: Iterable[Breaker]) -> None:
         """Nothing to keep."""
 
+    def drains_ended(self, took: Iterable[timedelta]) -> None:
+        """Nothing to keep."""
+
     def led(self, leading: bool) -> None:
         self.leading.append(leading)
 
@@ -63,6 +73,7 @@ class Bench(Cluster):
     def __init__(self) -> None:
         clock = SystemClock()
         super().__init__(MemoryDatabase(clock.now), FakeClock())
+        self.rules = replace(self.rules, tick_interval=timedelta(seconds=0.2), tick_enabled=False)
         self.executor = ScriptedExecutor()
         self.notes = Notes()
         self.leader = Leader(
@@ -74,9 +85,7 @@ class Bench(Cluster):
             holder=self.holder,
             address="here",
             lease=timedelta(seconds=3),
-            tick_interval=timedelta(seconds=0.2),
-            tick_enabled=False,
-            maintenance=Maintenance(self.database, clock, timedelta(days=1), timedelta(days=1)),
+            maintenance=Maintenance(self.database, clock, self.rules),
         )
 
     async def until(self, look: Callable[[], Awaitable[bool]]) -> None:
@@ -154,6 +163,48 @@ async def test_a_full_executor_is_left_alone_until_its_next_snapshot(bench: Benc
     assert dispatched
 
 
+def with_gpu(kind: BackendKind | None, *, configured: bool = True, local: bool = False, max_runs: int = 2) -> ExecutorReport:
+    own = report()
+    return replace(
+        own, backends=(*own.backends, BackendReport("gpu", local, configured, configured, "", "", max_runs, 0, False, kind))
+    )
+
+
+async def test_a_plug_in_has_its_breaker_as_soon_as_its_executor_knows_what_it_is(bench: Bench) -> None:
+    async def keys() -> set[str]:
+        return {key for key in await bench.run(lambda tx: tx.breakers()) if key.startswith("gpu")}
+
+    async def shared() -> bool:
+        return await keys() == {"gpu"}
+
+    async def both() -> bool:
+        return await keys() == {"gpu", "gpu@host-a"}
+
+    bench.executor.news.put_nowait(with_gpu(None, configured=False))
+    bench.executor.news.put_nowait(with_gpu(BackendKind.SHARED))
+    await bench.until(shared)
+    bench.executor.news.put_nowait(with_gpu(BackendKind.PER_EXECUTOR))
+    await bench.until(both)
+
+
+async def test_a_backend_that_has_reached_its_own_limit_leaves_the_others_their_slots(bench: Bench) -> None:
+    bench.executor.news.put_nowait(with_gpu(BackendKind.PER_EXECUTOR, local=True))
+    await bench.until(lambda: _has_gpu(bench))
+    bench.executor.answer = lambda order: DispatchAnswer(order.run_id, order.backend != "gpu", "server_overloaded", "2 of 2 runs")
+    await bench.run(
+        lambda tx: submit(tx, [TaskSpec(title="A sweep", description=DESCRIPTION, task_type="sweep")], {"sweep": "gpu"}, uuid4)
+    )
+    (refused,) = await bench.leader.run_tick()
+    assert (refused.backend, refused.reason) == ("gpu", "server_overloaded")
+    local = await bench.add()
+    assert [(d.dispatched, d.task_id) for d in await bench.leader.run_tick()] == [(True, local.id)]
+
+
+async def _has_gpu(bench: Bench) -> bool:
+    (link,) = bench.leader.known_links
+    return link.report is not None and len(link.report.backends) == 3
+
+
 async def test_a_run_that_the_executor_disowns_is_refused_for_good_and_waits_for_its_lease(bench: Bench) -> None:
     task = await bench.add()
     await bench.leader.run_tick()
@@ -225,6 +276,34 @@ async def test_a_lease_expires_only_by_both_clocks() -> None:
     clock.advance(seconds=20)
     assert await reaper.look() == [(await cluster.run_of(task.id)).run_id]
     assert (await cluster.task(task.id)).status is TaskStatus.QUEUED
+
+
+async def _set(bench: Bench, name: str, value: SettingValue) -> None:
+    configured = SchedulerSettings().configured()[name]
+    caller = Caller("tester", "because", "")
+    await bench.run(lambda tx: set_setting(tx, name, value, caller, configured, bench.rules))
+    bench.leader.wake()
+
+
+async def test_the_clock_is_switched_on_at_run_time(bench: Bench) -> None:
+    task = await bench.add()
+    await bench.until(lambda: _is(bench.leader.leading))
+    assert bench.notes.ticks == []
+    await _set(bench, "TICK_ENABLED", True)
+    await bench.until(lambda: _is([order.task_id for order in bench.executor.ordered] == [task.id]))
+    await _set(bench, "TICK_ENABLED", False)
+    await bench.until(lambda: _is(bench.notes.ticks[-1] is False))
+
+
+async def test_the_clock_goes_by_another_interval_at_run_time(bench: Bench) -> None:
+    await bench.until(lambda: _is(bench.leader.leading))
+    await _set(bench, "TICK_ENABLED", True)
+    await _set(bench, "TICK_INTERVAL_MS", 3_600_000)
+    await bench.leader.run_tick()
+    before = len(bench.notes.ticks)
+    await _set(bench, "TICK_INTERVAL_MS", 50)
+    # Nothing but the clock makes so many ticks.
+    await bench.until(lambda: _is(len(bench.notes.ticks) >= before + 4))
 
 
 async def _is(value: bool) -> bool:

@@ -66,3 +66,31 @@ def test_good_addresses(address: str) -> None:
 def test_bad_addresses(address: str) -> None:
     with pytest.raises(SettingsError):
         load_settings(SchedulerSettings, {"SCHEDULER_GRPC_ADDRESS": address})
+
+
+def test_routes_are_the_references_unless_they_are_said() -> None:
+    rules = load_settings(SchedulerSettings, {}).rules
+    assert rules.routes == {"talk": "hk-minimax", "research": "hk-minimax", "data": "hk-minimax", "*": "cecelia-run"}
+    assert rules.backends == ("cecelia-run", "hk-minimax")
+    said = load_settings(SchedulerSettings, {"DISPATCH_ROUTES": " Sweep = gpu.2 , *=cecelia-run,"}).rules
+    assert (said.routes, said.backends) == ({"sweep": "gpu.2", "*": "cecelia-run"}, ("cecelia-run", "gpu.2"))
+
+
+@pytest.mark.parametrize(
+    ("routes", "words"),
+    [
+        ("talk", "has the pair 'talk'; must be type=backend"),
+        ("talk=a,=b", "has the pair '=b'"),
+        ("talk=", "has the pair 'talk='"),
+        ("talk=a@b", "has the pair 'talk=a@b'"),
+        ("two words=a", "has the pair 'two words=a'"),
+        ("**=a", "has the pair '**=a'"),
+        ("talk=a,*=b,TALK=c", "has the pair 'TALK=c', and the type 'talk' before"),
+        (",", "has no pair"),
+    ],
+)
+def test_a_route_that_is_none_is_named(routes: str, words: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(SchedulerSettings, {"DISPATCH_ROUTES": routes})
+    assert "DISPATCH_ROUTES" in str(caught.value)
+    assert words in str(caught.value)

@@ -22,6 +22,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _BackendKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BackendKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BackendKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BACKEND_KIND_UNSPECIFIED: _BackendKind.ValueType  # 0
+    """Not known."""
+    BACKEND_KIND_SHARED: _BackendKind.ValueType  # 1
+    """One service behind all executors: one breaker, under the backend's name."""
+    BACKEND_KIND_PER_EXECUTOR: _BackendKind.ValueType  # 2
+    """A part of each executor: one breaker for each, `name@executor_id`."""
+
+class BackendKind(_BackendKind, metaclass=_BackendKindEnumTypeWrapper):
+    """Whether a backend fails as one or on each executor by itself."""
+
+BACKEND_KIND_UNSPECIFIED: BackendKind.ValueType  # 0
+"""Not known."""
+BACKEND_KIND_SHARED: BackendKind.ValueType  # 1
+"""One service behind all executors: one breaker, under the backend's name."""
+BACKEND_KIND_PER_EXECUTOR: BackendKind.ValueType  # 2
+"""A part of each executor: one breaker for each, `name@executor_id`."""
+Global___BackendKind: _TypeAlias = BackendKind  # noqa: Y015
+
 class _RunState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -172,18 +196,22 @@ class CheckResourcesResponse(_message.Message):
     HEADED_SESSIONS_FIELD_NUMBER: _builtins.int
     HEADLESS_SESSIONS_FIELD_NUMBER: _builtins.int
     SAMPLE_TIME_FIELD_NUMBER: _builtins.int
+    ADMISSION_SLOTS_FIELD_NUMBER: _builtins.int
+    ADMISSION_REASON_FIELD_NUMBER: _builtins.int
+    MEMORY_STALL_PCT_FIELD_NUMBER: _builtins.int
+    CPU_STALL_PCT_FIELD_NUMBER: _builtins.int
     ok: _builtins.bool
     """Whether at least one slot is left at this pressure."""
     reason: _builtins.str
-    """Why not: the signals over their limit, or `no_sample`. Empty when ok."""
+    """Why not: the signals over their limit, or what must come down after they were, or `no_sample`. Empty when ok."""
     effective_slots: _builtins.int
-    """Slots that the pressure leaves of `max_seats`."""
+    """Slots that the pressure leaves of `max_seats`; after a pressure of 1 none until it is below 0.9."""
     running: _builtins.int
     """Local runs that are accepted or running."""
     load_avg_1m: _builtins.float
     """One-minute load average."""
     cpu_usage_pct: _builtins.float
-    """CPU use of the machine or container, 0..100 percent."""
+    """CPU use, 0..100 percent, mean of the last 10 s: of the container's quota where there is one, else of the cores that may be used."""
     cpu_threshold_pct: _builtins.float
     """CPU use that counts as pressure 1."""
     cpu_pressure: _builtins.float
@@ -216,6 +244,16 @@ class CheckResourcesResponse(_message.Message):
     """Interactive sessions with a terminal that were seen."""
     headless_sessions: _builtins.int
     """Sessions without a terminal that were seen."""
+    admission_slots: _builtins.int
+    """Local runs that may be under way at once, those that run now among them: effective_slots, less what runs that have not
+    grown yet will take. DispatchTasks refuses beyond it.
+    """
+    admission_reason: _builtins.str
+    """Why no further local run would be let in. Empty when one would."""
+    memory_stall_pct: _builtins.float
+    """Percent of the last 10 s in which all work waited for memory (PSI `full`); absent where the kernel does not tell."""
+    cpu_stall_pct: _builtins.float
+    """Percent of the last 10 s in which some work waited for a core (PSI `some`); it decides nothing. Absent likewise."""
     @_builtins.property
     def sample_time(self) -> _timestamp_pb2.Timestamp:
         """When this was measured."""
@@ -246,14 +284,31 @@ class CheckResourcesResponse(_message.Message):
         headed_sessions: _builtins.int = ...,
         headless_sessions: _builtins.int = ...,
         sample_time: _timestamp_pb2.Timestamp | None = ...,
+        admission_slots: _builtins.int | None = ...,
+        admission_reason: _builtins.str = ...,
+        memory_stall_pct: _builtins.float | None = ...,
+        cpu_stall_pct: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_cap", b"_budget_cap", "budget_cap", b"budget_cap", "sample_time", b"sample_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_admission_slots", b"_admission_slots", "_budget_cap", b"_budget_cap", "_cpu_stall_pct", b"_cpu_stall_pct", "_memory_stall_pct", b"_memory_stall_pct", "admission_slots", b"admission_slots", "budget_cap", b"budget_cap", "cpu_stall_pct", b"cpu_stall_pct", "memory_stall_pct", b"memory_stall_pct", "sample_time", b"sample_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_cap", b"_budget_cap", "budget_cap", b"budget_cap", "cpu_cores", b"cpu_cores", "cpu_pressure", b"cpu_pressure", "cpu_threshold_pct", b"cpu_threshold_pct", "cpu_usage_pct", b"cpu_usage_pct", "effective_slots", b"effective_slots", "free_mem_mb", b"free_mem_mb", "headed_sessions", b"headed_sessions", "headless_sessions", b"headless_sessions", "load_avg_1m", b"load_avg_1m", "max_pressure", b"max_pressure", "max_seats", b"max_seats", "mem_min_mb", b"mem_min_mb", "mem_pressure", b"mem_pressure", "ok", b"ok", "physical_capacity", b"physical_capacity", "reason", b"reason", "running", b"running", "sample_time", b"sample_time", "swap_max_pct", b"swap_max_pct", "swap_pressure", b"swap_pressure", "swap_used_pct", b"swap_used_pct", "total_mem_mb", b"total_mem_mb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_admission_slots", b"_admission_slots", "_budget_cap", b"_budget_cap", "_cpu_stall_pct", b"_cpu_stall_pct", "_memory_stall_pct", b"_memory_stall_pct", "admission_reason", b"admission_reason", "admission_slots", b"admission_slots", "budget_cap", b"budget_cap", "cpu_cores", b"cpu_cores", "cpu_pressure", b"cpu_pressure", "cpu_stall_pct", b"cpu_stall_pct", "cpu_threshold_pct", b"cpu_threshold_pct", "cpu_usage_pct", b"cpu_usage_pct", "effective_slots", b"effective_slots", "free_mem_mb", b"free_mem_mb", "headed_sessions", b"headed_sessions", "headless_sessions", b"headless_sessions", "load_avg_1m", b"load_avg_1m", "max_pressure", b"max_pressure", "max_seats", b"max_seats", "mem_min_mb", b"mem_min_mb", "mem_pressure", b"mem_pressure", "memory_stall_pct", b"memory_stall_pct", "ok", b"ok", "physical_capacity", b"physical_capacity", "reason", b"reason", "running", b"running", "sample_time", b"sample_time", "swap_max_pct", b"swap_max_pct", "swap_pressure", b"swap_pressure", "swap_used_pct", b"swap_used_pct", "total_mem_mb", b"total_mem_mb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__admission_slots: _TypeAlias = _typing.Literal["admission_slots"]  # noqa: Y015
+    _WhichOneofArgType__admission_slots: _TypeAlias = _typing.Literal["_admission_slots", b"_admission_slots"]  # noqa: Y015
     _WhichOneofReturnType__budget_cap: _TypeAlias = _typing.Literal["budget_cap"]  # noqa: Y015
     _WhichOneofArgType__budget_cap: _TypeAlias = _typing.Literal["_budget_cap", b"_budget_cap"]  # noqa: Y015
+    _WhichOneofReturnType__cpu_stall_pct: _TypeAlias = _typing.Literal["cpu_stall_pct"]  # noqa: Y015
+    _WhichOneofArgType__cpu_stall_pct: _TypeAlias = _typing.Literal["_cpu_stall_pct", b"_cpu_stall_pct"]  # noqa: Y015
+    _WhichOneofReturnType__memory_stall_pct: _TypeAlias = _typing.Literal["memory_stall_pct"]  # noqa: Y015
+    _WhichOneofArgType__memory_stall_pct: _TypeAlias = _typing.Literal["_memory_stall_pct", b"_memory_stall_pct"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__admission_slots) -> _WhichOneofReturnType__admission_slots | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__budget_cap) -> _WhichOneofReturnType__budget_cap | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_stall_pct) -> _WhichOneofReturnType__cpu_stall_pct | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_stall_pct) -> _WhichOneofReturnType__memory_stall_pct | None: ...
 
 Global___CheckResourcesResponse: _TypeAlias = CheckResourcesResponse  # noqa: Y015
 
@@ -317,6 +372,7 @@ class BackendAvailability(_message.Message):
     RUNNING_FIELD_NUMBER: _builtins.int
     CONFIGURED_FIELD_NUMBER: _builtins.int
     ENDS_BY_CALLBACK_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """The backend's name, such as `cecelia-run`."""
     available: _builtins.bool
@@ -328,13 +384,15 @@ class BackendAvailability(_message.Message):
     local: _builtins.bool
     """Whether it runs on this machine and is gated by local slots."""
     max_runs: _builtins.int
-    """Runs at once at most; 0 for a local backend, whose limit is the slots."""
+    """Runs at once at most; 0 for a local backend without a limit of its own besides the slots."""
     running: _builtins.int
     """Runs accepted or running."""
     configured: _builtins.bool
     """Whether it is configured rightly, be there room or not."""
     ends_by_callback: _builtins.bool
     """Whether the ends of its runs come to the scheduler by an HTTP bridge's callback instead of over WatchRuns."""
+    kind: Global___BackendKind.ValueType
+    """Which breaker counts its failures; unspecified where that is not known, as of one that could not be made."""
     def __init__(
         self,
         *,
@@ -347,10 +405,11 @@ class BackendAvailability(_message.Message):
         running: _builtins.int = ...,
         configured: _builtins.bool = ...,
         ends_by_callback: _builtins.bool = ...,
+        kind: Global___BackendKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "backend", b"backend", "configured", b"configured", "detail", b"detail", "ends_by_callback", b"ends_by_callback", "local", b"local", "max_runs", b"max_runs", "reason", b"reason", "running", b"running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "backend", b"backend", "configured", b"configured", "detail", b"detail", "ends_by_callback", b"ends_by_callback", "kind", b"kind", "local", b"local", "max_runs", b"max_runs", "reason", b"reason", "running", b"running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -147,7 +147,7 @@ class TaskSpec(_message.Message):
     description: _builtins.str
     """At most 256 KiB."""
     task_type: _builtins.str
-    """Routes the task to a backend; empty: `dev`."""
+    """Routes the task to a backend (DISPATCH_ROUTES; a type that it sends nowhere is refused); empty: `dev`."""
     priority: Global___Priority.ValueType
     """Unset: P1."""
     skill: _builtins.str
@@ -256,6 +256,7 @@ class Task(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its UUID."""
     title: _builtins.str
@@ -328,6 +329,12 @@ class Task(_message.Message):
     def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
         """When its back-off is over."""
 
+    @_builtins.property
+    def usage(self) -> _struct_pb2.Struct:
+        """What its runs have used in all, under the backend's names, such as `prompt_tokens`: numbers are summed over the runs, anything
+        else is the newest run's. Only in GetTask and WatchTask; absent where no run has told any.
+        """
+
     def __init__(
         self,
         *,
@@ -356,10 +363,11 @@ class Task(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
+        usage: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "next_attempt_time", b"next_attempt_time", "not_before_time", b"not_before_time", "outcome", b"outcome", "payload", b"payload", "start_time", b"start_time", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "next_attempt_time", b"next_attempt_time", "not_before_time", b"not_before_time", "outcome", b"outcome", "payload", b"payload", "start_time", b"start_time", "timeout", b"timeout", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "create_time", b"create_time", "depends_on", b"depends_on", "description", b"description", "end_time", b"end_time", "executor_id", b"executor_id", "fence", b"fence", "hold_reason", b"hold_reason", "id", b"id", "max_tries", b"max_tries", "next_attempt_time", b"next_attempt_time", "not_before_time", b"not_before_time", "outcome", b"outcome", "payload", b"payload", "priority", b"priority", "run_id", b"run_id", "skill", b"skill", "start_failures", b"start_failures", "start_time", b"start_time", "status", b"status", "task_type", b"task_type", "timeout", b"timeout", "title", b"title", "tries", b"tries", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "create_time", b"create_time", "depends_on", b"depends_on", "description", b"description", "end_time", b"end_time", "executor_id", b"executor_id", "fence", b"fence", "hold_reason", b"hold_reason", "id", b"id", "max_tries", b"max_tries", "next_attempt_time", b"next_attempt_time", "not_before_time", b"not_before_time", "outcome", b"outcome", "payload", b"payload", "priority", b"priority", "run_id", b"run_id", "skill", b"skill", "start_failures", b"start_failures", "start_time", b"start_time", "status", b"status", "task_type", b"task_type", "timeout", b"timeout", "title", b"title", "tries", b"tries", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2294,6 +2302,359 @@ class SetBudgetCapResponse(_message.Message):
 Global___SetBudgetCapResponse: _TypeAlias = SetBudgetCapResponse  # noqa: Y015
 
 @_typing.final
+class Setting(_message.Message):
+    """A setting that can change at run time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    MEANING_FIELD_NUMBER: _builtins.int
+    VALUE_WITHOUT_OVERRIDE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, that of its environment variable."""
+    value: _builtins.str
+    """Its value in force, as the environment variable would say it."""
+    unit: _builtins.str
+    """The value's unit, such as `ms`; empty for none."""
+    origin: _builtins.str
+    """Where the value comes from: `default`, `environment` (both of the replica that answers) or `override`."""
+    meaning: _builtins.str
+    """What it means."""
+    value_without_override: _builtins.str
+    """What it is without an override."""
+    actor: _builtins.str
+    """Of an override: who."""
+    reason: _builtins.str
+    """Of an override: why."""
+    @_builtins.property
+    def since_time(self) -> _timestamp_pb2.Timestamp:
+        """Of an override: since when."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        origin: _builtins.str = ...,
+        meaning: _builtins.str = ...,
+        value_without_override: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        since_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since_time", b"since_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "meaning", b"meaning", "name", b"name", "origin", b"origin", "reason", b"reason", "since_time", b"since_time", "unit", b"unit", "value", b"value", "value_without_override", b"value_without_override"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Setting: _TypeAlias = Setting  # noqa: Y015
+
+@_typing.final
+class ListSettingsRequest(_message.Message):
+    """Asks for the settings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSettingsRequest: _TypeAlias = ListSettingsRequest  # noqa: Y015
+
+@_typing.final
+class ListSettingsResponse(_message.Message):
+    """The settings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def settings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Setting]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        settings: _abc.Iterable[Global___Setting] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSettingsResponse: _TypeAlias = ListSettingsResponse  # noqa: Y015
+
+@_typing.final
+class SetSettingRequest(_message.Message):
+    """Changes a setting."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, such as `OPEN_DURATION_MS`."""
+    value: _builtins.str
+    """Its value, as the environment variable would say it; the same bounds apply."""
+    reason: _builtins.str
+    """Why; at most 500 characters."""
+    request_id: _builtins.str
+    """As in SubmitTask."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "request_id", b"request_id", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSettingRequest: _TypeAlias = SetSettingRequest  # noqa: Y015
+
+@_typing.final
+class SetSettingResponse(_message.Message):
+    """The setting before and after."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def before(self) -> Global___Setting:
+        """Before."""
+
+    @_builtins.property
+    def after(self) -> Global___Setting:
+        """After."""
+
+    def __init__(
+        self,
+        *,
+        before: Global___Setting | None = ...,
+        after: Global___Setting | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSettingResponse: _TypeAlias = SetSettingResponse  # noqa: Y015
+
+@_typing.final
+class ResetSettingRequest(_message.Message):
+    """Gives a setting back to the environment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    reason: _builtins.str
+    """Why; at most 500 characters."""
+    request_id: _builtins.str
+    """As in SubmitTask."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetSettingRequest: _TypeAlias = ResetSettingRequest  # noqa: Y015
+
+@_typing.final
+class ResetSettingResponse(_message.Message):
+    """The setting before and after."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def before(self) -> Global___Setting:
+        """Before."""
+
+    @_builtins.property
+    def after(self) -> Global___Setting:
+        """After."""
+
+    def __init__(
+        self,
+        *,
+        before: Global___Setting | None = ...,
+        after: Global___Setting | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetSettingResponse: _TypeAlias = ResetSettingResponse  # noqa: Y015
+
+@_typing.final
+class AuditEntry(_message.Message):
+    """One override."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """Its number; grows."""
+    actor: _builtins.str
+    """Who, as the caller said or as the connection shows."""
+    method: _builtins.str
+    """The rpc, such as `SetDrain`."""
+    target: _builtins.str
+    """What was overridden: a task, a breaker's key, a drain's source, a pause's backend, a setting; may be empty."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """The call's request_id."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def detail(self) -> _struct_pb2.Struct:
+        """`before` and `after`: what the override could change, under the same keys."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        method: _builtins.str = ...,
+        target: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        detail: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "detail", b"detail", "id", b"id", "method", b"method", "reason", b"reason", "request_id", b"request_id", "target", b"target", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditEntry: _TypeAlias = AuditEntry  # noqa: Y015
+
+@_typing.final
+class ListAuditEntriesRequest(_message.Message):
+    """Asks for a page of the audit log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Entries a page; at most 500, 0 means 50."""
+    page_token: _builtins.str
+    """The token of the last page; empty for the first. The times may be others than before."""
+    method: _builtins.str
+    """Only of this rpc, such as `SetDrain`."""
+    actor: _builtins.str
+    """Only by this actor: all of it, or the name before the address."""
+    target: _builtins.str
+    """Only with this target."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only at or after this time; unset: from the first."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only before this time; unset: up to now."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        method: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        target: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "end_time", b"end_time", "method", b"method", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditEntriesRequest: _TypeAlias = ListAuditEntriesRequest  # noqa: Y015
+
+@_typing.final
+class ListAuditEntriesResponse(_message.Message):
+    """A page of the audit log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditEntry]:
+        """The entries, newest first."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___AuditEntry] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditEntriesResponse: _TypeAlias = ListAuditEntriesResponse  # noqa: Y015
+
+@_typing.final
 class GetSlotsRequest(_message.Message):
     """Asks for the slots."""
 
@@ -2471,7 +2832,7 @@ class BackendSlots(_message.Message):
     local: _builtins.bool
     """Whether the task pool gates it."""
     budget: _builtins.int
-    """Runs at once in all; for a local backend the task pool's budget."""
+    """Runs at once in all; for a local backend the task pool's budget, or its own limit if that is less."""
     used: _builtins.int
     """Dispatching or running."""
     def __init__(
@@ -2590,6 +2951,7 @@ class ExecutorStatus(_message.Message):
     LAST_HEARD_TIME_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
     BACKENDS_FIELD_NUMBER: _builtins.int
+    MISCONFIGURED_FIELD_NUMBER: _builtins.int
     executor_id: _builtins.str
     """The executor; empty while it has not been heard."""
     target: _builtins.str
@@ -2608,6 +2970,10 @@ class ExecutorStatus(_message.Message):
     def backends(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Its backends that are configured."""
 
+    @_builtins.property
+    def misconfigured(self) -> _containers.RepeatedCompositeFieldContainer[Global___MisconfiguredBackend]:
+        """Its backends that are not (`config_error`)."""
+
     def __init__(
         self,
         *,
@@ -2618,14 +2984,41 @@ class ExecutorStatus(_message.Message):
         last_heard_time: _timestamp_pb2.Timestamp | None = ...,
         running: _builtins.int = ...,
         backends: _abc.Iterable[_builtins.str] | None = ...,
+        misconfigured: _abc.Iterable[Global___MisconfiguredBackend] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_heard_time", b"last_heard_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "draining", b"draining", "executor_id", b"executor_id", "last_heard_time", b"last_heard_time", "live", b"live", "running", b"running", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "draining", b"draining", "executor_id", b"executor_id", "last_heard_time", b"last_heard_time", "live", b"live", "misconfigured", b"misconfigured", "running", b"running", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExecutorStatus: _TypeAlias = ExecutorStatus  # noqa: Y015
+
+@_typing.final
+class MisconfiguredBackend(_message.Message):
+    """A backend that is set up wrongly on an executor: somebody must mend it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    backend: _builtins.str
+    """The backend."""
+    detail: _builtins.str
+    """What is wrong, in words."""
+    def __init__(
+        self,
+        *,
+        backend: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "detail", b"detail"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MisconfiguredBackend: _TypeAlias = MisconfiguredBackend  # noqa: Y015
 
 @_typing.final
 class QueueDepth(_message.Message):

@@ -154,6 +154,26 @@ class SchedulerServiceStub:
                 request_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SetBudgetCapRequest.SerializeToString,
                 response_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SetBudgetCapResponse.FromString,
                 _registered_method=True)
+        self.ListSettings = channel.unary_unary(
+                '/cecelia.scheduler.v1.SchedulerService/ListSettings',
+                request_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ListSettingsRequest.SerializeToString,
+                response_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ListSettingsResponse.FromString,
+                _registered_method=True)
+        self.SetSetting = channel.unary_unary(
+                '/cecelia.scheduler.v1.SchedulerService/SetSetting',
+                request_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SetSettingRequest.SerializeToString,
+                response_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SetSettingResponse.FromString,
+                _registered_method=True)
+        self.ResetSetting = channel.unary_unary(
+                '/cecelia.scheduler.v1.SchedulerService/ResetSetting',
+                request_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ResetSettingRequest.SerializeToString,
+                response_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ResetSettingResponse.FromString,
+                _registered_method=True)
+        self.ListAuditEntries = channel.unary_unary(
+                '/cecelia.scheduler.v1.SchedulerService/ListAuditEntries',
+                request_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ListAuditEntriesRequest.SerializeToString,
+                response_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ListAuditEntriesResponse.FromString,
+                _registered_method=True)
         self.GetSlots = channel.unary_unary(
                 '/cecelia.scheduler.v1.SchedulerService/GetSlots',
                 request_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.GetSlotsRequest.SerializeToString,
@@ -363,6 +383,39 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSettings(self, request, context):
+        """The settings that can change at run time, by name.
+        Errors: none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetSetting(self, request, context):
+        """Change a setting on every replica, until it is reset. The leader goes by it from its next tick on; nothing that it claims after
+        the answer goes by the old value.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetSetting(self, request, context):
+        """Give a setting back to the environment. Idempotent.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuditEntries(self, request, context):
+        """What was overridden by whom, newest first: a page of the audit log.
+        Errors: INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetSlots(self, request, context):
         """The pools' budgets and use, per executor and in all.
         Errors: none of its own.
@@ -504,6 +557,26 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.SetBudgetCap,
                     request_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SetBudgetCapRequest.FromString,
                     response_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SetBudgetCapResponse.SerializeToString,
+            ),
+            'ListSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSettings,
+                    request_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ListSettingsRequest.FromString,
+                    response_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ListSettingsResponse.SerializeToString,
+            ),
+            'SetSetting': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSetting,
+                    request_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SetSettingRequest.FromString,
+                    response_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SetSettingResponse.SerializeToString,
+            ),
+            'ResetSetting': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetSetting,
+                    request_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ResetSettingRequest.FromString,
+                    response_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ResetSettingResponse.SerializeToString,
+            ),
+            'ListAuditEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEntries,
+                    request_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ListAuditEntriesRequest.FromString,
+                    response_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ListAuditEntriesResponse.SerializeToString,
             ),
             'GetSlots': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSlots,
@@ -1147,6 +1220,114 @@ class SchedulerService:
             '/cecelia.scheduler.v1.SchedulerService/SetBudgetCap',
             cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SetBudgetCapRequest.SerializeToString,
             cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SetBudgetCapResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cecelia.scheduler.v1.SchedulerService/ListSettings',
+            cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ListSettingsRequest.SerializeToString,
+            cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ListSettingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetSetting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cecelia.scheduler.v1.SchedulerService/SetSetting',
+            cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SetSettingRequest.SerializeToString,
+            cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SetSettingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetSetting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cecelia.scheduler.v1.SchedulerService/ResetSetting',
+            cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ResetSettingRequest.SerializeToString,
+            cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ResetSettingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cecelia.scheduler.v1.SchedulerService/ListAuditEntries',
+            cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ListAuditEntriesRequest.SerializeToString,
+            cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ListAuditEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -130,6 +130,23 @@ class SchedulerServiceStub:
     """A ceiling on local slots below the physical one; unset lifts it.
     Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
     """
+    ListSettings: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListSettingsRequest, _scheduler_service_pb2.ListSettingsResponse]
+    """The settings that can change at run time, by name.
+    Errors: none of its own.
+    """
+    SetSetting: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.SetSettingRequest, _scheduler_service_pb2.SetSettingResponse]
+    """Change a setting on every replica, until it is reset. The leader goes by it from its next tick on; nothing that it claims after
+    the answer goes by the old value.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+    """
+    ResetSetting: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.ResetSettingRequest, _scheduler_service_pb2.ResetSettingResponse]
+    """Give a setting back to the environment. Idempotent.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+    """
+    ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListAuditEntriesRequest, _scheduler_service_pb2.ListAuditEntriesResponse]
+    """What was overridden by whom, newest first: a page of the audit log.
+    Errors: INVALID_ARGUMENT.
+    """
     GetSlots: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetSlotsRequest, _scheduler_service_pb2.GetSlotsResponse]
     """The pools' budgets and use, per executor and in all.
     Errors: none of its own.
@@ -244,6 +261,23 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     SetBudgetCap: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.SetBudgetCapRequest, _scheduler_service_pb2.SetBudgetCapResponse]  # type: ignore[assignment]
     """A ceiling on local slots below the physical one; unset lifts it.
     Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+    """
+    ListSettings: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListSettingsRequest, _scheduler_service_pb2.ListSettingsResponse]  # type: ignore[assignment]
+    """The settings that can change at run time, by name.
+    Errors: none of its own.
+    """
+    SetSetting: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.SetSettingRequest, _scheduler_service_pb2.SetSettingResponse]  # type: ignore[assignment]
+    """Change a setting on every replica, until it is reset. The leader goes by it from its next tick on; nothing that it claims after
+    the answer goes by the old value.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+    """
+    ResetSetting: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ResetSettingRequest, _scheduler_service_pb2.ResetSettingResponse]  # type: ignore[assignment]
+    """Give a setting back to the environment. Idempotent.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+    """
+    ListAuditEntries: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListAuditEntriesRequest, _scheduler_service_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
+    """What was overridden by whom, newest first: a page of the audit log.
+    Errors: INVALID_ARGUMENT.
     """
     GetSlots: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetSlotsRequest, _scheduler_service_pb2.GetSlotsResponse]  # type: ignore[assignment]
     """The pools' budgets and use, per executor and in all.
@@ -494,6 +528,47 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_scheduler_service_pb2.SetBudgetCapResponse, _abc.Awaitable[_scheduler_service_pb2.SetBudgetCapResponse]]:
         """A ceiling on local slots below the physical one; unset lifts it.
         Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+        """
+
+    @_abc_1.abstractmethod
+    def ListSettings(
+        self,
+        request: _scheduler_service_pb2.ListSettingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_service_pb2.ListSettingsResponse, _abc.Awaitable[_scheduler_service_pb2.ListSettingsResponse]]:
+        """The settings that can change at run time, by name.
+        Errors: none of its own.
+        """
+
+    @_abc_1.abstractmethod
+    def SetSetting(
+        self,
+        request: _scheduler_service_pb2.SetSettingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_service_pb2.SetSettingResponse, _abc.Awaitable[_scheduler_service_pb2.SetSettingResponse]]:
+        """Change a setting on every replica, until it is reset. The leader goes by it from its next tick on; nothing that it claims after
+        the answer goes by the old value.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+        """
+
+    @_abc_1.abstractmethod
+    def ResetSetting(
+        self,
+        request: _scheduler_service_pb2.ResetSettingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_service_pb2.ResetSettingResponse, _abc.Awaitable[_scheduler_service_pb2.ResetSettingResponse]]:
+        """Give a setting back to the environment. Idempotent.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+        """
+
+    @_abc_1.abstractmethod
+    def ListAuditEntries(
+        self,
+        request: _scheduler_service_pb2.ListAuditEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_service_pb2.ListAuditEntriesResponse, _abc.Awaitable[_scheduler_service_pb2.ListAuditEntriesResponse]]:
+        """What was overridden by whom, newest first: a page of the audit log.
+        Errors: INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod
