@@ -63,20 +63,26 @@ def _numbers(check: FieldChecker, field: str, words: Sequence[str], known: Mappi
     return [known[word] for word in words if word in known]
 
 
+def paging_of(request: Request, *more: str) -> tuple[int, str]:
+    """Size (0: as the rpc has it) and token of a page, of a query that may also have `more`. Raises InvalidArgument."""
+    query, allowed = request.query_params, (*more, "page_size", "page_token")
+    check = FieldChecker()
+    for name in query:
+        if name not in allowed:
+            check.wrong(name[:64], f"is unknown; must be one of {', '.join(allowed)}")
+    size = query.get("page_size", "0")
+    if not (size.isascii() and size.isdecimal() and len(size) < 4):
+        check.wrong("page_size", f"is {shown(size)}; must be 1 to 500")
+    check.done()
+    return int(size), query.get("page_token", "")
+
+
 def page_of(request: Request) -> pb.ListTasksRequest:
     """The page of tasks that a query names: `status`, `type` and `priority` (repeatable), `page_size`, `page_token`.
 
     Raises InvalidArgument.
     """
-    query = request.query_params
     names = {"status": "statuses", "type": "task_types", "priority": "priorities"}
-    check = FieldChecker()
-    for name in query:
-        if name not in (*names, "page_size", "page_token"):
-            check.wrong(name[:64], f"is unknown; must be one of {', '.join((*names, 'page_size', 'page_token'))}")
-    size = query.get("page_size", "0")
-    if not (size.isascii() and size.isdecimal() and len(size) < 4):
-        check.wrong("page_size", f"is {shown(size)}; must be 1 to 500")
-    check.done()
-    chosen = filter_of({field: query.getlist(name) for name, field in names.items()})
-    return pb.ListTasksRequest(page_size=int(size), page_token=query.get("page_token", ""), **chosen)
+    size, token = paging_of(request, *names)
+    chosen = filter_of({field: request.query_params.getlist(name) for name, field in names.items()})
+    return pb.ListTasksRequest(page_size=size, page_token=token, **chosen)

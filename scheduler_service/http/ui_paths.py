@@ -18,7 +18,7 @@ from scheduler_service.http import shapes
 from scheduler_service.http.event_stream import EventStreams
 from scheduler_service.http.output_stream import END_FRAME, OutputFrames, asked_output
 from scheduler_service.http.ports import SchedulerRpcs
-from scheduler_service.http.requests import call_of, filter_of, override_of, page_of
+from scheduler_service.http.requests import call_of, filter_of, override_of, page_of, paging_of
 from service_runtime.clock import Clock
 from service_runtime.http_app import problem
 
@@ -46,6 +46,7 @@ class UiPaths:
         """Every path with its method."""
         paths: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
             ("GET", "/overview", self._overview),
+            ("GET", "/audit", self._audit),
             ("GET", "/tasks", self._tasks),
             ("GET", "/tasks/{task_id}/explanation", self._explanation),
             ("GET", "/tasks/{task_id}/output", self._output),
@@ -55,6 +56,7 @@ class UiPaths:
             ("POST", "/tasks/requeue", self._requeue_all),
             ("POST", "/billing-pause/clear", self._clear_pause),
             ("POST", "/budget-cap/lift", self._lift_cap),
+            ("POST", "/settings/{name}/reset", self._reset_setting),
         ]
         routes = [Route(PREFIX + path, handler, methods=[method]) for method, path, handler in paths]
         for route in routes:
@@ -75,6 +77,7 @@ class UiPaths:
         status = await self._rpcs.GetStatus(pb.GetStatusRequest(), call_of(request))
         windows = [Duration(seconds=int(BUCKET.total_seconds()) * n) for n in range(1, BUCKETS + 1)]
         stats = await self._rpcs.GetDispatchStats(pb.GetDispatchStatsRequest(windows=windows), call_of(request))
+        settings = await self._rpcs.ListSettings(pb.ListSettingsRequest(), call_of(request))
         now = self._clock.now()
         return self._json(
             {
@@ -82,11 +85,17 @@ class UiPaths:
                 "snapshot_ts": shapes.iso(now),
                 "page_version": self._page_version,
                 "status": shapes.plain(status),
+                "settings": [shapes.plain(setting) for setting in settings.settings if setting.origin == "override"],
                 "hour": shapes.buckets(stats.windows, now),
                 "reasons": REASONS,
                 "holds": HOLDS,
             }
         )
+
+    async def _audit(self, request: Request) -> Response:
+        size, token = paging_of(request)
+        asked = pb.ListAuditEntriesRequest(page_size=size, page_token=token)
+        return self._answer(await self._rpcs.ListAuditEntries(asked, call_of(request)))
 
     async def _tasks(self, request: Request) -> Response:
         return self._answer(await self._rpcs.ListTasks(page_of(request), call_of(request)))
@@ -129,6 +138,11 @@ class UiPaths:
     async def _lift_cap(self, request: Request) -> Response:
         body = await override_of(request, {})
         return self._answer(await self._rpcs.SetBudgetCap(pb.SetBudgetCapRequest(**body), call_of(request)))
+
+    async def _reset_setting(self, request: Request) -> Response:
+        body = await override_of(request, {})
+        asked = pb.ResetSettingRequest(name=request.path_params["name"], **body)
+        return self._answer(await self._rpcs.ResetSetting(asked, call_of(request)))
 
 
 async def _bulk_of(request: Request) -> dict[str, Any]:

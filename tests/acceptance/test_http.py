@@ -377,6 +377,16 @@ async def test_the_page_s_own_paths_give_the_answers_of_the_rpcs(pair: Pair, htt
     assert (await http.post(f"/api/ui/tasks/{waiting[0]}/requeue")).json()["task"]["status"] == "QUEUED"
     assert (await http.post("/api/ui/billing-pause/clear", json={"backend": "hk-minimax"})).json()["cleared"] is False
     assert (await http.post("/api/ui/budget-cap/lift")).json()["slots"] is None
+    async with pair.calls() as stub:
+        asked = pb.SetSettingRequest(name="OPEN_DURATION_MS", value="600000", reason="try sooner")
+        await stub.SetSetting(asked, timeout=10)
+    (setting,) = (await http.get("/api/ui/overview")).json()["settings"]
+    assert (setting["name"], setting["value"], setting["reason"]) == ("OPEN_DURATION_MS", "600000", "try sooner")
+    assert (await http.post("/api/ui/settings/OPEN_DURATION_MS/reset")).json()["after"]["origin"] != "override"
+    log = (await http.get("/api/ui/audit?page_size=2")).json()
+    assert [entry["method"] for entry in log["entries"]] == ["ResetSetting", "SetSetting"]
+    older = (await http.get(f"/api/ui/audit?page_size=1&page_token={log['next_page_token']}")).json()["entries"]
+    assert [entry["method"] for entry in older] == ["SetBudgetCap"]
 
 
 async def test_an_output_over_http_ends_with_its_run_and_resumes_at_its_id(pair: Pair, http: httpx.AsyncClient) -> None:

@@ -133,6 +133,11 @@ async def test_a_breaker_is_reset_only_after_a_yes(pair: Pair) -> None:
         await expect(row(page, "Breakers", "hk-minimax")).to_contain_text("CLOSED")
         await expect(page.locator("#done")).to_have_text("The breaker hk-minimax is CLOSED.")
         await expect(section(page, "Overrides")).to_contain_text("Nothing is overridden.")
+        entry = section(page, "Audit log").locator("tbody tr").first
+        await expect(entry).to_contain_text("ResetBreaker hk-minimax")
+        await expect(entry).to_contain_text("it's mended")
+        await expect(entry.locator("td").nth(4)).to_have_text("hk-minimax OPEN")
+        await expect(entry.locator("td").nth(5)).to_have_text("hk-minimax CLOSED")
     assert await state() == pb.BREAKER_STATE_CLOSED
     assert [entry.reason for entry in await audited(pair, "ResetBreaker")] == ["it's mended"]
 
@@ -145,6 +150,7 @@ async def test_each_action_does_what_its_line_says(pair: Pair) -> None:
     await trip(pair)
     await call(pair, "SetBudgetCap", pb.SetBudgetCapRequest(slots=5, reason="demonstration"))
     await call(pair, "SetBillingPause", pb.SetBillingPauseRequest(until_time=until, backend="hk-minimax", reason="quota"))
+    await call(pair, "SetSetting", pb.SetSettingRequest(name="OPEN_DURATION_MS", value="600000", reason="try sooner"))
     await drain(pair)
     first, second = await pair.submit(2, task_type="dev")
     others = await pair.submit(3, task_type="review", priority=pb.PRIORITY_P2)
@@ -163,7 +169,7 @@ async def test_each_action_does_what_its_line_says(pair: Pair) -> None:
 
     async with page_of(url(pair)) as page:
         overrides, tasks = section(page, "Overrides"), section(page, "Tasks")
-        for kind in ("breaker tripped", "ceiling on slots", "billing pause", "drain"):
+        for kind in ("setting", "breaker tripped", "ceiling on slots", "billing pause", "drain"):
             await row(page, "Overrides", kind).first.get_by_role("button", name="End…").click()
             await typed(page)
             await expect(row(page, "Overrides", kind)).to_have_count(0)

@@ -144,6 +144,12 @@ export function endOverride({ kind, scope }) {
       line: (words) => command("cap", "off", ...reasonOption(words)),
       act: override("api/ui/budget-cap/lift", {}, "The ceiling is lifted."),
     },
+    setting: {
+      title: `Give ${scope} back to the environment?`,
+      warning: "Its value is again what the environment of each scheduler says, or the default.",
+      line: (words) => command("settings", "reset", scope, ...reasonOption(words)),
+      act: override(`api/ui/settings/${encodeURIComponent(scope)}/reset`, {}, `${scope} is as the environment says.`),
+    },
   };
   ask({ yes: "End it", ...ends[kind] });
 }

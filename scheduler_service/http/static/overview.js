@@ -83,7 +83,16 @@ const OVERRIDES = {
   billing_pause: "billing pause",
   budget_cap: "ceiling on slots",
   breaker_tripped: "breaker tripped",
+  setting: "setting",
 };
+
+function overrideOf(setting) {
+  return { ...setting, kind: "setting", scope: setting.name, until_time: null };
+}
+
+function what({ kind, scope, value, value_without_override: otherwise }) {
+  return kind === "setting" ? `${scope} = ${value}, else ${otherwise}` : scope || "all";
+}
 
 class Overrides {
   #table;
@@ -92,7 +101,7 @@ class Overrides {
   constructor(readOnly) {
     const columns = [
       { head: "what", show: (cell, { kind }) => setMarked(cell, "held", OVERRIDES[kind] ?? kind) },
-      words("of", (override) => override.scope || "all"),
+      words("of", what),
       words("by", (override) => override.actor || "–"),
       words("why", (override) => override.reason || "–"),
       moment("since", (override) => override.since_time),
@@ -106,8 +115,8 @@ class Overrides {
     this.element = section("Overrides", this.#table.element);
   }
 
-  show({ overrides }) {
-    this.#table.show(overrides);
+  show({ overrides, settings }) {
+    this.#table.show([...overrides, ...settings.map(overrideOf)]);
   }
 }
 
@@ -224,8 +233,8 @@ export class Overview {
     return [el("div", { class: "pair" }, rates, queue), breakers, overrides, hour, pools];
   }
 
-  show({ status, hour, reasons }) {
-    this.#parts.forEach((part) => part.show(status));
+  show({ status, settings, hour, reasons }) {
+    this.#parts.forEach((part) => part.show({ ...status, settings }));
     this.#hour.show(hour, reasons);
     this.#reasons.show(hour, reasons);
   }

@@ -6,7 +6,7 @@ import { openFeed } from "./feed.js";
 import { setMoment, setSchedulerTime, tick } from "./format.js";
 import { Output } from "./output.js";
 import { Overview } from "./overview.js";
-import { Tasks } from "./tasks.js";
+import { Lists } from "./tasks.js";
 
 const config = {
   readOnly: document.body.dataset.readOnly === "true",
@@ -33,7 +33,7 @@ const newer = el("p", { id: "newer", hidden: true }, "This page is of an earlier
 
 const output = new Output();
 const overview = new Overview(config.readOnly);
-const tasks = new Tasks(config, output);
+const lists = new Lists(config, output);
 
 function header() {
   const actions = config.readOnly ? [el("span", { class: "small" }, "read only")] : [button("Drain…", startDrain)];
@@ -83,7 +83,7 @@ function showOverview({ overview: found, trouble: words }) {
     document.body.prepend(top);
     document.body.append(...dialogElements());
   }
-  tasks.soon();
+  lists.soon();
 }
 
 const top = header();
@@ -95,17 +95,17 @@ const live = el(
   trouble,
   banner,
   ...overview.elements(),
-  ...tasks.elements(),
+  ...lists.elements(),
   el("p", { class: "small" }, "The same in a terminal: ", el("code", {}, "dispatchctl status"), "; why a task waits: ", el("code", {}, "dispatchctl explain"), "."),
 );
 
 const HANDLERS = {
   connection: showConnection,
   overview: showOverview,
-  event: ({ event }) => event.type.startsWith("task_") && tasks.soon(),
+  event: ({ event }) => event.type.startsWith("task_") && lists.soon(),
 };
 
 openFeed((message) => HANDLERS[message.kind](message));
-whenChanged(() => tasks.now());
-document.addEventListener("visibilitychange", () => tasks.soon());
+whenChanged(() => lists.now());
+document.addEventListener("visibilitychange", () => lists.soon());
 setInterval(tick, 1_000);

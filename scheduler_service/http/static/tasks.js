@@ -1,9 +1,9 @@
-// Lists of tasks, page by page: what runs, what is quarantined, and all that a filter chooses.
+// The lists: what runs, what is quarantined, all tasks that a filter chooses, and the audit log.
 
 import { bulkStatuses, cancelTask, changeAll, explainTask, requeueTask } from "./actions.js";
-import { get } from "./api.js";
-import { Table, button, buttons, el, setMarked, setText, words } from "./dom.js";
+import { button, buttons, el, setMarked, setText, words } from "./dom.js";
 import { setMoment } from "./format.js";
+import { List } from "./list.js";
 import { STATUS_KINDS, section } from "./overview.js";
 
 const PAGE_SIZE = 50;
@@ -40,80 +40,12 @@ function momentColumn(head, of) {
   return { head, show: (cell, task) => setMoment(cell, of(task)) };
 }
 
-// One list: which tasks, their table, and the page that it shows.
-class List {
-  #query;
-  #table;
-  #more = el("p", { class: "row pager" });
-  #place = el("span", { role: "status" });
-  #trouble = el("p", { class: "trouble", role: "alert" });
-  #tokens = [""];
-  #next;
-  #back;
-  #loading = false;
-  #again = false;
-
-  constructor(caption, columns, query, empty) {
-    this.#query = query;
-    this.#table = new Table(caption, columns, (task) => task.id, empty);
-    this.#next = button("Older", () => this.#turn(1));
-    this.#back = button("Newer", () => this.#turn(-1));
-    this.#more.append(this.#back, this.#next, this.#place);
-    this.element = el("div", {}, this.#trouble, this.#table.element, this.#more);
-    this.#pager("");
-  }
-
-  first() {
-    this.#tokens = [""];
-    return this.refresh();
-  }
-
-  #turn(by) {
-    if (by < 0) {
-      this.#tokens.pop();
-    } else {
-      this.#tokens.push(this.#next.token);
-    }
-    return this.refresh();
-  }
-
-  #pager(token) {
-    const page = this.#tokens.length;
-    this.#next.token = token;
-    this.#next.disabled = token === "";
-    this.#back.disabled = page === 1;
-    this.#more.hidden = page === 1 && token === "";
-    setText(this.#place, `page ${page}`);
-  }
-
-  // Reads the page anew; what comes meanwhile is read once afterwards.
-  async refresh() {
-    if (this.#loading) {
-      this.#again = true;
-      return;
-    }
-    this.#loading = true;
-    do {
-      this.#again = false;
-      const token = this.#tokens.at(-1);
-      const query = new URLSearchParams([...this.#query(), ["page_token", token]]);
-      try {
-        const page = await get(`api/ui/tasks?${query}`);
-        setText(this.#trouble, "");
-        if (token === this.#tokens.at(-1)) {
-          this.#table.show(page.tasks);
-          this.#pager(page.next_page_token);
-        }
-      } catch (error) {
-        setText(this.#trouble, `The list is not up to date: ${error.message}.`);
-      }
-    } while (this.#again);
-    this.#loading = false;
-  }
+function tasksBy(query) {
+  return { path: "api/ui/tasks", name: "tasks", query };
 }
 
-function chosenBy(statuses, size) {
-  return () => [...statuses.map((status) => ["status", status]), ["page_size", size]];
+function chosenBy(statuses) {
+  return tasksBy(() => [...statuses.map((status) => ["status", status]), ["page_size", SOME]]);
 }
 
 // --- what runs
@@ -134,7 +66,7 @@ function running(config, output) {
   if (!config.hidePayloads || !config.readOnly) {
     columns.push(buttons("action", actions));
   }
-  return new List("Running tasks", columns, chosenBy(["dispatching", "running"], SOME), "Nothing runs.");
+  return new List("Running tasks", columns, chosenBy(["dispatching", "running"]), "Nothing runs.");
 }
 
 // --- what was put aside
@@ -154,7 +86,7 @@ function quarantined(config, output) {
   if (!config.hidePayloads || !config.readOnly) {
     columns.push(buttons("action", actions));
   }
-  return new List("Quarantined tasks", columns, chosenBy(["quarantined"], SOME), "Nothing is in quarantine.");
+  return new List("Quarantined tasks", columns, chosenBy(["quarantined"]), "Nothing is in quarantine.");
 }
 
 // --- all tasks
@@ -205,7 +137,7 @@ class AllTasks {
       ]),
     ];
     const query = () => [...new FormData(this.#form).entries()].filter(([, value]) => value !== "").concat([["page_size", PAGE_SIZE]]);
-    this.#list = new List("Tasks", columns, query, "No task matches.");
+    this.#list = new List("Tasks", columns, tasksBy(query), "No task matches.");
     this.element = section("Tasks", this.#form, this.#trouble, this.#why, this.#list.element);
   }
 
@@ -246,17 +178,44 @@ class AllTasks {
   }
 }
 
+// --- who did what
+
+function pairs(values) {
+  return Object.entries(values ?? {})
+    .map(([name, value]) => `${name} ${typeof value === "object" && value !== null ? JSON.stringify(value) : (value ?? "none")}`)
+    .join(", ");
+}
+
+function audit() {
+  const columns = [
+    momentColumn("when", (entry) => entry.time),
+    words("who", (entry) => entry.actor),
+    words("what", (entry) => `${entry.method} ${entry.target}`),
+    words("why", (entry) => entry.reason || "–"),
+    words("before", (entry) => pairs(entry.detail?.before) || "–"),
+    words("after", (entry) => pairs(entry.detail?.after) || "–"),
+  ];
+  const source = { path: "api/ui/audit", name: "entries", query: () => [["page_size", SOME]] };
+  return new List("Audit log", columns, source, "Nothing was overridden yet.");
+}
+
 // --- together
 
-export class Tasks {
+export class Lists {
   #lists;
   #elements;
   #timer = null;
 
   constructor(config, output) {
     const [runs, aside, all] = [running(config, output), quarantined(config, output), new AllTasks(config, output)];
-    this.#lists = [runs, aside, all];
-    this.#elements = [section("Running", runs.element, output.element), section("Quarantine", aside.element), all.element];
+    const log = audit();
+    this.#lists = [runs, aside, all, log];
+    this.#elements = [
+      section("Running", runs.element, output.element),
+      section("Quarantine", aside.element),
+      all.element,
+      section("Audit log", log.element),
+    ];
   }
 
   elements() {
