@@ -187,7 +187,7 @@ export class Share {
 
   constructor(name) {
     const track = svg("rect", { width: 200, height: 10, class: "track" });
-    const picture = svg("svg", { viewBox: "0 0 200 10", "aria-hidden": "true", class: "share" }, track, this.#bar);
+    const picture = svg("svg", { viewBox: "0 0 200 10", preserveAspectRatio: "none", "aria-hidden": "true", class: "share" }, track, this.#bar);
     this.element = el("div", { class: "rate" }, el("span", { class: "name" }, name), this.#value, picture, this.#words);
   }
 

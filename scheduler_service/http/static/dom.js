@@ -126,9 +126,15 @@ export class Table {
   }
 }
 
-// A column of words.
-export function words(head, text) {
-  return { head, show: (cell, item) => setText(cell, text(item)) };
+// A column of words; `wide` where they are many.
+export function words(head, text, wide = false) {
+  return {
+    head,
+    show(cell, item) {
+      cell.classList.toggle("wide", wide);
+      setText(cell, text(item));
+    },
+  };
 }
 
 // A column of buttons, made once for each row; `make(row)` gives them, `visible(item)` says which of them show.

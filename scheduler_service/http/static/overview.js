@@ -103,7 +103,7 @@ class Overrides {
       { head: "what", show: (cell, { kind }) => setMarked(cell, "held", OVERRIDES[kind] ?? kind) },
       words("of", what),
       words("by", (override) => override.actor || "–"),
-      words("why", (override) => override.reason || "–"),
+      words("why", (override) => override.reason || "–", true),
       moment("since", (override) => override.since_time),
       moment("until", (override) => override.until_time, { none: "ended by hand" }),
     ];
@@ -196,7 +196,7 @@ class Queue {
       { head: "status", show: (cell, row) => setMarked(cell, STATUS_KINDS[row.status], row.status.toLowerCase()) },
       ...PRIORITIES.map((priority) => words(priority, (row) => count(row[priority]))),
       words("all", (row) => count(PRIORITIES.reduce((sum, priority) => sum + row[priority], 0))),
-      moment("oldest due since", (row) => row.oldest),
+      moment("oldest due", (row) => row.oldest),
     ],
     (row) => row.status,
     "",

@@ -59,9 +59,9 @@ function showConnection({ live, since, detail }) {
 function showBanner(status) {
   const held = status.mode === "held" || status.mode === "draining";
   const failed = status.tick.last_error !== "";
-  const lead = failed ? "The last tick failed. " : held ? "Nothing is being dispatched. " : "";
   banner.className = failed ? "bad" : held ? "held" : "calm";
-  setMarked(banner, failed ? "bad" : held ? "held" : "good", `${lead}${status.sentence}${failed ? ` (${status.tick.last_error})` : ""}`);
+  const failure = failed ? ` The last tick failed: ${status.tick.last_error}.` : "";
+  setMarked(banner, failed ? "bad" : held ? "held" : "good", `${status.sentence}${failure}`);
 }
 
 function showOverview({ overview: found, trouble: words }) {

@@ -75,7 +75,7 @@ function quarantined(config, output) {
   const columns = [
     titleColumn(),
     { head: "put aside for", show: (cell, task) => setMarked(cell, "held", task.hold_reason || "unknown") },
-    words("findings", (task) => task.outcome.error || "–"),
+    words("findings", (task) => task.outcome.error || "–", true),
     momentColumn("since", (task) => task.end_time),
   ];
   const actions = (row) => [
@@ -128,7 +128,7 @@ class AllTasks {
       words("type", (task) => task.task_type),
       words("priority", (task) => task.priority),
       momentColumn("submitted", (task) => task.create_time),
-      words("error", (task) => task.outcome.error || "–"),
+      words("error", (task) => task.outcome.error || "–", true),
       buttons("action", (row) => [
         [button("Why?", () => this.#explain(row.item)), (task) => task.status === "QUEUED"],
         [button("Cancel…", () => cancelTask(row.item)), (task) => !config.readOnly && CANCELLABLE.has(task.status)],
@@ -191,9 +191,9 @@ function audit() {
     momentColumn("when", (entry) => entry.time),
     words("who", (entry) => entry.actor),
     words("what", (entry) => `${entry.method} ${entry.target}`),
-    words("why", (entry) => entry.reason || "–"),
-    words("before", (entry) => pairs(entry.detail?.before) || "–"),
-    words("after", (entry) => pairs(entry.detail?.after) || "–"),
+    words("why", (entry) => entry.reason || "–", true),
+    words("before", (entry) => pairs(entry.detail?.before) || "–", true),
+    words("after", (entry) => pairs(entry.detail?.after) || "–", true),
   ];
   const source = { path: "api/ui/audit", name: "entries", query: () => [["page_size", SOME]] };
   return new List("Audit log", columns, source, "Nothing was overridden yet.");
