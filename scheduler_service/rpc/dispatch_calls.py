@@ -41,7 +41,7 @@ class DispatchCalls(Calls):
             reports = await self._fleet.reports()
             silent = await self._fleet.silent_targets()
         able = [report for report in reports if not report.draining]
-        explanation = await self._read(lambda tx: explain(tx, able, self._rules, task_id))
+        explanation = await self._read(lambda tx: explain(tx, able, self._rules, task_id, self._leader.tick_memory))
         return explanation_message(explanation, reports, silent)
 
     async def GetDispatchStats(self, request: pb.GetDispatchStatsRequest, context: Context) -> pb.GetDispatchStatsResponse:
@@ -81,7 +81,7 @@ class DispatchCalls(Calls):
         able = [report for report in reports if not report.draining]
 
         async def work(tx: Transaction) -> tuple[StatusView, list[ExecutorRow]]:
-            return await read_status(tx, able, self._rules), await tx.executors()
+            return await read_status(tx, able, self._rules, self._leader.tick_memory), await tx.executors()
 
         view, rows = await self._read(work)
         message = self._status(view)

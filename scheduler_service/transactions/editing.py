@@ -11,6 +11,7 @@ from uuid import UUID
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.task import (
     LIVE_STATUSES,
+    DependencyPolicy,
     Priority,
     Task,
     TaskChanges,
@@ -113,14 +114,17 @@ async def _back_in_queue(tx: Transaction, task: Task) -> Task:
 
 
 def dead_end(task: Task, prerequisites: Mapping[UUID, Task]) -> UUID | None:
-    """A prerequisite that will never complete as it is, if there is one."""
+    """A prerequisite that ends the task as it is: it will not complete, and the task does not wait for better times."""
+    if task.dependency_policy is not DependencyPolicy.FAIL:
+        return None
     dead = (other for other in task.depends_on if other not in prerequisites or prerequisites[other].status in _ENDED_BADLY)
     return next(dead, None)
 
 
 def blocked_by(task: Task, prerequisites: Mapping[UUID, Task], now: datetime) -> Task:
     """A queued task with its open prerequisites counted."""
-    open_ones = sum(1 for other in task.depends_on if prerequisites[other].status is not TaskStatus.COMPLETED)
+    completed = {id_ for id_, other in prerequisites.items() if other.status is TaskStatus.COMPLETED}
+    open_ones = sum(1 for other in task.depends_on if other not in completed)
     counted = replace(task, blocked_by=open_ones)
     return replace(counted, hold_reason=waiting_hold(counted, now))
 

@@ -120,6 +120,7 @@ class MemoryTransaction:
                 create_time=kept.create_time,
                 task_type=kept.task_type,
                 depends_on=kept.depends_on,
+                dependency_policy=kept.dependency_policy,
                 timeout=kept.timeout,
                 max_tries=kept.max_tries,
             )
@@ -129,16 +130,26 @@ class MemoryTransaction:
         return sorted(found, key=lambda t: (t.rank_time, self.state.seqs[t.id]))
 
     async def due_tasks(
-        self, backend: str, limit: int, *, skip: Collection[UUID] = (), unfailed_only: bool = False
-    ) -> list[Task]:
-        return [
+        self,
+        backend: str,
+        limit: int,
+        *,
+        skip: Collection[UUID] = (),
+        unfailed_only: bool = False,
+        lock: Lock = Lock.UPDATE,
+    ) -> ports.DueTasks:
+        found = [
             t
             for t in self._waiting(backend)
             if t.blocked_by == 0
             and is_due(t, self._now)
             and t.id not in skip
             and not (unfailed_only and t.last_start_failure_time is not None)
-        ][:limit]
+        ]
+        return ports.DueTasks(found[:limit])
+
+    async def quarantine_unreadable(self, tasks: Iterable[ports.UnreadableTask]) -> None:
+        """Every task here can be read."""
 
     async def unblock_dependents(self, completed: Collection[UUID]) -> None:
         for task in self._waiting():
@@ -155,6 +166,10 @@ class MemoryTransaction:
                 if other in ids:
                     found.setdefault(other, []).append(task.id)
         return found
+
+    async def dependents(self, task_id: UUID, limit: int) -> tuple[list[UUID], int]:
+        found = sorted(task.id for task in self.state.tasks.values() if task_id in task.depends_on)
+        return found[:limit], len(found)
 
     async def queued_backends(self) -> set[str]:
         return {task.backend for task in self._waiting()}
@@ -196,8 +211,9 @@ class MemoryTransaction:
         return min(limit, len(self._waiting()))
 
     async def queue_position(self, task: Task) -> int:
-        order = [t.id for t in self._waiting(task.backend) if t.blocked_by == 0]
-        return order.index(task.id) + 1 if task.id in order else len(order)
+        mine = (task.rank_time, self.state.seqs[task.id])
+        due = (t for t in self._waiting(task.backend) if t.blocked_by == 0 and is_due(t, self._now))
+        return 1 + sum((t.rank_time, self.state.seqs[t.id]) < mine for t in due)
 
     async def list_tasks(self, chosen: ports.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
         return [
