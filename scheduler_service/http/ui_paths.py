@@ -102,7 +102,11 @@ class UiPaths:
 
     async def _explanation(self, request: Request) -> Response:
         asked = pb.ExplainDispatchRequest(task_id=request.path_params["task_id"])
-        return self._answer(await self._rpcs.ExplainDispatch(asked, call_of(request)))
+        answer = await self._rpcs.ExplainDispatch(asked, call_of(request))
+        if self._hide:
+            # It may tell the task's error.
+            answer.sentence = shapes.HIDDEN
+        return self._answer(answer)
 
     async def _output(self, request: Request) -> Response:
         if self._hide:

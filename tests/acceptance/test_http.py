@@ -306,6 +306,7 @@ async def test_the_http_side_can_be_named_moved_and_closed(tmp_path: Path, datab
             assert "Secret" not in (await http.get("/api/brain/memory")).text
             (task,) = (await http.get("/api/ui/tasks")).json()["tasks"]
             assert (task["title"], task["task_type"]) == ("(hidden)", "(hidden)")
+            assert (await http.get(f"/api/ui/tasks/{task['id']}/explanation")).json()["sentence"] == "(hidden)"
             hidden = await http.get(f"/api/ui/tasks/{task['id']}/output")
             assert (hidden.status_code, hidden.json()["reason"]) == (403, "PAYLOADS_HIDDEN")
 

@@ -357,8 +357,10 @@ async def test_a_page_that_only_reads_and_hides_offers_nothing_and_tells_no_word
         await pair.until_ended([(await call(pair, "SubmitTask", pb.SubmitTaskRequest(task=bad))).task.id])
         await trip(pair)
         await drain(pair)
-        await pair.submit(1)
+        waiting = await pair.submit(1)
         async with page_of(url(pair)) as page:
+            await row(page, "Tasks", waiting[0]).get_by_role("button", name="Why?").click()
+            await expect(section(page, "Tasks")).to_contain_text("It is held: draining. Its place in the queue: 1.")
             await expect(row(page, "Tasks", done[0])).to_contain_text("completed")
             await expect(row(page, "Quarantine", "pre_flight_check_failed")).to_be_visible()
             await expect(row(page, "Overrides", "drain")).to_be_visible()

@@ -250,7 +250,10 @@ function described({ statuses, task_types: types, priorities }) {
 
 // --- why
 
+const HIDDEN = "(hidden)";
+
 export async function explainTask(task) {
-  const { sentence, queue_position: place } = await get(`api/ui/tasks/${task.id}/explanation`);
-  return place > 0 ? `${sentence} Its place in the queue: ${place}.` : sentence;
+  const { sentence, task_reason: reason, queue_position: place } = await get(`api/ui/tasks/${task.id}/explanation`);
+  const why = sentence !== HIDDEN ? sentence : reason === "" ? "Nothing holds it." : `It is held: ${reason}.`;
+  return place > 0 ? `${why} Its place in the queue: ${place}.` : why;
 }
