@@ -227,15 +227,27 @@ class MemoryTransaction:
         return 1 + sum((t.rank_time, self.state.seqs[t.id]) < mine for t in due)
 
     async def list_tasks(self, chosen: ports.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
-        rows = sorted(((self.state.seqs[t.id], t) for t in self.state.tasks.values()), key=lambda row: -row[0])
         return [
             (seq, replace(task, description="", payload={}, result=""))
-            for seq, task in rows
-            if (before_seq is None or seq < before_seq)
-            and (not chosen.statuses or task.status in chosen.statuses)
+            for seq, task in reversed(self._chosen(chosen))
+            if before_seq is None or seq < before_seq
+        ][:limit]
+
+    def _chosen(self, chosen: ports.TaskFilter) -> list[tuple[int, Task]]:
+        found = [
+            (self.state.seqs[task.id], task)
+            for task in self.state.tasks.values()
+            if (not chosen.statuses or task.status in chosen.statuses)
             and (not chosen.task_types or task.task_type in chosen.task_types)
             and (not chosen.priorities or task.priority in chosen.priorities)
-        ][:limit]
+        ]
+        return sorted(found, key=lambda row: row[0])
+
+    async def count_tasks(self, chosen: ports.TaskFilter, after_seq: int, limit: int) -> int:
+        return min(limit, sum(1 for seq, _ in self._chosen(chosen) if seq > after_seq))
+
+    async def task_ids(self, chosen: ports.TaskFilter, after_seq: int, limit: int) -> list[tuple[int, UUID]]:
+        return [(seq, task.id) for seq, task in self._chosen(chosen) if seq > after_seq][:limit]
 
     async def add_runs(self, runs: Sequence[Run]) -> None:
         for run in runs:

@@ -182,6 +182,24 @@ WHERE (%(before_seq)s::bigint IS NULL OR seq < %(before_seq)s)
     AND (%(priorities)s::smallint[] IS NULL OR priority = ANY(%(priorities)s))
 ORDER BY seq DESC LIMIT %(limit)s;
 
+-- name: count_tasks
+-- Tasks that a filter chooses, counted up to a limit.
+SELECT count(*) AS n FROM (SELECT 1 FROM tasks
+    WHERE seq > %(after_seq)s
+        AND (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s))
+        AND (%(task_types)s::text[] IS NULL OR task_type = ANY(%(task_types)s))
+        AND (%(priorities)s::smallint[] IS NULL OR priority = ANY(%(priorities)s))
+    LIMIT %(limit)s) chosen;
+
+-- name: task_ids
+-- Tasks that a filter chooses, oldest first.
+SELECT seq, id FROM tasks
+WHERE seq > %(after_seq)s
+    AND (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s))
+    AND (%(task_types)s::text[] IS NULL OR task_type = ANY(%(task_types)s))
+    AND (%(priorities)s::smallint[] IS NULL OR priority = ANY(%(priorities)s))
+ORDER BY seq LIMIT %(limit)s;
+
 -- name: purge_tasks
 -- Ended tasks past their retention that nobody depends on any more, with their runs.
 WITH old AS MATERIALIZED (
