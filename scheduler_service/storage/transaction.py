@@ -168,6 +168,9 @@ class PostgresTransaction:
         if completed:
             await self._do("unblock_dependents", ids=list(completed))
 
+    async def recount_blocked(self) -> int:
+        return await self._do("recount_blocked")
+
     async def waiting_dependents(self, ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
         found: dict[UUID, list[UUID]] = {}
         for row in await self._all("waiting_dependents", ids=list(ids)) if ids else ():

@@ -332,6 +332,10 @@ class Transaction(Protocol):
         """One prerequisite less for every queued task that waits for one of these."""
         ...
 
+    async def recount_blocked(self) -> int:
+        """Mends tasks that wait for a prerequisite which has completed without their hearing of it; how many."""
+        ...
+
     async def waiting_dependents(self, ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
         """Queued tasks by the prerequisite, of `ids`, that they wait for."""
         ...

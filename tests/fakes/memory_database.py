@@ -159,6 +159,17 @@ class MemoryTransaction:
                 hold = HoldReason.NONE if left == 0 and task.hold_reason is HoldReason.DEPENDENCY else task.hold_reason
                 self.state.tasks[task.id] = replace(task, blocked_by=left, hold_reason=hold, update_time=self._now)
 
+    async def recount_blocked(self) -> int:
+        mended = 0
+        for task in self._waiting():
+            known = [self.state.tasks.get(other) for other in set(task.depends_on)]
+            left = sum(1 for other in known if other is None or other.status is not TaskStatus.COMPLETED)
+            if left < task.blocked_by:
+                hold = HoldReason.NONE if left == 0 and task.hold_reason is HoldReason.DEPENDENCY else task.hold_reason
+                self.state.tasks[task.id] = replace(task, blocked_by=left, hold_reason=hold, update_time=self._now)
+                mended += 1
+        return mended
+
     async def waiting_dependents(self, ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
         found: dict[UUID, list[UUID]] = {}
         for task in sorted(self._waiting(), key=lambda t: t.id):
