@@ -135,7 +135,8 @@ class DispatchCalls(Calls):
         message.tick.interval.FromTimedelta(rules.tick_interval)
         message.overrides.extend(_overrides(view, rules.checks.breaker))
         for (priority, status), n in sorted(view.queue.items()):
-            message.queue.add(priority=PRIORITIES[priority], status=STATUSES[status], tasks=n)
+            due = view.oldest_due.get(priority) if status is TaskStatus.QUEUED else None
+            message.queue.add(priority=PRIORITIES[priority], status=STATUSES[status], tasks=n, oldest_due_time=timestamp(due))
         if view.last_dispatch is not None:
             last = view.last_dispatch
             message.last_dispatch.CopyFrom(

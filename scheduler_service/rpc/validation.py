@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -31,6 +31,7 @@ T = TypeVar("T")
 _PRIORITIES = {number: priority for priority, number in PRIORITIES.items()} | {pb.PRIORITY_UNSPECIFIED: Priority.P1}
 _POLICIES = {number: policy for policy, number in POLICIES.items()} | {pb.DEPENDENCY_POLICY_UNSPECIFIED: DependencyPolicy.FAIL}
 _STATUSES = {number: status for status, number in STATUSES.items()}
+STATUS_NAMES = {status: pb.TaskStatus.Name(number) for status, number in STATUSES.items()}
 FILTERS_MAX = 50
 SOURCE_MAX_CHARS = 64
 KEY_MAX_CHARS = 256
@@ -155,6 +156,17 @@ class Checker(FieldChecker):
     def statuses(self, numbers: Sequence[int]) -> list[TaskStatus]:
         """A filter by status."""
         return self._known("statuses", numbers, {int(number): status for number, status in _STATUSES.items()})
+
+    def bulk_statuses(self, numbers: Sequence[int], allowed: Collection[TaskStatus]) -> list[TaskStatus]:
+        """The statuses of a change by filter: at least one, so that an empty request changes nothing."""
+        found = self.statuses(numbers)
+        right = ", ".join(STATUS_NAMES[status] for status in allowed)
+        if not numbers:
+            self.wrong("statuses", f"is empty; must name some of {right}")
+        for status in found:
+            if status not in allowed:
+                self.wrong("statuses", f"has {STATUS_NAMES[status]}; must name some of {right}")
+        return found
 
     def priorities(self, numbers: Sequence[int]) -> list[Priority]:
         """A filter by priority."""

@@ -168,6 +168,9 @@ class PostgresTransaction:
         if completed:
             await self._do("unblock_dependents", ids=list(completed))
 
+    async def recount_blocked(self) -> int:
+        return await self._do("recount_blocked")
+
     async def waiting_dependents(self, ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
         found: dict[UUID, list[UUID]] = {}
         for row in await self._all("waiting_dependents", ids=list(ids)) if ids else ():
@@ -204,15 +207,15 @@ class PostgresTransaction:
         return int((await self._one("queue_position", id=task.id, backend=task.backend))["n"])
 
     async def list_tasks(self, chosen: ports.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
-        rows = await self._all(
-            "list_tasks",
-            before_seq=before_seq,
-            limit=limit,
-            statuses=[status.value for status in chosen.statuses] or None,
-            task_types=list(chosen.task_types) or None,
-            priorities=[int(priority) for priority in chosen.priorities] or None,
-        )
+        rows = await self._all("list_tasks", before_seq=before_seq, limit=limit, **_filter(chosen))
         return [(row["seq"], task_of(row)) for row in rows]
+
+    async def count_tasks(self, chosen: ports.TaskFilter, after_seq: int, limit: int) -> int:
+        return int((await self._one("count_tasks", after_seq=after_seq, limit=limit, **_filter(chosen)))["n"])
+
+    async def task_ids(self, chosen: ports.TaskFilter, after_seq: int, limit: int) -> list[tuple[int, UUID]]:
+        rows = await self._all("task_ids", after_seq=after_seq, limit=limit, **_filter(chosen))
+        return [(row["seq"], row["id"]) for row in rows]
 
     # --- runs
 
@@ -374,6 +377,14 @@ class PostgresTransaction:
     async def purge_executors(self) -> int:
         before = self._now - _EXECUTOR_RETENTION
         return await self._do("purge_breakers", before=before) + await self._do("purge_executors", before=before)
+
+
+def _filter(chosen: ports.TaskFilter) -> dict[str, object]:
+    return {
+        "statuses": [status.value for status in chosen.statuses] or None,
+        "task_types": list(chosen.task_types) or None,
+        "priorities": [int(priority) for priority in chosen.priorities] or None,
+    }
 
 
 def aware_utc(moment: datetime) -> datetime:

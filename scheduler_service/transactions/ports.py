@@ -332,6 +332,10 @@ class Transaction(Protocol):
         """One prerequisite less for every queued task that waits for one of these."""
         ...
 
+    async def recount_blocked(self) -> int:
+        """Mends tasks that wait for a prerequisite which has completed without their hearing of it; how many."""
+        ...
+
     async def waiting_dependents(self, ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
         """Queued tasks by the prerequisite, of `ids`, that they wait for."""
         ...
@@ -368,6 +372,14 @@ class Transaction(Protocol):
 
     async def list_tasks(self, chosen: TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
         """Newest first, with their sequence numbers, below `before_seq`; without description, payload and result."""
+        ...
+
+    async def count_tasks(self, chosen: TaskFilter, after_seq: int, limit: int) -> int:
+        """Tasks above `after_seq`, counted up to `limit`."""
+        ...
+
+    async def task_ids(self, chosen: TaskFilter, after_seq: int, limit: int) -> list[tuple[int, UUID]]:
+        """Oldest first, with their sequence numbers, above `after_seq`."""
         ...
 
     # --- runs

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 
 from scheduler_service.core.limits import TaskSpec
+from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.task import DependencyPolicy, Priority, TaskStatus
 from scheduler_service.core.verdicts import OutcomeClass
 from scheduler_service.transactions import submitting
@@ -126,6 +128,21 @@ async def test_a_quarantined_prerequisite_keeps_its_dependents_waiting(cluster: 
     await cluster.tick()
     assert (await cluster.task(bad.id)).status is TaskStatus.QUARANTINED
     assert (await cluster.task(waiting.id)).status is TaskStatus.QUEUED
+
+
+async def test_a_task_that_missed_its_prerequisites_completion_is_found_by_the_housekeeping(cluster: Cluster) -> None:
+    first, other = await cluster.add(), await cluster.add(task_type="talk")
+    waiting = await cluster.add(depends_on=(first.id, other.id))
+    await cluster.tick()
+    await cluster.completed(first.id)
+    missed = await cluster.task(waiting.id)
+    assert missed.blocked_by == 1
+    await cluster.run(lambda tx: tx.save_tasks([replace(missed, blocked_by=2, hold_reason=HoldReason.DEPENDENCY)]))
+    assert await cluster.run(lambda tx: tx.recount_blocked()) == 1
+    assert (await cluster.task(waiting.id)).blocked_by == 1, "the other one is still under way"
+    await cluster.completed(other.id)
+    assert await cluster.run(lambda tx: tx.recount_blocked()) == 0
+    assert [order.task_id for order in (await cluster.tick()).orders] == [waiting.id]
 
 
 async def test_cancelling_a_live_task_ends_it_with_its_run(cluster: Cluster) -> None:

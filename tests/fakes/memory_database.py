@@ -159,6 +159,17 @@ class MemoryTransaction:
                 hold = HoldReason.NONE if left == 0 and task.hold_reason is HoldReason.DEPENDENCY else task.hold_reason
                 self.state.tasks[task.id] = replace(task, blocked_by=left, hold_reason=hold, update_time=self._now)
 
+    async def recount_blocked(self) -> int:
+        mended = 0
+        for task in self._waiting():
+            known = [self.state.tasks.get(other) for other in set(task.depends_on)]
+            left = sum(1 for other in known if other is None or other.status is not TaskStatus.COMPLETED)
+            if left < task.blocked_by:
+                hold = HoldReason.NONE if left == 0 and task.hold_reason is HoldReason.DEPENDENCY else task.hold_reason
+                self.state.tasks[task.id] = replace(task, blocked_by=left, hold_reason=hold, update_time=self._now)
+                mended += 1
+        return mended
+
     async def waiting_dependents(self, ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
         found: dict[UUID, list[UUID]] = {}
         for task in sorted(self._waiting(), key=lambda t: t.id):
@@ -216,15 +227,27 @@ class MemoryTransaction:
         return 1 + sum((t.rank_time, self.state.seqs[t.id]) < mine for t in due)
 
     async def list_tasks(self, chosen: ports.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
-        rows = sorted(((self.state.seqs[t.id], t) for t in self.state.tasks.values()), key=lambda row: -row[0])
         return [
             (seq, replace(task, description="", payload={}, result=""))
-            for seq, task in rows
-            if (before_seq is None or seq < before_seq)
-            and (not chosen.statuses or task.status in chosen.statuses)
+            for seq, task in reversed(self._chosen(chosen))
+            if before_seq is None or seq < before_seq
+        ][:limit]
+
+    def _chosen(self, chosen: ports.TaskFilter) -> list[tuple[int, Task]]:
+        found = [
+            (self.state.seqs[task.id], task)
+            for task in self.state.tasks.values()
+            if (not chosen.statuses or task.status in chosen.statuses)
             and (not chosen.task_types or task.task_type in chosen.task_types)
             and (not chosen.priorities or task.priority in chosen.priorities)
-        ][:limit]
+        ]
+        return sorted(found, key=lambda row: row[0])
+
+    async def count_tasks(self, chosen: ports.TaskFilter, after_seq: int, limit: int) -> int:
+        return min(limit, sum(1 for seq, _ in self._chosen(chosen) if seq > after_seq))
+
+    async def task_ids(self, chosen: ports.TaskFilter, after_seq: int, limit: int) -> list[tuple[int, UUID]]:
+        return [(seq, task.id) for seq, task in self._chosen(chosen) if seq > after_seq][:limit]
 
     async def add_runs(self, runs: Sequence[Run]) -> None:
         for run in runs:

@@ -96,6 +96,18 @@ UPDATE tasks t SET blocked_by = blocked_by - d.n, update_time = %(now)s,
 FROM (SELECT task_id, count(*) AS n FROM task_dependencies WHERE depends_on_id = ANY(%(ids)s) GROUP BY task_id) d
 WHERE t.id = d.task_id AND t.status = 'queued';
 
+-- name: recount_blocked
+-- Waiting tasks that have missed the completion of a prerequisite, as one does that was submitted while it came and went.
+UPDATE tasks t SET blocked_by = c.open, update_time = %(now)s,
+    hold_reason = CASE WHEN c.open = 0 AND t.hold_reason = 'dependency' THEN '' ELSE t.hold_reason END
+FROM (
+    SELECT w.id, count(*) FILTER (WHERE p.status IS DISTINCT FROM 'completed') AS open
+    FROM tasks w JOIN task_dependencies d ON d.task_id = w.id LEFT JOIN tasks p ON p.id = d.depends_on_id
+    WHERE w.status = 'queued' AND w.blocked_by > 0
+    GROUP BY w.id
+) c
+WHERE t.id = c.id AND t.status = 'queued' AND t.blocked_by > c.open;
+
 -- name: waiting_dependents
 -- Queued tasks that wait for one of these.
 SELECT d.depends_on_id, d.task_id FROM task_dependencies d JOIN tasks t ON t.id = d.task_id
@@ -169,6 +181,24 @@ WHERE (%(before_seq)s::bigint IS NULL OR seq < %(before_seq)s)
     AND (%(task_types)s::text[] IS NULL OR task_type = ANY(%(task_types)s))
     AND (%(priorities)s::smallint[] IS NULL OR priority = ANY(%(priorities)s))
 ORDER BY seq DESC LIMIT %(limit)s;
+
+-- name: count_tasks
+-- Tasks that a filter chooses, counted up to a limit.
+SELECT count(*) AS n FROM (SELECT 1 FROM tasks
+    WHERE seq > %(after_seq)s
+        AND (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s))
+        AND (%(task_types)s::text[] IS NULL OR task_type = ANY(%(task_types)s))
+        AND (%(priorities)s::smallint[] IS NULL OR priority = ANY(%(priorities)s))
+    LIMIT %(limit)s) chosen;
+
+-- name: task_ids
+-- Tasks that a filter chooses, oldest first.
+SELECT seq, id FROM tasks
+WHERE seq > %(after_seq)s
+    AND (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s))
+    AND (%(task_types)s::text[] IS NULL OR task_type = ANY(%(task_types)s))
+    AND (%(priorities)s::smallint[] IS NULL OR priority = ANY(%(priorities)s))
+ORDER BY seq LIMIT %(limit)s;
 
 -- name: purge_tasks
 -- Ended tasks past their retention that nobody depends on any more, with their runs.

@@ -856,6 +856,178 @@ class RequeueTaskResponse(_message.Message):
 Global___RequeueTaskResponse: _TypeAlias = RequeueTaskResponse  # noqa: Y015
 
 @_typing.final
+class CancelTasksRequest(_message.Message):
+    """Cancels tasks by a filter, as ListTasks has it but that statuses must be named. One audit entry a call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUSES_FIELD_NUMBER: _builtins.int
+    TASK_TYPES_FIELD_NUMBER: _builtins.int
+    PRIORITIES_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """Only count: nothing is changed and nothing is noted in the audit log."""
+    page_token: _builtins.str
+    """The token of the last call; empty for the first."""
+    reason: _builtins.str
+    """Why; at most 500 characters."""
+    request_id: _builtins.str
+    """As in SubmitTask."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___TaskStatus.ValueType]:
+        """Only these statuses, at least one of queued, dispatching, running and quarantined."""
+
+    @_builtins.property
+    def task_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these types; empty: all. At most 50."""
+
+    @_builtins.property
+    def priorities(self) -> _containers.RepeatedScalarFieldContainer[Global___Priority.ValueType]:
+        """Only these priorities; empty: all."""
+
+    def __init__(
+        self,
+        *,
+        statuses: _abc.Iterable[Global___TaskStatus.ValueType] | None = ...,
+        task_types: _abc.Iterable[_builtins.str] | None = ...,
+        priorities: _abc.Iterable[Global___Priority.ValueType] | None = ...,
+        validate_only: _builtins.bool = ...,
+        page_token: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_token", b"page_token", "priorities", b"priorities", "reason", b"reason", "request_id", b"request_id", "statuses", b"statuses", "task_types", b"task_types", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelTasksRequest: _TypeAlias = CancelTasksRequest  # noqa: Y015
+
+@_typing.final
+class CancelTasksResponse(_message.Message):
+    """What was cancelled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCHED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    matched: _builtins.int
+    """Tasks that the filter chose when the call began, from the page on; counted up to 1,000,000."""
+    changed: _builtins.int
+    """Tasks that are cancelled now, or will be when their run has ended; 0 with validate_only."""
+    skipped: _builtins.int
+    """Tasks whose cancellation was asked for before, or that have ended meanwhile."""
+    next_page_token: _builtins.str
+    """Where the next call goes on; empty when nothing is left, and with validate_only."""
+    def __init__(
+        self,
+        *,
+        matched: _builtins.int = ...,
+        changed: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "matched", b"matched", "next_page_token", b"next_page_token", "skipped", b"skipped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelTasksResponse: _TypeAlias = CancelTasksResponse  # noqa: Y015
+
+@_typing.final
+class RequeueTasksRequest(_message.Message):
+    """Requeues tasks by a filter, as ListTasks has it but that statuses must be named. One audit entry a call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUSES_FIELD_NUMBER: _builtins.int
+    TASK_TYPES_FIELD_NUMBER: _builtins.int
+    PRIORITIES_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """Only count: nothing is changed and nothing is noted in the audit log."""
+    page_token: _builtins.str
+    """The token of the last call; empty for the first."""
+    reason: _builtins.str
+    """Why; at most 500 characters."""
+    request_id: _builtins.str
+    """As in SubmitTask."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___TaskStatus.ValueType]:
+        """Only these statuses, at least one of failed, cancelled and quarantined."""
+
+    @_builtins.property
+    def task_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these types; empty: all. At most 50."""
+
+    @_builtins.property
+    def priorities(self) -> _containers.RepeatedScalarFieldContainer[Global___Priority.ValueType]:
+        """Only these priorities; empty: all."""
+
+    def __init__(
+        self,
+        *,
+        statuses: _abc.Iterable[Global___TaskStatus.ValueType] | None = ...,
+        task_types: _abc.Iterable[_builtins.str] | None = ...,
+        priorities: _abc.Iterable[Global___Priority.ValueType] | None = ...,
+        validate_only: _builtins.bool = ...,
+        page_token: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_token", b"page_token", "priorities", b"priorities", "reason", b"reason", "request_id", b"request_id", "statuses", b"statuses", "task_types", b"task_types", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequeueTasksRequest: _TypeAlias = RequeueTasksRequest  # noqa: Y015
+
+@_typing.final
+class RequeueTasksResponse(_message.Message):
+    """What was requeued."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCHED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    matched: _builtins.int
+    """Tasks that the filter chose when the call began, from the page on; counted up to 1,000,000."""
+    changed: _builtins.int
+    """Tasks that are queued now; 0 with validate_only."""
+    skipped: _builtins.int
+    """Tasks with a prerequisite that ended badly and is not requeued by the same call, or that are in another status meanwhile."""
+    next_page_token: _builtins.str
+    """Where the next call goes on; empty when nothing is left, and with validate_only."""
+    def __init__(
+        self,
+        *,
+        matched: _builtins.int = ...,
+        changed: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "matched", b"matched", "next_page_token", b"next_page_token", "skipped", b"skipped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequeueTasksResponse: _TypeAlias = RequeueTasksResponse  # noqa: Y015
+
+@_typing.final
 class UpdateTaskRequest(_message.Message):
     """Changes a task."""
 
@@ -2937,22 +3109,28 @@ class QueueDepth(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
+    OLDEST_DUE_TIME_FIELD_NUMBER: _builtins.int
     priority: Global___Priority.ValueType
     """The priority."""
     status: Global___TaskStatus.ValueType
     """The status."""
     tasks: _builtins.int
     """Tasks."""
+    @_builtins.property
+    def oldest_due_time(self) -> _timestamp_pb2.Timestamp:
+        """Of queued ones: since when the one that is due longest is due; absent when none is."""
+
     def __init__(
         self,
         *,
         priority: Global___Priority.ValueType = ...,
         status: Global___TaskStatus.ValueType = ...,
         tasks: _builtins.int = ...,
+        oldest_due_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_due_time", b"oldest_due_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["priority", b"priority", "status", b"status", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["oldest_due_time", b"oldest_due_time", "priority", b"priority", "status", b"status", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
