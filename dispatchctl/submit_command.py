@@ -13,7 +13,7 @@ from dispatchctl.batch_file import load_batch
 from dispatchctl.client import SchedulerClient
 from dispatchctl.columns import TASKS, TASKS_WIDE, status_word
 from dispatchctl.failures import ExitStatus, Failure
-from dispatchctl.parameters import DURATION, JSON_OBJECT, MOMENT, POSITIVE_DURATION, PRIORITIES, TEXT_FILE, SourceText
+from dispatchctl.parameters import DURATION, JSON_OBJECT, MOMENT, POLICIES, POSITIVE_DURATION, PRIORITIES, TEXT_FILE, SourceText
 from dispatchctl.rendering import note, show
 from dispatchctl.session import Session, common_options, new_request_id
 from dispatchctl.task_view import show_task
@@ -29,6 +29,11 @@ from dispatchctl.waiting import ENDED, wait_for_all, wait_for_end
 @click.option("--skill", default="", help="The skill that the command is told of.")
 @click.option("--payload", type=JSON_OBJECT, metavar="JSON", help="Further data, a JSON object.")
 @click.option("--depends-on", multiple=True, metavar="TASK", help="A task that must have completed before; repeatable.")
+@click.option(
+    "--dependency-policy",
+    type=click.Choice(list(POLICIES)),
+    help="What a prerequisite that ended badly does to it; fail by default.",
+)
 @click.option("--max-tries", type=click.IntRange(1, 100), help="Executions that it may fail; 3 by default.")
 @click.option(
     "--timeout", "run_timeout", type=POSITIVE_DURATION, metavar="DURATION", help="When a run is ended: at most 7d; 1h by default."
@@ -98,6 +103,7 @@ def _spec(
     skill: str,
     payload: Struct | None,
     depends_on: tuple[str, ...],
+    dependency_policy: str | None,
     max_tries: int | None,
     run_timeout: float | None,
     not_before: datetime | None,
@@ -112,6 +118,7 @@ def _spec(
         skill=skill,
         payload=payload,
         depends_on=depends_on,
+        dependency_policy=POLICIES[dependency_policy] if dependency_policy else pb.DEPENDENCY_POLICY_UNSPECIFIED,
         max_tries=max_tries or 0,
     )
     if run_timeout is not None:

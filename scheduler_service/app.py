@@ -156,9 +156,10 @@ class SchedulerApp:
         self._cleanups.add("leadership", self._leader.resign)
         self._cleanups.add("background work", self._background.stop)
         callbacks = _Callbacks(database, self._rules, self._leader, self._metrics)
-        paths = BrainPaths(servicer, _Memory(database), callbacks, self._clock, hide_payloads=settings.http_hide_payloads)
+        policy = settings.http_policy
+        paths = BrainPaths(servicer, _Memory(database), callbacks, self._clock, policy, hide_payloads=settings.http_hide_payloads)
         routes = [*operational_routes(self._registry, self._readiness), *paths.routes()]
-        await http.start(make_app(routes, settings.http_policy))
+        await http.start(make_app(routes, policy))
         self._background.start("database watch", self._watch_database(database, server))
         self._background.start("leader", self._leader.run())
         self._background.start("metrics", self._observe(database, self._fleet))
