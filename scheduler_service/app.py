@@ -30,7 +30,7 @@ from scheduler_service.rpc.scheduler_servicer import SchedulerServicer
 from scheduler_service.settings import SchedulerSettings
 from scheduler_service.storage.embedded import EmbeddedPostgres
 from scheduler_service.storage.migrate import MigrationError, migrate
-from scheduler_service.storage.postgres import PostgresDatabase, service_conninfo
+from scheduler_service.storage.postgres import DatabaseUrlError, PostgresDatabase, service_conninfo
 from scheduler_service.tick.leader import Leader
 from scheduler_service.tick.maintenance import Maintenance
 from scheduler_service.transactions.callbacks import CallbackResult, record_callback
@@ -175,7 +175,7 @@ class SchedulerApp:
             try:
                 async with asyncio.timeout(DATABASE_TRIES_S):
                     applied = await migrate(service_conninfo(conninfo))
-            except MigrationError as error:
+            except (MigrationError, DatabaseUrlError) as error:
                 raise StartupError(str(error)) from error
             except psycopg.ProgrammingError as error:
                 raise StartupError(f"DATABASE_URL cannot be used: {_first_line(error)}") from error
