@@ -20,6 +20,7 @@ from scheduler_service.errors import NotLeader, StorageUnavailable
 from scheduler_service.transactions.idempotency import once
 from scheduler_service.transactions.ports import Database, Transaction
 from scheduler_service.transactions.ticking import Decision
+from service_runtime.clock import Clock
 from service_runtime.errors import FailedPrecondition, ResourceExhausted, Unavailable
 from service_runtime.identity import actor_of
 
@@ -142,6 +143,7 @@ class Calls:
         observer: Observer,
         outputs: Outputs,
         configuration: Configuration,
+        clock: Clock,
         *,
         version: str,
     ) -> None:
@@ -153,6 +155,7 @@ class Calls:
         self._observer = observer
         self._outputs = outputs
         self._configuration = configuration
+        self._clock = clock
         self._version = version
         self._streams = 0
 
