@@ -11,6 +11,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from dispatchctl.client import SchedulerClient, caller
 from dispatchctl.columns import TASKS, TASKS_WIDE, status_word
+from dispatchctl.completion import ANY_TASK, CANCELLABLE, CHANGEABLE, REQUEUABLE
 from dispatchctl.failures import ExitStatus
 from dispatchctl.overriding import by_whom
 from dispatchctl.parameters import JSON_OBJECT, MOMENT, PRIORITIES, STATUSES, TEXT_FILE, WORDS, SourceText
@@ -72,7 +73,7 @@ def tasks(
 
 
 @click.command()
-@click.argument("task_id", metavar="TASK")
+@click.argument("task_id", metavar="TASK", shell_complete=ANY_TASK)
 @click.option("--watch", is_flag=True, help="Follow it until it ends: status 0 completed, 7 not.")
 @common_options()
 @click.pass_obj
@@ -109,7 +110,7 @@ async def _follow(client: SchedulerClient, session: Session, task_id: str) -> in
 
 
 @click.command()
-@click.argument("task_id", metavar="TASK")
+@click.argument("task_id", metavar="TASK", shell_complete=CANCELLABLE)
 @click.option("--reason", type=WORDS, help="Why; asked for on a terminal.")
 @common_options()
 @click.pass_obj
@@ -142,7 +143,7 @@ def cancel(session: Session, task_id: str, reason: str | None) -> int:
 
 
 @click.command()
-@click.argument("task_id", metavar="TASK")
+@click.argument("task_id", metavar="TASK", shell_complete=REQUEUABLE)
 @click.option("--reason", type=WORDS, help="Why; asked for on a terminal.")
 @common_options()
 @click.pass_obj
@@ -163,7 +164,7 @@ def requeue(session: Session, task_id: str, reason: str | None) -> int:
 
 
 @click.command()
-@click.argument("task_id", metavar="TASK")
+@click.argument("task_id", metavar="TASK", shell_complete=CHANGEABLE)
 @click.option("--title", help="What is to be done, in a line.")
 @click.option("--description", help="The work, so that somebody else could do it.")
 @click.option("--description-file", type=TEXT_FILE, metavar="FILE", help="The description from a file; - is standard input.")
