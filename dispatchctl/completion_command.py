@@ -29,7 +29,7 @@ def completion(ctx: click.Context, shell: str) -> int:
     \b
     bash: eval "$(dispatchctl completion bash)" in ~/.bashrc
     zsh:  eval "$(dispatchctl completion zsh)" in ~/.zshrc, after compinit
-    fish: dispatchctl completion fish > ~/.config/fish/completions/dispatchctl.fish
+    fish: dispatchctl completion fish | source, in ~/.config/fish/config.fish
     """
     made = get_completion_class(shell)
     if made is None:

@@ -15,7 +15,7 @@ from dispatchctl.rendering import clean, cut, moment, relative, span_text, table
 
 SHARED_LEAST = 3
 # Fewer lines than this are a tight terminal.
-ROOMY_LINES = 30
+ROOMY_LINES = 36
 _STATUS_ORDER = ("queued", "dispatching", "running", "quarantined")
 
 

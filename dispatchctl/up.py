@@ -78,7 +78,7 @@ class Up:
         request_id = new_request_id()
         batch = load_batch(samples.tasks.read_text("utf-8"), str(samples.tasks), request_id) if samples else None
         addresses = free_addresses(settings.model_copy(update=_lower(moved(settings, options.port_offset))))
-        data_dir = self._data_dir(settings)
+        data_dir = self.data_dir(settings)
         place = Place(addresses, data_dir, prepare_logs(data_dir))
         services = LocalServices(place.logs, note)
         with self._signals_ask(services):
@@ -93,7 +93,7 @@ class Up:
             return ExitStatus.INTERRUPTED if self._signal == signal.SIGINT else ExitStatus.DONE
         return work.result()
 
-    def _data_dir(self, settings: UpSettings) -> Path:
+    def data_dir(self, settings: UpSettings) -> Path:
         """As named, else the usual one; a second pair beside the first has its own, and so has a fresh one."""
         options = self._options
         folder = (options.data_dir or Path(settings.dispatch_data_dir)).expanduser().absolute()
