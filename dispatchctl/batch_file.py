@@ -18,7 +18,7 @@ from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 from google.protobuf.json_format import ParseDict, ParseError
 
 from dispatchctl.failures import ExitStatus, Failure
-from dispatchctl.parameters import PRIORITIES, SENDABLE_LEVELS, STATUSES, deeper_than, shown
+from dispatchctl.parameters import POLICIES, PRIORITIES, SENDABLE_LEVELS, STATUSES, deeper_than, shown
 
 TASKS_MAX = 1_000
 # By its name in JSON as well: both spellings are right.
@@ -26,6 +26,7 @@ _FIELDS = {str(descriptor.json_name): str(descriptor.name) for descriptor in pb.
 _RIGHT = MappingProxyType(
     {
         "priority": "P0, P1 or P2",
+        "dependency_policy": "fail or wait",
         "payload": "an object of at most 16 levels",
         "max_tries": "a whole number",
         "not_before_time": 'a time such as "2026-01-31T08:00:00Z"',
@@ -87,6 +88,9 @@ def _entry(entry: Any, where: str, source: str) -> dict[str, Any]:
     priority = named.get("priority")
     if isinstance(priority, str):
         named["priority"] = PRIORITIES.get(priority.upper().removeprefix("PRIORITY_"), priority)
+    policy = named.get("dependency_policy")
+    if isinstance(policy, str):
+        named["dependency_policy"] = POLICIES.get(policy.lower().removeprefix("dependency_policy_"), policy)
     return named
 
 

@@ -38,6 +38,8 @@ TRYING = MappingProxyType(
         "StreamTaskLogs": "show the output",
         "CancelTask": "cancel the task",
         "RequeueTask": "requeue the task",
+        "CancelTasks": "cancel the tasks",
+        "RequeueTasks": "requeue the tasks",
         "UpdateTask": "change the task",
         "RunTick": "take a tick",
         "ExplainDispatch": "explain the dispatch",
@@ -105,6 +107,8 @@ _ARGUMENTS = MappingProxyType(
         "duration": "--for",
         "after_event_id": "--after",
         "page_size": "--limit",
+        "statuses": "--status",
+        "priorities": "--priority",
     }
 )
 _OPTIONS = MappingProxyType({("SubmitTask", "task.task_id"): "--id", ("ListDispatchEvents", "task_id"): "--task"})

@@ -66,8 +66,6 @@ async def _settings(client: SchedulerClient) -> Words:
 
 
 ANY_TASK = tasks_that_are()
-CANCELLABLE = tasks_that_are("queued", "dispatching", "running", "quarantined")
-REQUEUABLE = tasks_that_are("failed", "cancelled", "quarantined")
 CHANGEABLE = tasks_that_are("queued", "quarantined")
 BREAKER = _completer(_breakers)
 SETTING = _completer(_settings, upper=True)

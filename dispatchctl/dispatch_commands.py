@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import click
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
@@ -15,13 +15,14 @@ from dispatchctl.columns import (
     GUARDS,
     TICK_DECISIONS,
     WINDOW_HEADERS,
+    status_word,
     window_rows,
 )
 from dispatchctl.completion import ANY_TASK
 from dispatchctl.failures import ExitStatus
 from dispatchctl.parameters import POSITIVE_DURATION
 from dispatchctl.redrawing import show_or_watch, watch_option
-from dispatchctl.rendering import clean, note, show, table_text, write
+from dispatchctl.rendering import clean, iso, note, relative, show, table_text, write
 from dispatchctl.session import TABLES, Output, Session, common_options
 from dispatchctl.status_view import write_slots, write_status, write_table
 from service_runtime.proto_values import duration
@@ -135,6 +136,10 @@ def _write_explanation(session: Session, said: pb.ExplainDispatchResponse) -> No
         write(clean(said.sentence))
         if said.queue_position:
             write(f"place in the queue: {said.queue_position}")
+        if said.HasField("task_clears_time"):
+            write(f"ends by itself: {iso(said.task_clears_time)} ({relative(said.task_clears_time, datetime.now(UTC))})")
+        for other in said.open_prerequisites:
+            write(f"waits for: {clean(other.task_id)} ({status_word(other.status) if other.status else 'does not exist'})")
         write("")
         write_table(GUARDS, said.guards)
         if said.executors:

@@ -26,6 +26,7 @@ SHOWN_CHARS = 40
 SENDABLE_LEVELS = 30
 
 PRIORITIES = {"P0": pb.PRIORITY_P0, "P1": pb.PRIORITY_P1, "P2": pb.PRIORITY_P2}
+POLICIES = {"fail": pb.DEPENDENCY_POLICY_FAIL, "wait": pb.DEPENDENCY_POLICY_WAIT}
 STATUSES = {name.removeprefix("TASK_STATUS_").lower(): number for name, number in pb.TaskStatus.items() if number != 0}
 
 

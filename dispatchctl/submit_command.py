@@ -16,7 +16,7 @@ from dispatchctl.client import SchedulerClient
 from dispatchctl.columns import TASKS, TASKS_WIDE, status_word
 from dispatchctl.completion import ANY_TASK
 from dispatchctl.failures import ExitStatus, Failure
-from dispatchctl.parameters import DURATION, JSON_OBJECT, MOMENT, POSITIVE_DURATION, PRIORITIES, TEXT_FILE, SourceText
+from dispatchctl.parameters import DURATION, JSON_OBJECT, MOMENT, POLICIES, POSITIVE_DURATION, PRIORITIES, TEXT_FILE, SourceText
 from dispatchctl.progress import progress
 from dispatchctl.rendering import counts_text, note, show
 from dispatchctl.session import Session, common_options, new_request_id
@@ -38,6 +38,11 @@ from dispatchctl.waiting import ENDED, wait_for_all, wait_for_end
     metavar="TASK",
     shell_complete=ANY_TASK,
     help="A task that must have completed before; repeatable.",
+)
+@click.option(
+    "--dependency-policy",
+    type=click.Choice(list(POLICIES)),
+    help="What a prerequisite that ended badly does to it; fail by default.",
 )
 @click.option("--max-tries", type=click.IntRange(1, 100), help="Executions that it may fail; 3 by default.")
 @click.option(
@@ -108,6 +113,7 @@ def _spec(
     skill: str,
     payload: Struct | None,
     depends_on: tuple[str, ...],
+    dependency_policy: str | None,
     max_tries: int | None,
     run_timeout: float | None,
     not_before: datetime | None,
@@ -122,6 +128,7 @@ def _spec(
         skill=skill,
         payload=payload,
         depends_on=depends_on,
+        dependency_policy=POLICIES[dependency_policy] if dependency_policy else pb.DEPENDENCY_POLICY_UNSPECIFIED,
         max_tries=max_tries or 0,
     )
     if run_timeout is not None:

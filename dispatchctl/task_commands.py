@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import click
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Struct
 
+from dispatchctl.bulk_command import TO_CANCEL, TO_REQUEUE, Chosen, change_all, choice
 from dispatchctl.client import SchedulerClient, caller
 from dispatchctl.columns import TASKS, TASKS_WIDE, status_word
-from dispatchctl.completion import ANY_TASK, CANCELLABLE, CHANGEABLE, REQUEUABLE
+from dispatchctl.completion import ANY_TASK, CHANGEABLE
 from dispatchctl.failures import ExitStatus
 from dispatchctl.overriding import by_whom
 from dispatchctl.parameters import JSON_OBJECT, MOMENT, PRIORITIES, STATUSES, TEXT_FILE, WORDS, SourceText
@@ -110,17 +112,25 @@ async def _follow(client: SchedulerClient, session: Session, task_id: str) -> in
 
 
 @click.command()
-@click.argument("task_id", metavar="TASK", shell_complete=CANCELLABLE)
+@choice(TO_CANCEL)
 @click.option("--reason", type=WORDS, help="Why; asked for on a terminal.")
 @common_options()
 @click.pass_obj
-def cancel(session: Session, task_id: str, reason: str | None) -> int:
-    """Stop a task wherever it is, queued or running.
+def cancel(session: Session, /, reason: str | None, **choosing: Any) -> int:
+    """Stop a task wherever it is, queued or running; or all that match.
 
     \b
     Example:
       dispatchctl cancel 123e4567-e89b-12d3-a456-426614174000 --yes
+      dispatchctl cancel --status queued --type research --dry-run
     """
+    chosen = Chosen(**choosing).checked()
+    if chosen.task_id is None:
+        return change_all(session, chosen, reason, pb.CancelTasksRequest, TO_CANCEL, "cancel")
+    return _cancel_one(session, chosen.task_id, reason)
+
+
+def _cancel_one(session: Session, task_id: str, reason: str | None) -> int:
     session.confirm(f"cancel {task_id}?")
     request = pb.CancelTaskRequest(task_id=task_id, reason=session.reason(reason), request_id=new_request_id())
 
@@ -143,20 +153,24 @@ def cancel(session: Session, task_id: str, reason: str | None) -> int:
 
 
 @click.command()
-@click.argument("task_id", metavar="TASK", shell_complete=REQUEUABLE)
+@choice(TO_REQUEUE)
 @click.option("--reason", type=WORDS, help="Why; asked for on a terminal.")
 @common_options()
 @click.pass_obj
-def requeue(session: Session, task_id: str, reason: str | None) -> int:
-    """Put a task that ended badly back into the queue.
+def requeue(session: Session, /, reason: str | None, **choosing: Any) -> int:
+    """Put a task that ended badly back into the queue; or all that match.
 
     That is one that is failed, cancelled or quarantined.
 
     \b
     Example:
       dispatchctl requeue 123e4567-e89b-12d3-a456-426614174000 --reason quota
+      dispatchctl requeue --status failed --type research --yes
     """
-    request = pb.RequeueTaskRequest(task_id=task_id, reason=session.reason(reason), request_id=new_request_id())
+    chosen = Chosen(**choosing).checked()
+    if chosen.task_id is None:
+        return change_all(session, chosen, reason, pb.RequeueTasksRequest, TO_REQUEUE, "requeue")
+    request = pb.RequeueTaskRequest(task_id=chosen.task_id, reason=session.reason(reason), request_id=new_request_id())
     after = session.run(lambda client: client.call(client.stub.RequeueTask, request)).task
     show_task(session, after)
     note(f"requeued: {by_whom(request.reason)}, since now; why it waits: dispatchctl explain {after.id}")

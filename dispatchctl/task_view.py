@@ -30,6 +30,8 @@ def show_task(session: Session, task: pb.Task) -> None:
         "failed tries": f"{task.tries} of {task.max_tries}" if task.tries or wide else "",
         "failed starts": str(task.start_failures) if task.start_failures or wide else "",
         "depends on": ", ".join(task.depends_on),
+        "if they fail": "waits" if task.dependency_policy == pb.DEPENDENCY_POLICY_WAIT else "fails" if wide else "",
+        "dependents": _dependents(task),
         "created": iso(task.create_time),
         "not before": iso(task.not_before_time),
         "next attempt": iso(task.next_attempt_time),
@@ -48,6 +50,11 @@ def show_task(session: Session, task: pb.Task) -> None:
     if wide:
         _write_text("description", task.description)
         _write_text("result", task.outcome.result)
+
+
+def _dependents(task: pb.Task) -> str:
+    more = task.dependents_total - len(task.dependents)
+    return ", ".join(task.dependents) + (f" and {more} more" if more > 0 else "")
 
 
 def _write_text(name: str, text: str) -> None:

@@ -33,6 +33,7 @@ from executor_service.runs.regular_files import read_regular
 from executor_service.runs.watching import TooSlow
 from executor_service.settings import ExecutorSettings
 from service_runtime.clock import Clock, SystemClock
+from service_runtime.disk import watch_free_bytes
 from service_runtime.errors import FailedPrecondition, ResourceExhausted, Unavailable
 from service_runtime.grpc_server import GrpcServer, OfferedService
 from service_runtime.http_app import HttpPolicy, make_app
@@ -234,6 +235,7 @@ class ExecutorApp:
         self._cleanups.add("background work", self._background.stop)
         self._background.start("resources", self._sampler.run())
         self._background.start("housekeeping", self._keep_house())
+        self._background.start("disk", watch_free_bytes(self._data_dir, self._metrics.disk_free.set))
         self._background.start("looking at resources", self._look_at_resources())
         await self._grpc.start()
         self._cleanups.add("grpc", lambda: self._grpc.stop(GRACE_S))

@@ -50,6 +50,7 @@ class ExecutorMetrics:
         self._configured = make.gauge(
             "backend_configured", "Whether a backend is set up rightly; 0: config_error.", {"backend": names}
         )
+        self.disk_free = make.free_bytes("data")
         self._control = make.gauge("process_control", "1 for what holds a run's processes together.", {"kind": PROCESS_CONTROLS})
         self.rpc_durations = make.rpc_durations()
         make.build_info(version)

@@ -37,6 +37,7 @@ from scheduler_service.transactions.callbacks import CallbackResult, record_call
 from scheduler_service.transactions.ports import MemoryRow, Transaction
 from scheduler_service.transactions.reading import read_status
 from service_runtime.clock import SystemClock
+from service_runtime.disk import watch_free_bytes
 from service_runtime.grpc_server import GrpcServer, OfferedService
 from service_runtime.http_app import make_app
 from service_runtime.http_server import HttpServer, Readiness, operational_routes
@@ -156,12 +157,14 @@ class SchedulerApp:
         self._cleanups.add("leadership", self._leader.resign)
         self._cleanups.add("background work", self._background.stop)
         callbacks = _Callbacks(database, self._rules, self._leader, self._metrics)
-        paths = BrainPaths(servicer, _Memory(database), callbacks, self._clock, hide_payloads=settings.http_hide_payloads)
+        policy = settings.http_policy
+        paths = BrainPaths(servicer, _Memory(database), callbacks, self._clock, policy, hide_payloads=settings.http_hide_payloads)
         routes = [*operational_routes(self._registry, self._readiness), *paths.routes()]
-        await http.start(make_app(routes, settings.http_policy))
+        await http.start(make_app(routes, policy))
         self._background.start("database watch", self._watch_database(database, server))
         self._background.start("leader", self._leader.run())
         self._background.start("metrics", self._observe(database, self._fleet))
+        self._background.start("disk", watch_free_bytes(self._data_dir, self._metrics.disk_free.set))
         self._write_ports()
         _log.info("scheduler_started", grpc_port=self.grpc_port, http_port=self.http_port, version=self._version)
 

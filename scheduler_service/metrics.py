@@ -98,6 +98,10 @@ class SchedulerMetrics:
         )
         self._drains = make.histogram("drain_duration_seconds", "How long a source's drain took; told at its end.", DRAIN_SECONDS)
         self._overrides = make.gauge("override_active", "Whether an override is in force.", {"kind": OVERRIDES})
+        self._override_since = make.gauge(
+            "override_since_timestamp_seconds", "When the oldest override in force was made; 0 without one.", {"kind": OVERRIDES}
+        )
+        self.disk_free = make.free_bytes("data")
         self.rpc_durations = make.rpc_durations()
         make.build_info(version)
         self.made = tuple(make.made)
@@ -187,10 +191,10 @@ class SchedulerMetrics:
             row = getattr(total, pool) if total is not None else None
             self._slots.labels(pool, "budget").set(row.budget if row is not None else 0)
             self._slots.labels(pool, "used").set(row.used if row is not None else 0)
-        self._overrides.labels("drain").set(bool(view.drains))
-        self._overrides.labels("billing_pause").set(bool(view.billing_pauses))
-        self._overrides.labels("budget_cap").set(view.slots.cap.slots is not None)
-        self._overrides.labels("breaker_tripped").set(bool(view.tripped_by))
+        for kind, since_times in _overrides_since(view).items():
+            self._overrides.labels(kind).set(bool(since_times))
+            known = [since.timestamp() for since in since_times if since is not None]
+            self._override_since.labels(kind).set(min(known, default=0.0))
 
     def _learn(self, backends: Mapping[str, Backend]) -> None:
         """What a plug-in is, is known once an executor has told of it."""
@@ -222,3 +226,15 @@ class SchedulerMetrics:
             self._breakers.labels(key, state.value)
             if key not in self._bare:
                 self._transitions.labels(key, state.value)
+
+
+def _overrides_since(view: StatusView) -> dict[str, list[datetime | None]]:
+    """Since when each override is in force, by kind."""
+    cap = view.slots.cap
+    tripped = [view.breakers.get(key) for key in view.tripped_by]
+    return {
+        "drain": [drain.since_time for drain in view.drains],
+        "billing_pause": [pause.since_time for pause in view.billing_pauses],
+        "budget_cap": [cap.since_time] if cap.slots is not None else [],
+        "breaker_tripped": [breaker.opened_time if breaker is not None else None for breaker in tripped],
+    }

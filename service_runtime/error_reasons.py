@@ -37,6 +37,7 @@ ERROR_REASONS: Mapping[str, str] = MappingProxyType(
         "HOST_NOT_ALLOWED": "HTTP: the Host header names none of ours; see HTTP_ALLOWED_HOSTS",
         "CROSS_ORIGIN": "HTTP: a page of another origin asks",
         "READ_ONLY": "HTTP: writes are closed by HTTP_READ_ONLY",
+        "PAYLOADS_HIDDEN": "HTTP: what tasks wrote is not shown; see HTTP_HIDE_PAYLOADS",
         "INTERNAL": "our fault; the id is in the log",
     }
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
+from math import nan
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -84,6 +85,13 @@ class MetricSet:
         )
         for row in rows:
             made.labels(*row)
+        return made
+
+    def free_bytes(self, folder: str) -> Gauge:
+        """`disk_free_bytes` of one folder by its name, not its path; NaN until it is known."""
+        help_ = "Room left on the file system of a folder; NaN if that cannot be told."
+        made = self.gauge("disk_free_bytes", help_, {"folder": [folder]}).labels(folder)
+        made.set(nan)
         return made
 
     def rpc_durations(self) -> Histogram:

@@ -256,6 +256,12 @@ def gates() -> list[Panel]:
             NO_OR_YES,
         ),
         lines(
+            "Age of overrides",
+            "How long the oldest of each kind has been in force; no line without one.",
+            [("time() - max by (kind) (cecelia_scheduler_override_since_timestamp_seconds > 0)", "{{kind}}")],
+            "s",
+        ),
+        lines(
             "Drains that ended",
             "How long each source's drain took, told at its end.",
             quantiles("", "cecelia_scheduler_drain_duration_seconds"),
@@ -312,6 +318,13 @@ def ticking() -> list[Panel]:
             "Slots by pool",
             "Budget and use: user is kept for people, internal for internal tasks, task_pool is what tasks get.",
             [("max by (pool, kind) (cecelia_scheduler_slots)", "{{pool}} {{kind}}")],
+        ),
+        lines(
+            "Room on schedulers' disks",
+            "What is left for the embedded PostgreSQL.",
+            [("min by (instance, folder) (cecelia_scheduler_disk_free_bytes)", "{{instance}} {{folder}}")],
+            "bytes",
+            span=24,
         ),
     ]
 
@@ -383,7 +396,12 @@ def executors() -> list[Panel]:
             "From a run's acceptance to its end.",
             quantiles("backend", "cecelia_executor_run_duration_seconds", both),
             "s",
-            span=24,
+        ),
+        lines(
+            "Room on executors' disks",
+            "What is left for the journal and the output of runs.",
+            [(f"min by (instance, folder) (cecelia_executor_disk_free_bytes{{{chosen}}})", "{{instance}} {{folder}}")],
+            "bytes",
         ),
     ]
 
@@ -442,8 +460,10 @@ def make() -> str:
     )
     board.with_variable(choice("backend", "Backend", "cecelia_scheduler_dispatch_attempts_total", "backend"))
     board.with_variable(choice("executor", "Executor", "cecelia_executor_build_info", "instance"))
-    board.annotation(note("Drain", 'max(cecelia_scheduler_override_active{kind="drain"}) == 1', YELLOW))
-    board.annotation(note("Breaker open", 'max by (key) (cecelia_scheduler_breaker_state{state="OPEN"}) == 1', RED))
+    transitions = "sum by (key, to) (increase(cecelia_scheduler_breaker_transitions_total[$__rate_interval])) > 0"
+    board.annotation(note("Breaker", transitions, RED))
+    board.annotation(note("Override", "max by (kind) (cecelia_scheduler_override_active) == 1", YELLOW))
+    board.annotation(note("Leader", "sum by (instance) (changes(cecelia_scheduler_leader[$__rate_interval])) > 0", BLUE))
     board.annotation(
         note(
             "New version",

@@ -3,50 +3,46 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
+
+from executor_service.host.cgroup import group_folders
 
 DELEGATED = ("trusted.delegate", "user.delegate")
 SYSTEMD = Path("/run/systemd/system")
 
 
-def delegated_group(
-    proc_self_cgroup: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup"), systemd: Path = SYSTEMD
-) -> Path | None:
+def delegated_group(process: Path = Path("/proc/self"), systemd: Path = SYSTEMD) -> Path | None:
     """The folder in which groups for runs may be made; None: there is none, or it is not ours to divide.
 
     Where systemd is in charge only a unit with Delegate=yes may divide its group: systemd marks it with an extended attribute.
     """
-    own = _own_group(proc_self_cgroup)
-    if own is None:
-        return None
-    for base in (root, root / "unified"):
-        folder = base / own.lstrip("/")
-        if not (base / "cgroup.controllers").exists() or ".." in folder.parts:
-            continue
-        if systemd.is_dir() and not _marked(folder, base):
-            return None
-        return folder if _divisible(folder) else None
-    return None
-
-
-def _own_group(proc_self_cgroup: Path) -> str | None:
     try:
-        lines = proc_self_cgroup.read_text(encoding="ascii").splitlines()
-    except (OSError, UnicodeDecodeError):
+        chain = group_folders("", process)
+    except (OSError, ValueError):
         return None
-    return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), None)
+    if not chain or (systemd.is_dir() and not _marked(chain)):
+        return None
+    return chain[0] if _holds(chain[0], process.resolve().name) and _divisible(chain[0]) else None
 
 
-def _marked(folder: Path, base: Path) -> bool:
-    while folder != base and base in folder.parents:
+def _marked(folders: Iterable[Path]) -> bool:
+    for folder in folders:
         for name in DELEGATED:
             try:
                 if os.getxattr(folder, name) == b"1":
                     return True
             except OSError:
                 continue
-        folder = folder.parent
     return False
+
+
+def _holds(folder: Path, pid: str) -> bool:
+    """Whether this is the process's own group, and not only the topmost one that can be seen from here."""
+    try:
+        return pid in (folder / "cgroup.procs").read_text(encoding="ascii").split()
+    except OSError:
+        return False
 
 
 def _divisible(folder: Path) -> bool:

@@ -87,11 +87,6 @@ class GateFacts:
     tripped: frozenset[str] = frozenset()
     settings: CheckSettings = field(default_factory=CheckSettings)
 
-    @property
-    def queued(self) -> int:
-        """Queued tasks of all backends."""
-        return sum(backend.queued for backend in self.backends)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
@@ -134,6 +129,7 @@ def check_draining(facts: GateFacts) -> Iterator[Verdict]:
         holds=bool(facts.draining),
         reason=Reason.DRAINING if facts.draining else None,
         value=sources,
+        limit="no source",
         detail=f"draining by {sources}" if facts.draining else "not draining",
     )
 
@@ -149,6 +145,8 @@ def check_billing_pause(facts: GateFacts) -> Iterator[Verdict]:
             backend=backend,
             holds=pause is not None,
             reason=None if pause is None else Reason.BILLING_PAUSE,
+            value="" if pause is None else f"{pause.until_time:%Y-%m-%dT%H:%M:%SZ}",
+            limit=f"{facts.now:%Y-%m-%dT%H:%M:%SZ}",
             detail="no pause" if pause is None else f"paused for billing{why}",
             clears_time=None if pause is None else pause.until_time,
         )
@@ -158,7 +156,8 @@ def check_slots(facts: GateFacts) -> Iterator[Verdict]:
     """The task pool for local backends, then a backend's own limit; nothing without a live executor."""
     for backend in facts.backends:
         if backend.live_executors == 0:
-            yield Verdict(name="slots", backend=backend.backend, holds=False, detail="no executor to count slots on")
+            detail = "no executor to count slots on"
+            yield Verdict(name="slots", backend=backend.backend, holds=False, value="0", limit="0", detail=detail)
             continue
         pool = _local_slots(backend.backend, facts.pools) if backend.local else None
         yield pool if pool is not None and (pool.holds or backend.max_runs is None) else _own_slots(backend)
@@ -167,7 +166,10 @@ def check_slots(facts: GateFacts) -> Iterator[Verdict]:
 def _local_slots(backend: str, pools: Pools | None) -> Verdict:
     reason = hold_reason(pools)
     if pools is None:
-        return Verdict(name="slots", backend=backend, holds=True, reason=reason, detail="no resource sample yet")
+        detail = "no resource sample yet"
+        return Verdict(
+            name="slots", backend=backend, holds=True, reason=reason, value="no sample", limit="a sample", detail=detail
+        )
     pool = pools.task_pool
     details = {
         None: f"{pool.available} of {pool.budget} task slots free",
@@ -207,7 +209,7 @@ def _own_slots(backend: BackendFacts) -> Verdict:
         holds=full,
         reason=Reason.POOL_C_FULL if full else None,
         value=str(backend.running),
-        limit="" if backend.max_runs is None else str(backend.max_runs),
+        limit="none" if backend.max_runs is None else str(backend.max_runs),
         detail=f"{backend.running} running, {limit}",
     )
 
@@ -248,6 +250,11 @@ def _trickle_time(backend: BackendFacts, facts: GateFacts) -> datetime | None:
     if backend.last_trickle_time is None:
         return None
     return backend.last_trickle_time + facts.settings.low_rate_probe_interval
+
+
+def next_trickle_time(facts: GateFacts, backend: str) -> datetime | None:
+    """When the next single try of a backend with a low success rate may go; None when one may go now."""
+    return next((_trickle_time(b, facts) for b in facts.backends if b.backend == backend), None)
 
 
 def _trickle_due(backend: BackendFacts, facts: GateFacts) -> bool:
@@ -369,33 +376,3 @@ def permits(facts: GateFacts, verdicts: Sequence[Verdict]) -> dict[str, Permit]:
             probe, trickle = _probe_due(backend, facts), _trickle_due(backend, facts)
             found[backend.backend] = Permit(limit=1, low_rate=True, prefers_probe=probe, trickle=trickle)
     return found
-
-
-def would_dispatch(facts: GateFacts, verdicts: Sequence[Verdict]) -> bool:
-    """Whether a tick now would start something, as far as gates and due times tell."""
-    return any(b.due > 0 and first_hold(verdicts, b.backend) is None for b in facts.backends)
-
-
-def sentence(facts: GateFacts, verdicts: Sequence[Verdict]) -> str:
-    """The one sentence that says why nothing starts, or that something would."""
-    concerned = [b for b in facts.backends if b.queued]
-    if not concerned:
-        hold = first_hold(verdicts, "")
-        return f"Nothing is queued; a new task would be held: {_words(hold)}." if hold else "Nothing is queued."
-    holds = {b.backend: first_hold(verdicts, b.backend) for b in concerned}
-    distinct = [hold for hold in dict.fromkeys(holds.values()) if hold is not None]
-    held = "; ".join(_words(hold) for hold in distinct)
-    if would_dispatch(facts, verdicts):
-        names = ", ".join(b.backend for b in concerned if b.due and holds[b.backend] is None)
-        return f"The next tick starts tasks on {names}" + (f"; held: {held}." if held else ".")
-    if held and all(holds.values()):
-        return f"Nothing starts: {held}."
-    waiting = sum(b.queued for b in concerned if holds[b.backend] is None)
-    own = f"{waiting} queued {'task waits' if waiting == 1 else 'tasks wait'} for a back-off, a time or a prerequisite"
-    return f"Nothing starts: {own}" + (f"; held: {held}." if held else ".")
-
-
-def _words(hold: Verdict) -> str:
-    where = f"{hold.backend}: " if hold.backend else ""
-    until = f" until {hold.clears_time:%Y-%m-%d %H:%M:%S} UTC" if hold.clears_time else ""
-    return f"{where}{hold.detail}{until} ({hold.reason})"

@@ -14,7 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 from uuid import UUID
 
-from scheduler_service.core.task import Priority
+from scheduler_service.core.task import DependencyPolicy, Priority
 
 TITLE_MAX_CHARS = 500
 DESCRIPTION_MAX_BYTES = 256 * 1024
@@ -61,6 +61,7 @@ class TaskSpec:
     max_tries: int = MAX_TRIES_DEFAULT
     not_before_time: datetime | None = None
     timeout: timedelta = TIMEOUT_DEFAULT
+    dependency_policy: DependencyPolicy = DependencyPolicy.FAIL
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,7 @@ class HoldReason(StrEnum):
     DEPENDENCY = "dependency"
     DEPENDENCY_FAILED = "dependency_failed"
     PRE_FLIGHT_CHECK_FAILED = "pre_flight_check_failed"
+    UNREADABLE = "unreadable"
     START_FAILED = "start_failed"
     MAX_TRIES = "max_tries"
     CANCEL_REQUESTED = "cancel_requested"
@@ -141,6 +142,7 @@ HOLD_MEANINGS: Mapping[HoldReason, str] = MappingProxyType(
         HoldReason.DEPENDENCY: "queued: a task that it depends on has not completed",
         HoldReason.DEPENDENCY_FAILED: "failed: a task that it depends on failed, was cancelled, or does not exist",
         HoldReason.PRE_FLIGHT_CHECK_FAILED: "quarantined: pre-flight found the issues in `error`",
+        HoldReason.UNREADABLE: "quarantined: its row in the database holds what no task can, as `error` says",
         HoldReason.START_FAILED: "quarantined: its start failed three times while others of its backend began",
         HoldReason.MAX_TRIES: "quarantined: its tries are used up",
         HoldReason.CANCEL_REQUESTED: "running: cancelled by hand, and its run has not ended yet",

@@ -25,6 +25,13 @@ class Priority(IntEnum):
     P2 = 2
 
 
+class DependencyPolicy(StrEnum):
+    """What a prerequisite that failed, was cancelled or does not exist does to a task: ends it, or leaves it waiting."""
+
+    FAIL = "fail"
+    WAIT = "wait"
+
+
 class TaskStatus(StrEnum):
     """What a task is doing."""
 
@@ -118,6 +125,7 @@ class Task:
     start_time: datetime | None
     end_time: datetime | None
     next_attempt_time: datetime | None
+    dependency_policy: DependencyPolicy = DependencyPolicy.FAIL
     backoff_count: int = 0  # returns to the queue with a back-off since the last end that the task was to blame for
 
 

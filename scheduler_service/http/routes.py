@@ -12,14 +12,16 @@ from starlette.routing import BaseRoute, Route
 
 from scheduler_service.core.callback import CALLBACK_STATUSES, Callback
 from scheduler_service.http import shapes
-from scheduler_service.http.event_stream import EventStreams
-from scheduler_service.http.ports import Callbacks, LocalCall, SchedulerRpcs, WorkingMemory
-from scheduler_service.http.status_page import HEADERS, status_page
+from scheduler_service.http.event_stream import EventStreams, asked_events, event_frame
+from scheduler_service.http.ports import Callbacks, SchedulerRpcs, WorkingMemory
+from scheduler_service.http.requests import call_of, override_of
+from scheduler_service.http.static_files import load_static_files
+from scheduler_service.http.status_page import HEADERS, PageSetup, status_page
+from scheduler_service.http.ui_paths import UiPaths
 from service_runtime.clock import Clock
 from service_runtime.field_checks import FieldChecker, shown
-from service_runtime.http_app import json_body
+from service_runtime.http_app import HttpPolicy, json_body
 
-DEFAULT_REASON = "http"
 RESULT_MAX_BYTES = 64 * 1024
 # Of a result only the end is kept: one that is larger must not lose the end of its run.
 CALLBACK_MAX_BYTES = 4 * 1024 * 1024
@@ -35,6 +37,7 @@ class BrainPaths:
         memory: WorkingMemory,
         callbacks: Callbacks,
         clock: Clock,
+        policy: HttpPolicy,
         *,
         hide_payloads: bool,
     ) -> None:
@@ -44,6 +47,8 @@ class BrainPaths:
         self._clock = clock
         self._hide = hide_payloads
         self._streams = EventStreams()
+        self._static = load_static_files()
+        self._setup = PageSetup(policy.base_path, self._static.root, policy.read_only, hide_payloads)
 
     def routes(self) -> list[BaseRoute]:
         """Every path with its method."""
@@ -60,7 +65,11 @@ class BrainPaths:
             ("GET", "/events", self._events),
             ("POST", "/execution-callback", self._callback),
         ]
-        routes = [Route("/", self._page, methods=["GET"])]
+        routes = [
+            Route("/", self._page, methods=["GET"]),
+            Route("/static/{version}/{name}", self._static.serve, methods=["GET"]),
+            *UiPaths(self._rpcs, self._clock, self._streams, self._static.version, hide_payloads=self._hide).routes(),
+        ]
         routes += [Route(PREFIX + path, handler, methods=[method]) for method, path, handler in paths]
         for route in routes:
             if route.endpoint == self._events and route.methods is not None:
@@ -72,19 +81,19 @@ class BrainPaths:
         return JSONResponse(shapes.without_payloads(body) if self._hide else body, headers={"cache-control": "no-store"})
 
     async def _status(self, request: Request) -> pb.GetStatusResponse:
-        return await self._rpcs.GetStatus(pb.GetStatusRequest(), _call(request))
+        return await self._rpcs.GetStatus(pb.GetStatusRequest(), call_of(request))
 
     # --- reading
 
     async def _dispatch_stats(self, request: Request) -> Response:
-        stats = await self._rpcs.GetDispatchStats(pb.GetDispatchStatsRequest(), _call(request))
+        stats = await self._rpcs.GetDispatchStats(pb.GetDispatchStatsRequest(), call_of(request))
         return self._json({"success": True, "window_1h": shapes.window(stats.window_1h)})
 
     async def _working_memory(self, _request: Request) -> Response:
         return self._json(shapes.memory(await self._memory.working_memory()))
 
     async def _page(self, request: Request) -> Response:
-        return HTMLResponse(status_page(await self._status(request)), headers=HEADERS)
+        return HTMLResponse(status_page(await self._status(request), self._setup), headers=HEADERS)
 
     async def _status_full(self, request: Request) -> Response:
         status = shapes.plain(await self._status(request))
@@ -95,34 +104,37 @@ class BrainPaths:
         return self._json(shapes.health(await self._status(request), self._clock.now()))
 
     async def _slots(self, request: Request) -> Response:
-        return self._json(shapes.slots(await self._rpcs.GetSlots(pb.GetSlotsRequest(), _call(request))))
+        return self._json(shapes.slots(await self._rpcs.GetSlots(pb.GetSlotsRequest(), call_of(request))))
 
     async def _drain_status(self, request: Request) -> Response:
         return self._json(shapes.drain(await self._status(request)))
 
     async def _events(self, request: Request) -> Response:
+        asked, call = asked_events(request), call_of(request)
         shape: Callable[[Any], Any] = shapes.without_payloads if self._hide else lambda event: event
-        return await self._streams.open(self._rpcs, request, _call(request), lambda event: shape(shapes.event(event)))
+        return await self._streams.open(
+            lambda: self._rpcs.WatchEvents(asked, call), call, lambda response: event_frame(response, shape)
+        )
 
     # --- overriding
 
     async def _reset(self, request: Request) -> Response:
-        body = await _override(request, {})
+        body = await override_of(request, {})
         key = request.path_params["key"]
-        answer = await self._rpcs.ResetBreaker(pb.ResetBreakerRequest(key=key, **body), _call(request))
+        answer = await self._rpcs.ResetBreaker(pb.ResetBreakerRequest(key=key, **body), call_of(request))
         return self._json({"success": True, "key": key, "state": shapes.breaker(answer.after)})
 
     async def _drain_on(self, request: Request) -> Response:
-        body = await _override(request, {"source": str, "until_idle": bool})
+        body = await override_of(request, {"source": str, "until_idle": bool})
         return await self._drain(request, pb.SetDrainRequest(enabled=True, **body))
 
     async def _drain_off(self, request: Request) -> Response:
-        body = await _override(request, {"source": str})
+        body = await override_of(request, {"source": str})
         return await self._drain(request, pb.SetDrainRequest(enabled=False, **body))
 
     async def _drain(self, request: Request, asked: pb.SetDrainRequest) -> Response:
         was_draining = (await self._status(request)).draining
-        await self._rpcs.SetDrain(asked, _call(request))
+        await self._rpcs.SetDrain(asked, call_of(request))
         return self._json({**shapes.drain(await self._status(request)), "was_draining": was_draining})
 
     # --- the bridge
@@ -134,27 +146,6 @@ class BrainPaths:
         message = "recorded" if changed else "this end was recorded before"
         status = {"task_id": str(callback.task_id), "new_status": result.status.value}
         return self._json({"success": True, **status, "changed": changed, "message": message})
-
-
-def _call(request: Request) -> LocalCall:
-    client = request.client
-    return LocalCall(f"http:{client.host}:{client.port}" if client is not None else "http")
-
-
-async def _override(request: Request, more: Mapping[str, type]) -> dict[str, Any]:
-    """The fields of an override: `reason` ('http' without one), `request_id`, and `more`. Raises InvalidArgument."""
-    body = await json_body(request)
-    allowed = {"reason": str, "request_id": str, **more}
-    check = FieldChecker()
-    for name, value in body.items():
-        if name not in allowed:
-            check.wrong(name[:64], f"is unknown; must be one of {', '.join(allowed)}")
-        elif type(value) is not allowed[name]:
-            check.wrong(name, f"is {shown(value)}; must be {'true or false' if allowed[name] is bool else 'text'}")
-        elif isinstance(value, str):
-            check.text(name, value, 4096)
-    check.done()
-    return {"reason": DEFAULT_REASON, **body}
 
 
 def callback_of(body: Mapping[str, Any]) -> Callback:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
@@ -80,6 +80,33 @@ def window(message: pb.DispatchWindow) -> dict[str, Any]:
         "last_updated": time_json(message.last_updated),
         "failure_reasons": dict(sorted(message.failure_reasons.items())),
     }
+
+
+def buckets(windows: Sequence[pb.DispatchStatsWindow], now: datetime) -> list[dict[str, Any]]:
+    """What lies between windows of growing length, oldest first: `started` and `reasons` count all decisions, `attempts` starts.
+
+    The windows are counted one after the other: what is recorded meanwhile must not make a count negative.
+    """
+    found: list[dict[str, Any]] = []
+    before, inner = timedelta(0), pb.DispatchStatsWindow()
+    for window in windows:
+        length = window.length.ToTimedelta()
+        reasons = {
+            reason: n - inner.decisions.failure_reasons.get(reason, 0)
+            for reason, n in sorted(window.decisions.failure_reasons.items())
+        }
+        found.append(
+            {
+                "from": iso(now - length),
+                "until": iso(now - before),
+                "started": max(0, window.decisions.success - inner.decisions.success),
+                "reasons": {reason: n for reason, n in reasons.items() if n > 0},
+                "attempts": max(0, window.attempts.total - inner.attempts.total),
+                "failed_attempts": max(0, window.attempts.failed - inner.attempts.failed),
+            }
+        )
+        before, inner = length, window
+    return found[::-1]
 
 
 def breaker(message: pb.Breaker) -> dict[str, Any]:

@@ -3,34 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from scheduler_service.http.shapes import time_json
+from scheduler_service.http.static_files import SAFETY_HEADERS
 
 REFRESH_S = 5
-HEADERS = {
-    "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
+HEADERS = {"cache-control": "no-store", **SAFETY_HEADERS}
 
 
-def status_page(status: pb.GetStatusResponse) -> str:
-    """The page as HTML; whatever a caller once wrote in it is text."""
+@dataclass(frozen=True, slots=True)
+class PageSetup:
+    """Where the page and its files lie, and what it may show.
+
+    `read_only`: no actions; `hide_payloads`: nothing that submitters of tasks wrote.
+    """
+
+    base_path: str
+    static_root: str
+    read_only: bool
+    hide_payloads: bool
+
+
+def status_page(status: pb.GetStatusResponse, setup: PageSetup) -> str:
+    """The page as HTML; whatever a caller once wrote in it is text.
+
+    What it shows needs no script; where scripts run, `page.js` puts the live page in its place.
+    """
+    static = f"{setup.base_path}{setup.static_root}"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<meta http-equiv="refresh" content="{REFRESH_S}">
+<noscript><meta http-equiv="refresh" content="{REFRESH_S}"></noscript>
 <title>{escape(status.mode)} - cecelia-dispatch</title>
+<link rel="icon" href="{static}/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="{static}/style.css">
+<script type="module" src="{static}/page.js"></script>
 </head>
-<body>
+<body data-read-only="{_flag(setup.read_only)}" data-hide-payloads="{_flag(setup.hide_payloads)}">
+<main id="plain">
 <h1>cecelia-dispatch {escape(status.version)}: {escape(status.mode)}</h1>
 <p><strong>{escape(status.sentence)}</strong></p>
 {_windows(status.stats)}
@@ -40,11 +58,16 @@ def status_page(status: pb.GetStatusResponse) -> str:
 {_table("Queue", ("status", "priority", "tasks"), map(_depth, status.queue))}
 {_table("Executors", ("executor", "state", "running", "backends", "last heard"), map(_executor, status.executors))}
 <p>Last good tick: {_time(status.tick.last_success_time)}; last error: {escape(status.tick.last_error) or "-"}</p>
-<p>This page reads itself anew every {REFRESH_S} s. The same in a terminal: <code>dispatchctl status</code>;
+<p>Without scripts this page reads itself anew every {REFRESH_S} s. The same in a terminal: <code>dispatchctl status</code>;
 why a task waits: <code>dispatchctl explain</code>.</p>
+</main>
 </body>
 </html>
 """
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"
 
 
 def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -52,8 +75,8 @@ def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) ->
     body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>\n" for row in rows)
     if not body:
         return f"<h2>{title}</h2>\n<p>none</p>"
-    names = "".join(f'<th scope="col" align="left">{name}</th>' for name in head)
-    return f'<h2>{title}</h2>\n<table cellpadding="4">\n<thead><tr>{names}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>'
+    names = "".join(f'<th scope="col">{name}</th>' for name in head)
+    return f"<h2>{title}</h2>\n<table>\n<thead><tr>{names}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
 
 
 def _time(stamp: Timestamp) -> str:

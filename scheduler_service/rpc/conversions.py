@@ -16,18 +16,22 @@ from scheduler_service.core.outcome_window import Window
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.run import ExecutorReport
 from scheduler_service.core.slot_budget import Pools
-from scheduler_service.core.task import Priority, Task, TaskStatus, waiting_hold
+from scheduler_service.core.task import DependencyPolicy, Priority, Task, TaskStatus, waiting_hold
 from scheduler_service.core.tuning import TUNABLES, Configured, Origin, text_of
 from scheduler_service.transactions.gathering import Facts
+from scheduler_service.transactions.planning import Decision
 from scheduler_service.transactions.ports import AuditEntry, BillingPause, DispatchEvent, Event, SettingOverride
 from scheduler_service.transactions.reading import DispatchStats, Explanation, SlotsView
-from scheduler_service.transactions.ticking import Decision
 from service_runtime.proto_values import duration, struct, timestamp
 
 PRIORITIES: Mapping[Priority, pb.Priority.ValueType] = {
     Priority.P0: pb.PRIORITY_P0,
     Priority.P1: pb.PRIORITY_P1,
     Priority.P2: pb.PRIORITY_P2,
+}
+POLICIES: Mapping[DependencyPolicy, pb.DependencyPolicy.ValueType] = {
+    DependencyPolicy.FAIL: pb.DEPENDENCY_POLICY_FAIL,
+    DependencyPolicy.WAIT: pb.DEPENDENCY_POLICY_WAIT,
 }
 STATUSES: Mapping[TaskStatus, pb.TaskStatus.ValueType] = {
     TaskStatus.QUEUED: pb.TASK_STATUS_QUEUED,
@@ -72,6 +76,7 @@ def task_message(task: Task, now: datetime, *, brief: bool = False, usage: Mappi
         start_time=timestamp(task.start_time),
         end_time=timestamp(task.end_time),
         next_attempt_time=timestamp(task.next_attempt_time),
+        dependency_policy=POLICIES[task.dependency_policy],
         usage=struct(usage) if usage else None,
     )
     message.outcome.CopyFrom(pb.TaskOutcome(exit_code=task.exit_code, result="" if brief else task.result, error=task.error))
@@ -190,6 +195,11 @@ def explanation_message(
         sentence=explanation.sentence,
         task_reason=explanation.task_reason,
         queue_position=explanation.queue_position,
+        task_clears_time=timestamp(explanation.task_clears_time),
+        open_prerequisites=[
+            pb.OpenPrerequisite(task_id=str(id_), status=STATUSES[status] if status else pb.TASK_STATUS_UNSPECIFIED)
+            for id_, status in explanation.open_prerequisites
+        ],
     )
 
 

@@ -41,7 +41,7 @@ class DispatchCalls(Calls):
             reports = await self._fleet.reports()
             silent = await self._fleet.silent_targets()
         able = [report for report in reports if not report.draining]
-        explanation = await self._read(lambda tx: explain(tx, able, self._rules, task_id))
+        explanation = await self._read(lambda tx: explain(tx, able, self._rules, task_id, self._leader.tick_memory))
         return explanation_message(explanation, reports, silent)
 
     async def GetDispatchStats(self, request: pb.GetDispatchStatsRequest, context: Context) -> pb.GetDispatchStatsResponse:
@@ -81,7 +81,7 @@ class DispatchCalls(Calls):
         able = [report for report in reports if not report.draining]
 
         async def work(tx: Transaction) -> tuple[StatusView, list[ExecutorRow]]:
-            return await read_status(tx, able, self._rules), await tx.executors()
+            return await read_status(tx, able, self._rules, self._leader.tick_memory), await tx.executors()
 
         view, rows = await self._read(work)
         message = self._status(view)
@@ -137,7 +137,8 @@ class DispatchCalls(Calls):
         message.tick.interval.FromTimedelta(rules.tick_interval)
         message.overrides.extend(_overrides(view, rules.checks.breaker))
         for (priority, status), n in sorted(view.queue.items()):
-            message.queue.add(priority=PRIORITIES[priority], status=STATUSES[status], tasks=n)
+            due = view.oldest_due.get(priority) if status is TaskStatus.QUEUED else None
+            message.queue.add(priority=PRIORITIES[priority], status=STATUSES[status], tasks=n, oldest_due_time=timestamp(due))
         if view.last_dispatch is not None:
             last = view.last_dispatch
             message.last_dispatch.CopyFrom(

@@ -17,6 +17,7 @@ from scheduler_service.transactions.reading import read_task_and_usage
 from scheduler_service.transactions.submitting import submit
 
 EVENTS_BATCH = 500
+DEPENDENTS_SHOWN = 100
 
 
 class TaskCalls(Calls):
@@ -62,7 +63,10 @@ class TaskCalls(Calls):
 
         async def work(tx: Transaction) -> pb.GetTaskResponse:
             task, usage = await read_task_and_usage(tx, task_id or uuid4())
-            return pb.GetTaskResponse(task=task_message(task, tx.now, usage=usage))
+            message = task_message(task, tx.now, usage=usage)
+            dependents, message.dependents_total = await tx.dependents(task.id, DEPENDENTS_SHOWN)
+            message.dependents.extend(str(other) for other in dependents)
+            return pb.GetTaskResponse(task=message)
 
         return await self._read(work)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -19,9 +19,9 @@ from scheduler_service.core.events import EventType
 from scheduler_service.core.limits import TaskSpec, batch_violations, violations_of
 from scheduler_service.core.reasons import Reason
 from scheduler_service.core.routing import backend_for
-from scheduler_service.core.task import EDITABLE_FIELDS, Priority, TaskChanges, TaskStatus
+from scheduler_service.core.task import EDITABLE_FIELDS, DependencyPolicy, Priority, TaskChanges, TaskStatus
 from scheduler_service.core.tuning import TUNABLES
-from scheduler_service.rpc.conversions import PRIORITIES, STATUSES
+from scheduler_service.rpc.conversions import POLICIES, PRIORITIES, STATUSES
 from scheduler_service.transactions.auditing import AUDITED_METHODS
 from service_runtime.field_checks import FieldChecker, shown
 from service_runtime.proto_values import moment_of, object_of, span_of
@@ -29,7 +29,9 @@ from service_runtime.proto_values import moment_of, object_of, span_of
 T = TypeVar("T")
 
 _PRIORITIES = {number: priority for priority, number in PRIORITIES.items()} | {pb.PRIORITY_UNSPECIFIED: Priority.P1}
+_POLICIES = {number: policy for policy, number in POLICIES.items()} | {pb.DEPENDENCY_POLICY_UNSPECIFIED: DependencyPolicy.FAIL}
 _STATUSES = {number: status for status, number in STATUSES.items()}
+STATUS_NAMES = {status: pb.TaskStatus.Name(number) for status, number in STATUSES.items()}
 FILTERS_MAX = 50
 SOURCE_MAX_CHARS = 64
 KEY_MAX_CHARS = 256
@@ -82,12 +84,16 @@ class Checker(FieldChecker):
         priority = _PRIORITIES.get(message.priority)
         if priority is None:
             self.wrong(f"{prefix}.priority", f"is {message.priority}; must be PRIORITY_P0, PRIORITY_P1 or PRIORITY_P2")
+        policy = _POLICIES.get(message.dependency_policy)
+        if policy is None:
+            right = "DEPENDENCY_POLICY_FAIL or DEPENDENCY_POLICY_WAIT"
+            self.wrong(f"{prefix}.dependency_policy", f"is {message.dependency_policy}; must be {right}")
         not_before = timeout = None
         if message.HasField("not_before_time"):
             not_before = self.converted(f"{prefix}.not_before_time", lambda: moment_of(message.not_before_time))
         if message.HasField("timeout"):
             timeout = self.converted(f"{prefix}.timeout", lambda: span_of(message.timeout))
-        if self.wrong_so_far > before or priority is None:
+        if self.wrong_so_far > before or priority is None or policy is None:
             return None
         spec = TaskSpec(
             title=message.title,
@@ -101,6 +107,7 @@ class Checker(FieldChecker):
             max_tries=message.max_tries or limits.MAX_TRIES_DEFAULT,
             not_before_time=not_before,
             timeout=limits.TIMEOUT_DEFAULT if timeout is None else timeout,
+            dependency_policy=policy,
         )
         for violation in violations_of(spec):
             self.wrong(f"{prefix}.{violation.field}", violation.description)
@@ -149,6 +156,17 @@ class Checker(FieldChecker):
     def statuses(self, numbers: Sequence[int]) -> list[TaskStatus]:
         """A filter by status."""
         return self._known("statuses", numbers, {int(number): status for number, status in _STATUSES.items()})
+
+    def bulk_statuses(self, numbers: Sequence[int], allowed: Collection[TaskStatus]) -> list[TaskStatus]:
+        """The statuses of a change by filter: at least one, so that an empty request changes nothing."""
+        found = self.statuses(numbers)
+        right = ", ".join(STATUS_NAMES[status] for status in allowed)
+        if not numbers:
+            self.wrong("statuses", f"is empty; must name some of {right}")
+        for status in found:
+            if status not in allowed:
+                self.wrong("statuses", f"has {STATUS_NAMES[status]}; must name some of {right}")
+        return found
 
     def priorities(self, numbers: Sequence[int]) -> list[Priority]:
         """A filter by priority."""

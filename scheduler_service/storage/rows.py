@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 from scheduler_service.core.breaker import Breaker, BreakerState
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.run import Run, RunState
-from scheduler_service.core.task import Priority, Task, TaskStatus
+from scheduler_service.core.task import DependencyPolicy, Priority, Task, TaskStatus
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 
 Row = Mapping[str, Any]
@@ -21,12 +21,15 @@ _RUN_FIELDS = tuple(field.name for field in fields(Run))
 
 
 def task_of(row: Row) -> Task:
-    """A task from its row."""
+    """A task from its row. Raises ValueError for values that no task has."""
     values = {name: row[name] for name in _TASK_FIELDS}
+    if not isinstance(values["payload"], dict):
+        raise ValueError(f"payload is no JSON object but {type(values['payload']).__name__}")
     values["priority"] = Priority(values["priority"])
     values["status"] = TaskStatus(values["status"])
     values["hold_reason"] = HoldReason(values["hold_reason"])
     values["depends_on"] = tuple(values["depends_on"])
+    values["dependency_policy"] = DependencyPolicy(values["dependency_policy"])
     return Task(**values)
 
 
@@ -37,6 +40,7 @@ def task_row(task: Task) -> dict[str, Any]:
     values["status"] = task.status.value
     values["hold_reason"] = task.hold_reason.value
     values["depends_on"] = list(task.depends_on)
+    values["dependency_policy"] = task.dependency_policy.value
     values["payload"] = Jsonb(task.payload)
     return values
 

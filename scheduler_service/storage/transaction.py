@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
-from psycopg import AsyncConnection, sql
+import structlog
+from psycopg import AsyncConnection, DataError, sql
 from psycopg.types.json import Jsonb
 
 from scheduler_service.core.breaker import Breaker
@@ -19,7 +20,12 @@ from scheduler_service.storage.rows import breaker_of, breaker_row, run_of, run_
 from scheduler_service.transactions import ports
 from scheduler_service.transactions.ports import Lock
 
+_log = structlog.get_logger(__name__)
+
 _LOCK_SUFFIX = {Lock.NONE: "", Lock.SHARE: "_for_share", Lock.UPDATE: "_for_update"}
+_UNREADABLE = (DataError, ValueError, TypeError, OverflowError, RecursionError)
+"""What a row raises that holds what no transaction of ours has written."""
+
 _EXECUTOR_RETENTION = timedelta(hours=24)
 _REQUEST_RETENTION = timedelta(hours=24)
 _COUNTER_RETENTION = timedelta(days=14)
@@ -113,27 +119,67 @@ class PostgresTransaction:
     async def tasks(self, ids: Collection[UUID], lock: Lock = Lock.NONE) -> dict[UUID, Task]:
         if not ids:
             return {}
-        rows = await self._all("get_tasks" + _LOCK_SUFFIX[lock], ids=list(ids))
-        return {row["id"]: task_of(row) for row in rows}
+        tasks, unreadable = await self._readable("get_tasks" + _LOCK_SUFFIX[lock], list(ids))
+        for id_, why in unreadable.items():
+            _log.error("task_row_unreadable", task_id=str(id_), error=why)
+        return tasks
+
+    async def _readable(self, query: str, ids: list[UUID]) -> tuple[dict[UUID, Task], dict[UUID, str]]:
+        """Tasks by id; and why those cannot be read that cannot: one such row must not hide the others."""
+        try:
+            return {row["id"]: task_of(row) for row in await self._all(query, ids=ids)}, {}
+        except _UNREADABLE as error:
+            if len(ids) == 1:
+                return {}, {ids[0]: f"{type(error).__name__}: {error}"[:500]}
+        tasks: dict[UUID, Task] = {}
+        unreadable: dict[UUID, str] = {}
+        for id_ in sorted(ids):
+            one, why = await self._readable(query, [id_])
+            tasks |= one
+            unreadable |= why
+        return tasks, unreadable
+
+    async def quarantine_unreadable(self, tasks: Iterable[ports.UnreadableTask]) -> None:
+        await self._many("quarantine_unreadable", ({"id": task.id, "why": task.why} for task in tasks))
 
     async def save_tasks(self, tasks: Iterable[Task]) -> None:
         await self._many("save_task", (task_row(task) for task in tasks))
 
     async def due_tasks(
-        self, backend: str, limit: int, *, skip: Collection[UUID] = (), unfailed_only: bool = False
-    ) -> list[Task]:
-        rows = await self._all("due_tasks", backend=backend, limit=limit, skip=list(skip), unfailed_only=unfailed_only)
-        return [task_of(row) for row in rows]
+        self,
+        backend: str,
+        limit: int,
+        *,
+        skip: Collection[UUID] = (),
+        unfailed_only: bool = False,
+        lock: Lock = Lock.UPDATE,
+    ) -> ports.DueTasks:
+        given = {"backend": backend, "limit": limit, "skip": list(skip), "unfailed_only": unfailed_only}
+        ids = [row["id"] for row in await self._all("due_task_ids" + _LOCK_SUFFIX[lock], **given)]
+        tasks, unreadable = await self._readable("get_tasks", ids) if ids else ({}, {})
+        told = [
+            ports.UnreadableTask(**{**row, "priority": Priority(row["priority"])}, why=why)
+            for id_, why in unreadable.items()
+            for row in await self._all("describe_task", id=id_)
+        ]
+        return ports.DueTasks([tasks[id_] for id_ in ids if id_ in tasks], told)
 
     async def unblock_dependents(self, completed: Collection[UUID]) -> None:
         if completed:
             await self._do("unblock_dependents", ids=list(completed))
+
+    async def recount_blocked(self) -> int:
+        return await self._do("recount_blocked")
 
     async def waiting_dependents(self, ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
         found: dict[UUID, list[UUID]] = {}
         for row in await self._all("waiting_dependents", ids=list(ids)) if ids else ():
             found.setdefault(row["depends_on_id"], []).append(row["task_id"])
         return found
+
+    async def dependents(self, task_id: UUID, limit: int) -> tuple[list[UUID], int]:
+        rows = await self._all("dependents", id=task_id, limit=limit)
+        return [row["task_id"] for row in rows], rows[0]["total"] if rows else 0
 
     async def queued_backends(self) -> set[str]:
         return {row["backend"] for row in await self._all("queued_backends")}
@@ -161,15 +207,15 @@ class PostgresTransaction:
         return int((await self._one("queue_position", id=task.id, backend=task.backend))["n"])
 
     async def list_tasks(self, chosen: ports.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
-        rows = await self._all(
-            "list_tasks",
-            before_seq=before_seq,
-            limit=limit,
-            statuses=[status.value for status in chosen.statuses] or None,
-            task_types=list(chosen.task_types) or None,
-            priorities=[int(priority) for priority in chosen.priorities] or None,
-        )
+        rows = await self._all("list_tasks", before_seq=before_seq, limit=limit, **_filter(chosen))
         return [(row["seq"], task_of(row)) for row in rows]
+
+    async def count_tasks(self, chosen: ports.TaskFilter, after_seq: int, limit: int) -> int:
+        return int((await self._one("count_tasks", after_seq=after_seq, limit=limit, **_filter(chosen)))["n"])
+
+    async def task_ids(self, chosen: ports.TaskFilter, after_seq: int, limit: int) -> list[tuple[int, UUID]]:
+        rows = await self._all("task_ids", after_seq=after_seq, limit=limit, **_filter(chosen))
+        return [(row["seq"], row["id"]) for row in rows]
 
     # --- runs
 
@@ -331,6 +377,14 @@ class PostgresTransaction:
     async def purge_executors(self) -> int:
         before = self._now - _EXECUTOR_RETENTION
         return await self._do("purge_breakers", before=before) + await self._do("purge_executors", before=before)
+
+
+def _filter(chosen: ports.TaskFilter) -> dict[str, object]:
+    return {
+        "statuses": [status.value for status in chosen.statuses] or None,
+        "task_types": list(chosen.task_types) or None,
+        "priorities": [int(priority) for priority in chosen.priorities] or None,
+    }
 
 
 def aware_utc(moment: datetime) -> datetime:

@@ -22,8 +22,8 @@ from scheduler_service.tick.maintenance import Maintenance
 from scheduler_service.tick.ports import ExecutorClient, Observer
 from scheduler_service.tick.reaper import Reaper
 from scheduler_service.transactions.leading import acquire_or_renew, resign
+from scheduler_service.transactions.planning import Decision, TickMemory
 from scheduler_service.transactions.ports import Database, Leadership, Transaction
-from scheduler_service.transactions.ticking import Decision
 from service_runtime.clock import Clock
 from service_runtime.lifecycle import kept_going
 
@@ -72,6 +72,11 @@ class Leader:
     def tick_error(self) -> str:
         """What went wrong in the last tick."""
         return self._loop.last_error if self._loop is not None else ""
+
+    @property
+    def tick_memory(self) -> TickMemory:
+        """What the last tick left for the next; a replica that does not lead knows of none."""
+        return self._loop.memory if self._loop is not None else TickMemory()
 
     def wake(self) -> None:
         """Something may be startable now."""

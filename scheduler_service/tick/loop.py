@@ -18,16 +18,10 @@ from scheduler_service.errors import ExecutorUnreachable, NotLeader, StorageUnav
 from scheduler_service.tick.executor_link import ExecutorLink
 from scheduler_service.tick.ports import Observer
 from scheduler_service.transactions.gathering import backend_report
+from scheduler_service.transactions.planning import Decision, TickKind, TickMemory
 from scheduler_service.transactions.ports import Database
 from scheduler_service.transactions.recording import record_answers
-from scheduler_service.transactions.ticking import (
-    Decision,
-    TickKind,
-    TickMemory,
-    TickRequest,
-    TickResult,
-    take_tick,
-)
+from scheduler_service.transactions.ticking import TickRequest, TickResult, take_tick
 from service_runtime.clock import Clock
 
 _log = structlog.get_logger(__name__)
@@ -44,7 +38,7 @@ Taken = tuple[TickResult, Mapping[str, ExecutorLink]]
 
 
 class TickLoop:
-    """Ticks for one leadership. `last_error` says what went wrong in the last tick, '' when nothing.
+    """Ticks for one leadership. `last_error`: what went wrong in the last tick, '' when nothing; `memory`: for the next one.
 
     `rules` are those of the environment; each tick reads what operators have changed.
     """
@@ -67,7 +61,7 @@ class TickLoop:
         self._holder = holder
         self._identity = identity
         self._interval_s = rules.tick_interval.total_seconds()
-        self._memory = TickMemory(new_leader=True)
+        self.memory = TickMemory(new_leader=True)
         self._news = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
         self._clock_ticks = False
@@ -145,7 +139,7 @@ class TickLoop:
             started = self._clock.monotonic()
             links = self._able()
             reports = tuple(report for report, _ in links.values())
-            request = TickRequest(self._holder, self._identity.term, kind, reports, self._memory, self._rules, uuid4)
+            request = TickRequest(self._holder, self._identity.term, kind, reports, self.memory, self._rules, uuid4)
             try:
                 async with asyncio.timeout(TICK_DEADLINE_S):
                     result = await self._database.run(lambda tx: take_tick(tx, request))
@@ -153,7 +147,7 @@ class TickLoop:
                 if kind is TickKind.RUN or self._clock_ticks:
                     self._observer.tick_failed()
                 raise
-            self._memory = result.memory
+            self.memory = result.memory
             for order in result.orders:
                 links[order.executor_id][1].in_flight.add(order.run_id)
             self.last_error = ""

@@ -42,6 +42,9 @@ class Maintenance:
     async def once(self, *, forget_executors: bool = False) -> int:
         """One round in small transactions; returns the rows deleted."""
         await self._database.run(lambda tx: tx.ensure_partitions())
+        mended = await self._database.run(lambda tx: tx.recount_blocked())
+        if mended:
+            _log.warning("waiting_tasks_mended", tasks=mended)
         total = 0
         while True:
             deleted = await self._database.run(self._purge)

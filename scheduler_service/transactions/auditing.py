@@ -10,8 +10,10 @@ from scheduler_service.transactions.ports import AuditEntry, Transaction
 
 AUDITED_METHODS = (
     "CancelTask",
+    "CancelTasks",
     "ClearBillingPause",
     "RequeueTask",
+    "RequeueTasks",
     "ResetBreaker",
     "ResetSetting",
     "SetBillingPause",

@@ -10,8 +10,8 @@ from scheduler_service.core.breaker import BreakerEvent
 from scheduler_service.core.events import EVENT_SHAPES, EventType
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.run import Run
-from scheduler_service.core.task import Task, TaskStatus, fail
-from scheduler_service.transactions.ports import Event, Lock, Transaction
+from scheduler_service.core.task import DependencyPolicy, Task, TaskStatus, fail
+from scheduler_service.transactions.ports import Event, Lock, Transaction, UnreadableTask
 
 _END_EVENTS = {
     TaskStatus.COMPLETED: EventType.TASK_COMPLETED,
@@ -67,11 +67,27 @@ def emit_task_event(tx: Transaction, type_: EventType, task: Task, run: Run | No
     tell(tx, type_, task_payload(task, run))
 
 
+def emit_unreadable(tx: Transaction, task: UnreadableTask) -> None:
+    """Emits that a task was put aside whose row cannot be read."""
+    payload = {
+        "task_id": str(task.id),
+        "title": task.title,
+        "task_type": task.task_type,
+        "priority": task.priority.name,
+        "backend": task.backend,
+        "status": TaskStatus.QUARANTINED.value,
+        "tries": task.tries,
+        "hold_reason": HoldReason.UNREADABLE.value,
+        "error": task.why,
+    }
+    tell(tx, EventType.TASK_QUARANTINED, payload)
+
+
 async def conclude(tx: Transaction, tasks: Sequence[tuple[Task, Run | None]]) -> None:
     """Emits the events of tasks that have just ended, and moves what waits for them.
 
     Dependents of completed tasks wait for one prerequisite less; those of failed and cancelled ones fail with
-    `dependency_failed`, and theirs with them.
+    `dependency_failed`, and theirs with them, but for those whose policy is to wait.
     """
     for task, run in tasks:
         emit_task_event(tx, _END_EVENTS[task.status], task, run)
@@ -87,7 +103,7 @@ async def _fail_dependents(tx: Transaction, ended: dict[UUID, Task]) -> dict[UUI
     candidates = await tx.tasks(list(cause), Lock.UPDATE)
     failed: dict[UUID, Task] = {}
     for task in candidates.values():
-        if task.status is TaskStatus.QUEUED:
+        if task.status is TaskStatus.QUEUED and task.dependency_policy is DependencyPolicy.FAIL:
             prerequisite = ended[cause[task.id]]
             error = f"prerequisite {prerequisite.id} {prerequisite.status.value}"
             failed[task.id] = fail(task, error, None, "", tx.now, HoldReason.DEPENDENCY_FAILED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
@@ -11,6 +11,7 @@ from uuid import UUID
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.task import (
     LIVE_STATUSES,
+    DependencyPolicy,
     Priority,
     Task,
     TaskChanges,
@@ -28,6 +29,8 @@ from service_runtime.errors import FailedPrecondition, NotFound
 
 SHOWN_CHARS = 200
 _ENDED_BADLY = (TaskStatus.FAILED, TaskStatus.CANCELLED)
+CANCELLABLE = (TaskStatus.QUEUED, TaskStatus.DISPATCHING, TaskStatus.RUNNING, TaskStatus.QUARANTINED)
+REQUEUEABLE = (*_ENDED_BADLY, TaskStatus.QUARANTINED)
 
 
 async def _locked(tx: Transaction, task_id: UUID) -> Task:
@@ -66,16 +69,20 @@ async def cancel_task(tx: Transaction, task_id: UUID, *, actor: str, reason: str
     task = await _locked(tx, task_id)
     if task.status is TaskStatus.CANCELLED or task.cancel_requested:
         return task
-    if task.status in (TaskStatus.COMPLETED, TaskStatus.FAILED):
+    if task.status not in CANCELLABLE:
         raise FailedPrecondition(f"task {task_id} has {task.status.value} already", reason="TASK_ENDED")
-    live = task.status in LIVE_STATUSES
-    why = f"cancelled: {reason}" if reason else "cancelled"
-    after = request_cancel(task, tx.now) if live else cancel(task, tx.now, why)
-    await tx.save_tasks([after])
+    (after,) = await cancel_locked(tx, [task], reason)
     await _audit(tx, "CancelTask", task, after, Caller(actor, reason, request_id), ["cancel_requested"])
-    if not live:
-        await conclude(tx, [(after, None)])
     return after
+
+
+async def cancel_locked(tx: Transaction, tasks: Sequence[Task], reason: str) -> list[Task]:
+    """Cancels locked tasks that are CANCELLABLE, or notes the wish; as they are then."""
+    why = f"cancelled: {reason}" if reason else "cancelled"
+    changed = [request_cancel(task, tx.now) if task.status in LIVE_STATUSES else cancel(task, tx.now, why) for task in tasks]
+    await tx.save_tasks(changed)
+    await conclude(tx, [(task, None) for task in changed if task.status is TaskStatus.CANCELLED])
+    return changed
 
 
 async def requeue_task(tx: Transaction, task_id: UUID, *, actor: str, reason: str, request_id: str) -> Task:
@@ -84,7 +91,7 @@ async def requeue_task(tx: Transaction, task_id: UUID, *, actor: str, reason: st
     Raises NotFound, and FailedPrecondition for a task in another status or with a prerequisite that ended badly.
     """
     task = await _locked(tx, task_id)
-    if task.status not in (*_ENDED_BADLY, TaskStatus.QUARANTINED):
+    if task.status not in REQUEUEABLE:
         raise FailedPrecondition(
             f"task {task_id} is {task.status.value}; only failed, cancelled and quarantined tasks can be requeued",
             reason="TASK_NOT_ENDED" if task.status is not TaskStatus.COMPLETED else "TASK_ENDED",
@@ -97,15 +104,29 @@ async def requeue_task(tx: Transaction, task_id: UUID, *, actor: str, reason: st
 
 async def _back_in_queue(tx: Transaction, task: Task) -> Task:
     prerequisites = await tx.tasks(task.depends_on, Lock.SHARE)
-    for other in task.depends_on:
-        if other not in prerequisites or prerequisites[other].status in _ENDED_BADLY:
-            raise FailedPrecondition(
-                f"prerequisite {other} has not completed and will not; requeue it first",
-                reason=HoldReason.DEPENDENCY_FAILED.value,
-            )
-    open_ones = sum(1 for other in prerequisites.values() if other.status is not TaskStatus.COMPLETED)
+    other = dead_end(task, prerequisites)
+    if other is not None:
+        raise FailedPrecondition(
+            f"prerequisite {other} has not completed and will not; requeue it first",
+            reason=HoldReason.DEPENDENCY_FAILED.value,
+        )
+    return blocked_by(task, prerequisites, tx.now)
+
+
+def dead_end(task: Task, prerequisites: Mapping[UUID, Task]) -> UUID | None:
+    """A prerequisite that ends the task as it is: it will not complete, and the task does not wait for better times."""
+    if task.dependency_policy is not DependencyPolicy.FAIL:
+        return None
+    dead = (other for other in task.depends_on if other not in prerequisites or prerequisites[other].status in _ENDED_BADLY)
+    return next(dead, None)
+
+
+def blocked_by(task: Task, prerequisites: Mapping[UUID, Task], now: datetime) -> Task:
+    """A queued task with its open prerequisites counted."""
+    completed = {id_ for id_, other in prerequisites.items() if other.status is TaskStatus.COMPLETED}
+    open_ones = sum(1 for other in task.depends_on if other not in completed)
     counted = replace(task, blocked_by=open_ones)
-    return replace(counted, hold_reason=waiting_hold(counted, tx.now))
+    return replace(counted, hold_reason=waiting_hold(counted, now))
 
 
 async def update_task(tx: Transaction, task_id: UUID, changes: TaskChanges, *, actor: str, request_id: str) -> Task:

@@ -99,13 +99,19 @@ async def gather(
     gates = GateFacts(
         now=tx.now,
         backends=backends,
-        draining=tuple(drain.source for drain in drains),
+        draining=tuple(drain.source for drain in drains if drain not in idle_drains(drains, live)),
         billing_pauses=tuple(dispatch_checks.BillingPause(p.backend, p.until_time, p.reason) for p in pauses),
         pools=fleet.total,
         tripped=frozenset(tripped),
         settings=rules.checks,
     )
     return Facts(rules, operator, gates, known, fleet, breakers, states, tuple(drains), tuple(pauses), tuple(live))
+
+
+def idle_drains(drains: Iterable[Drain], live: Iterable[LiveCount]) -> list[Drain]:
+    """Drains that were to last until nothing runs, when nothing does: they hold no more, and the next tick ends them."""
+    idle = not any(count.n for count in live)
+    return [drain for drain in drains if drain.until_idle and idle]
 
 
 async def _breakers(tx: Transaction, rules: DispatchRules, lock: Lock) -> dict[str, Breaker]:

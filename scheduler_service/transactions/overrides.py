@@ -17,7 +17,7 @@ from scheduler_service.core.routing import BackendKind
 from scheduler_service.core.run import ExecutorReport
 from scheduler_service.transactions.auditing import Caller, audit
 from scheduler_service.transactions.consequences import emit_breaker_events, tell
-from scheduler_service.transactions.gathering import backends_of
+from scheduler_service.transactions.gathering import backends_of, idle_drains
 from scheduler_service.transactions.ports import (
     BillingPause,
     BudgetCap,
@@ -95,8 +95,7 @@ async def end_what_is_over(
     tx: Transaction, drains: Sequence[Drain], pauses: Sequence[BillingPause], live: Sequence[LiveCount]
 ) -> list[Drain]:
     """Ends drains that wait for idleness when nothing runs, and pauses whose time has come; returns the drains that it ended."""
-    idle = not any(count.n for count in live)
-    ended = [drain for drain in drains if drain.until_idle and idle]
+    ended = idle_drains(drains, live)
     await end_drains(tx, ended, "scheduler", "nothing runs any more")
     over = [pause for pause in pauses if pause.until_time <= tx.now]
     await end_billing_pauses(tx, over, "scheduler", "its time has come")

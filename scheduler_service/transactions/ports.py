@@ -228,6 +228,27 @@ class TaskFilter:
     priorities: Collection[Priority] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableTask:
+    """A task whose row holds what no task can, with what can be read of it. `why` is the error."""
+
+    id: UUID
+    title: str
+    task_type: str
+    priority: Priority
+    backend: str
+    tries: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DueTasks:
+    """Due tasks in rank order, and those whose rows cannot be read."""
+
+    tasks: Sequence[Task]
+    unreadable: Sequence[UnreadableTask] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class EventFilter:
     """Which decisions a page shows; None and '' mean all."""
@@ -282,24 +303,45 @@ class Transaction(Protocol):
 
     # --- tasks
     async def add_tasks(self, tasks: Sequence[Task]) -> None: ...
-    async def tasks(self, ids: Collection[UUID], lock: Lock = Lock.NONE) -> dict[UUID, Task]: ...
+    async def tasks(self, ids: Collection[UUID], lock: Lock = Lock.NONE) -> dict[UUID, Task]:
+        """By id. Unknown ids are left out, and so are rows that cannot be read, which is logged."""
+        ...
+
     async def save_tasks(self, tasks: Iterable[Task]) -> None: ...
 
     async def due_tasks(
-        self, backend: str, limit: int, *, skip: Collection[UUID] = (), unfailed_only: bool = False
-    ) -> list[Task]:
-        """Due, unblocked, queued tasks of a backend in rank order, locked; rows that others have locked are passed over.
+        self,
+        backend: str,
+        limit: int,
+        *,
+        skip: Collection[UUID] = (),
+        unfailed_only: bool = False,
+        lock: Lock = Lock.UPDATE,
+    ) -> DueTasks:
+        """Due, unblocked, queued tasks of a backend in rank order; while they are locked, what others have locked is passed over.
 
         `unfailed_only` leaves out tasks whose last start failed.
         """
+        ...
+
+    async def quarantine_unreadable(self, tasks: Iterable[UnreadableTask]) -> None:
+        """Puts queued tasks aside whose rows cannot be read, so that no transition can."""
         ...
 
     async def unblock_dependents(self, completed: Collection[UUID]) -> None:
         """One prerequisite less for every queued task that waits for one of these."""
         ...
 
+    async def recount_blocked(self) -> int:
+        """Mends tasks that wait for a prerequisite which has completed without their hearing of it; how many."""
+        ...
+
     async def waiting_dependents(self, ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
         """Queued tasks by the prerequisite, of `ids`, that they wait for."""
+        ...
+
+    async def dependents(self, task_id: UUID, limit: int) -> tuple[list[UUID], int]:
+        """Tasks that depend on this one, in any status, at most `limit` of them by id; and how many there are in all."""
         ...
 
     async def queued_backends(self) -> set[str]:
@@ -325,11 +367,19 @@ class Transaction(Protocol):
         ...
 
     async def queue_position(self, task: Task) -> int:
-        """Place among the queued, unblocked tasks of the same backend, from 1."""
+        """Place among the due, unblocked tasks of the same backend, from 1; of one that is not due, the place it would have."""
         ...
 
     async def list_tasks(self, chosen: TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
         """Newest first, with their sequence numbers, below `before_seq`; without description, payload and result."""
+        ...
+
+    async def count_tasks(self, chosen: TaskFilter, after_seq: int, limit: int) -> int:
+        """Tasks above `after_seq`, counted up to `limit`."""
+        ...
+
+    async def task_ids(self, chosen: TaskFilter, after_seq: int, limit: int) -> list[tuple[int, UUID]]:
+        """Oldest first, with their sequence numbers, above `after_seq`."""
         ...
 
     # --- runs

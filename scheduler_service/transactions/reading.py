@@ -9,12 +9,13 @@ from typing import Any
 from uuid import UUID
 
 from scheduler_service.core.breaker import Breaker
-from scheduler_service.core.dispatch_checks import Verdict, evaluate, first_hold, sentence, would_dispatch
+from scheduler_service.core.dispatch_checks import Verdict
 from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.explanation import Outlook, about_queue, about_task, open_prerequisites
 from scheduler_service.core.outcome_window import Window
 from scheduler_service.core.run import ExecutorReport, total_usage
 from scheduler_service.core.slot_budget import Fleet
-from scheduler_service.core.task import LIVE_STATUSES, Priority, Task, TaskStatus, waiting_hold
+from scheduler_service.core.task import Priority, Task, TaskStatus
 from scheduler_service.transactions.gathering import (
     Facts,
     attempts_by_backend,
@@ -24,6 +25,7 @@ from scheduler_service.transactions.gathering import (
     window_of,
 )
 from scheduler_service.transactions.overrides import list_breakers
+from scheduler_service.transactions.planning import NO_MEMORY, TickBasis, TickMemory, TickPlan, plan_tick
 from scheduler_service.transactions.ports import BillingPause, BudgetCap, Drain, LastDispatch, Leadership, Transaction
 from service_runtime.errors import NotFound
 
@@ -51,7 +53,11 @@ class DispatchStats:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why the next task, or a named one, does not start. `queue_position` counts from 1; 0 when it does not wait."""
+    """Why the next task, or a named one, does not start. `queue_position` counts from 1; 0 when it does not wait.
+
+    `task_clears_time`: when what holds the named task ends by itself, where known. `open_prerequisites`: what it waits for (None:
+    there is no such task).
+    """
 
     would_dispatch: bool
     verdicts: tuple[Verdict, ...]
@@ -59,6 +65,8 @@ class Explanation:
     task_reason: str
     queue_position: int
     facts: Facts
+    task_clears_time: datetime | None = None
+    open_prerequisites: tuple[tuple[UUID, TaskStatus | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,45 +152,48 @@ async def _window_stats(tx: Transaction, length: timedelta, by_executor: bool) -
 
 
 async def explain(
-    tx: Transaction, executors: Sequence[ExecutorReport], rules: DispatchRules, task_id: UUID | None
+    tx: Transaction,
+    executors: Sequence[ExecutorReport],
+    rules: DispatchRules,
+    task_id: UUID | None,
+    memory: TickMemory = NO_MEMORY,
 ) -> Explanation:
-    """The whole chain without side effects. Raises NotFound for an unknown task."""
+    """What the next tick would do, without doing it. Raises NotFound for an unknown task.
+
+    `memory` is the leader's: it knows of starts that ramp up. Without it, as on a replica that does not lead, none are taken to.
+    """
     task = await read_task(tx, task_id) if task_id is not None else None
-    facts = await gather(tx, executors, rules, await tx.queue_counts())
-    verdicts = evaluate(facts.gates)
+    queue = await tx.queue_counts()
+    plan = await plan_tick(tx, TickBasis(executors, await gather(tx, executors, rules, queue), memory), queue)
+    outlook = _outlook(plan)
+    verdicts = tuple(outlook.verdicts)
     if task is None:
-        words = sentence(facts.gates, verdicts)
-        return Explanation(would_dispatch(facts.gates, verdicts), tuple(verdicts), words, "", 0, facts)
-    reason, words = _why(task, verdicts, tx.now)
+        return Explanation(bool(plan.orders), verdicts, about_queue(plan.facts.gates, outlook), "", 0, plan.facts)
     position = await tx.queue_position(task) if task.status is TaskStatus.QUEUED and task.blocked_by == 0 else 0
-    starts = task.status is TaskStatus.QUEUED and not reason
-    if starts and position > 1:
-        words = f"Task {task.id} may start: {position - 1} stand before it on {task.backend}."
-    return Explanation(starts, tuple(verdicts), words, reason, position, facts)
+    waits = task.status is TaskStatus.QUEUED and task.blocked_by > 0
+    others = await tx.tasks(task.depends_on) if waits else {}
+    prerequisites = {id_: other.status for id_, other in others.items()}
+    said = about_task(task, outlook, tx.now, position, prerequisites)
+    return Explanation(
+        said.starts,
+        verdicts,
+        said.sentence,
+        said.reason,
+        position,
+        plan.facts,
+        said.clears_time,
+        tuple(open_prerequisites(task, prerequisites)) if waits else (),
+    )
 
 
-def _why(task: Task, verdicts: Sequence[Verdict], now: datetime) -> tuple[str, str]:
-    """The reason code and the sentence for one task: its own hold first, then the gate that holds its backend."""
-    name = f"Task {task.id}"
-    if task.status in LIVE_STATUSES:
-        return "", f"{name} is {task.status.value} on {task.executor_id}."
-    if task.status is not TaskStatus.QUEUED:
-        why = f": {task.error}" if task.error else ""
-        return task.hold_reason.value, f"{name} is {task.status.value}{why}."
-    own = waiting_hold(task, now)
-    if own:
-        until = task.next_attempt_time if own.value == "backoff" else task.not_before_time
-        words = {
-            "backoff": f"waits for its back-off until {until:%Y-%m-%d %H:%M:%S} UTC" if until else "waits for its back-off",
-            "not_before": f"is not to start before {until:%Y-%m-%d %H:%M:%S} UTC" if until else "is not due",
-            "dependency": f"waits for {task.blocked_by} of {len(task.depends_on)} prerequisites",
-        }
-        return own.value, f"{name} {words[own.value]} ({own.value})."
-    hold = first_hold(verdicts, task.backend)
-    if hold is None or hold.reason is None:
-        return "", f"{name} may start with the next tick."
-    until_gate = f" until {hold.clears_time:%Y-%m-%d %H:%M:%S} UTC" if hold.clears_time else ""
-    return hold.reason.value, f"{name} is held: {hold.detail}{until_gate} ({hold.reason})."
+def _outlook(plan: TickPlan) -> Outlook:
+    return Outlook(
+        verdicts=[*plan.verdicts, *plan.lane_holds],
+        starts=plan.starts,
+        limits=plan.limits,
+        starting={order.task_id: order.executor_id for order in plan.orders},
+        put_aside={task.id: task.error for task in plan.put_aside} | {task.id: task.why for task in plan.unreadable},
+    )
 
 
 async def read_slots(tx: Transaction, executors: Sequence[ExecutorReport], rules: DispatchRules) -> SlotsView:
@@ -191,9 +202,11 @@ async def read_slots(tx: Transaction, executors: Sequence[ExecutorReport], rules
     return SlotsView(facts.fleet, facts.operator.cap, facts)
 
 
-async def read_status(tx: Transaction, executors: Sequence[ExecutorReport], rules: DispatchRules) -> StatusView:
+async def read_status(
+    tx: Transaction, executors: Sequence[ExecutorReport], rules: DispatchRules, memory: TickMemory = NO_MEMORY
+) -> StatusView:
     """Everything that GetStatus shows."""
-    explanation = await explain(tx, executors, rules, None)
+    explanation = await explain(tx, executors, rules, None, memory)
     facts = explanation.facts
     return StatusView(
         now=tx.now,

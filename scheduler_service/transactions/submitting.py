@@ -10,7 +10,7 @@ from uuid import UUID
 from scheduler_service.core.limits import QUEUE_MAX_TASKS, TaskSpec
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.routing import backend_for
-from scheduler_service.core.task import Task, TaskStatus, due_time, fail, rank_time, waiting_hold
+from scheduler_service.core.task import DependencyPolicy, Task, TaskStatus, due_time, fail, rank_time, waiting_hold
 from scheduler_service.transactions.consequences import conclude
 from scheduler_service.transactions.ports import Lock, Transaction
 from service_runtime.errors import AlreadyExists, ResourceExhausted
@@ -22,8 +22,8 @@ async def submit(tx: Transaction, specs: Sequence[TaskSpec], routes: Mapping[str
     """Stores tasks, in the order given, and returns them.
 
     The specs are within their bounds and without circles (core/limits.py). A task whose prerequisite failed, was cancelled or
-    does not exist ends at once as FAILED (`dependency_failed`). Raises AlreadyExists for a task_id that is taken,
-    ResourceExhausted for a full queue.
+    does not exist ends at once as FAILED (`dependency_failed`), unless its policy is to wait. Raises AlreadyExists for a task_id
+    that is taken, ResourceExhausted for a full queue.
     """
     waiting = await tx.count_waiting(QUEUE_MAX_TASKS + 1)
     if waiting + len(specs) > QUEUE_MAX_TASKS:
@@ -61,6 +61,7 @@ def _new_task(tx: Transaction, id_: UUID, spec: TaskSpec, backend: str, known: M
         max_tries=spec.max_tries,
         not_before_time=spec.not_before_time,
         timeout=spec.timeout,
+        dependency_policy=spec.dependency_policy,
         backend=backend,
         status=TaskStatus.QUEUED,
         hold_reason=HoldReason.NONE,
@@ -83,7 +84,7 @@ def _new_task(tx: Transaction, id_: UUID, spec: TaskSpec, backend: str, known: M
         end_time=None,
         next_attempt_time=None,
     )
-    for other in spec.depends_on:
+    for other in spec.depends_on if spec.dependency_policy is DependencyPolicy.FAIL else ():
         prerequisite = known.get(other)
         if prerequisite is None:
             return fail(task, f"prerequisite {other} does not exist", None, "", now, HoldReason.DEPENDENCY_FAILED)

@@ -127,6 +127,20 @@ def named_task(make: Any, **fields: Any) -> list[Wrong]:
     ]
 
 
+def by_filter(make: Any, good: Any, bad: Any) -> list[Wrong]:
+    """The wrong ways of a change by filter; `good` is a status that it takes, `bad` one that it does not."""
+    return [
+        Wrong(make(), BAD, "statuses"),
+        Wrong(make(statuses=[good, bad]), BAD, "statuses"),
+        Wrong(make(statuses=[77]), BAD, "statuses"),
+        Wrong(make(statuses=[good] * 51), BAD, "statuses"),
+        Wrong(make(statuses=[good], task_types=["x" * 65]), BAD, "task_types[0]"),
+        Wrong(make(statuses=[good], priorities=[77]), BAD, "priorities"),
+        Wrong(make(statuses=[good], page_token="foreign"), BAD, "page_token"),
+        *override(make, statuses=[good], task_types=["nosuch"]),
+    ]
+
+
 MASK = {"update_mask": FieldMask(paths=["title"]), "task": spec()}
 STREAMS = {"RESOURCE_EXHAUSTED": "test_too_many_streams_are_refused"}
 
@@ -197,6 +211,14 @@ SCHEDULER: dict[str, Rpc] = {
             *override(sc.RequeueTaskRequest, task_id=ENDED_TASK),
             Wrong(sc.RequeueTaskRequest(task_id=ENDED_TASK), STATE),
         ],
+    ),
+    "CancelTasks": Rpc(
+        sc.CancelTasksRequest(statuses=[sc.TASK_STATUS_QUEUED], task_types=["nosuch"]),
+        by_filter(sc.CancelTasksRequest, sc.TASK_STATUS_QUEUED, sc.TASK_STATUS_COMPLETED),
+    ),
+    "RequeueTasks": Rpc(
+        sc.RequeueTasksRequest(statuses=[sc.TASK_STATUS_FAILED], task_types=["nosuch"]),
+        by_filter(sc.RequeueTasksRequest, sc.TASK_STATUS_FAILED, sc.TASK_STATUS_QUEUED),
     ),
     "UpdateTask": Rpc(
         sc.UpdateTaskRequest(task_id=TASK, **MASK),

@@ -13,15 +13,31 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scheduler_service.http.routes import BrainPaths
+from scheduler_service.http.static_files import load_static_files
 from service_runtime.clock import SystemClock
+from service_runtime.http_app import HttpPolicy
 from tests.acceptance.programs import Pair
 from tests.acceptance.test_every_rpc import OUR_WORDS
 
 KEY = "cecelia-run"
 _ANY: Any = None
+TASK = "123e4567-e89b-42d3-a456-426614174002"
+"""A task that waits."""
+STATIC = load_static_files()
+SETTING = "OPEN_DURATION_MS"
+_FILLED = {"/static/{version}/{name}": f"{STATIC.root}/page.js", "{key}": KEY, "{task_id}": TASK, "{name}": SETTING}
+
+
+def filled(path: str) -> str:
+    """A path with something in place of each of its parameters."""
+    for what, value in _FILLED.items():
+        path = path.replace(what, value)
+    return path
+
+
 PATHS = [
-    (path.replace("{key}", KEY), sorted(methods - {"HEAD"})[0])
-    for route in BrainPaths(_ANY, _ANY, _ANY, SystemClock(), hide_payloads=False).routes()
+    (filled(path), sorted(methods - {"HEAD"})[0])
+    for route in BrainPaths(_ANY, _ANY, _ANY, SystemClock(), HttpPolicy(), hide_payloads=False).routes()
     for path, methods in [(getattr(route, "path", ""), getattr(route, "methods", set()))]
 ]
 READ = [path for path, method in PATHS if method == "GET"]
@@ -33,6 +49,13 @@ FIELDS = {
     "/api/brain/drain": {"reason", "request_id", "source", "until_idle"},
     "/api/brain/drain/off": {"reason", "request_id", "source"},
     "/api/brain/execution-callback": {"task_id", "run_id", "status"},
+    f"/api/ui/tasks/{TASK}/cancel": {"reason", "request_id"},
+    f"/api/ui/tasks/{TASK}/requeue": {"reason", "request_id"},
+    "/api/ui/tasks/cancel": {"statuses", "validate_only", "page_token", "reason", "request_id"},
+    "/api/ui/tasks/requeue": {"statuses", "validate_only", "page_token", "reason", "request_id"},
+    "/api/ui/billing-pause/clear": {"backend", "reason", "request_id"},
+    "/api/ui/budget-cap/lift": {"reason", "request_id"},
+    f"/api/ui/settings/{SETTING}/reset": {"reason", "request_id"},
 }
 UNDECODABLE = {
     "no JSON": b"{",
@@ -51,6 +74,7 @@ WRONG_VALUES: list[Any] = [None, 1, 1.5, [], {}, "\0", "x" * 5_000]
 async def http(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.Client]:
     pair = Pair(tmp_path_factory.mktemp("pair"), "", TICK_ENABLED="false")
     await pair.start()
+    await pair.submit(1, task_id=TASK)
     base = f"http://127.0.0.1:{pair.scheduler.http_port}"
     try:
         with httpx.Client(base_url=base, timeout=20, trust_env=False) as client:
@@ -113,7 +137,7 @@ def test_another_type_or_too_much_of_a_body_is_refused(http: httpx.Client, path:
 @pytest.mark.parametrize("path", READ)
 def test_only_the_head_can_be_asked_for_but_not_of_a_stream(http: httpx.Client, path: str) -> None:
     response = http.head(path)
-    assert (response.status_code, response.content) == (405 if path.endswith("/events") else 200, b"")
+    assert (response.status_code, response.content) == (405 if path.endswith(("/events", "/output")) else 200, b"")
 
 
 @pytest.mark.parametrize("path", WRITE)

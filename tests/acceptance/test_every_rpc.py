@@ -171,6 +171,9 @@ async def _prepare(pair: Pair) -> None:
         )
         await stub.CancelTask(sc.CancelTaskRequest(task_id=TASK, **used), timeout=CALL_S)
         await stub.RequeueTask(sc.RequeueTaskRequest(task_id=TASK, **used), timeout=CALL_S)
+        none = {"task_types": ["nosuch"], **used}
+        await stub.CancelTasks(sc.CancelTasksRequest(statuses=[sc.TASK_STATUS_QUEUED], **none), timeout=CALL_S)
+        await stub.RequeueTasks(sc.RequeueTasksRequest(statuses=[sc.TASK_STATUS_FAILED], **none), timeout=CALL_S)
         # The highest term of a cluster of our own, and a run that is known.
         await executor.RenewLeases(ex.RenewLeasesRequest(cluster_id="the tests", term=5), timeout=CALL_S)
         run = ex.RunRequest(run_id=NOBODY, task_id=NOBODY, title="t", backend="cecelia-run", timeout=Duration(seconds=60))

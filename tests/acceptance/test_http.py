@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import time
@@ -235,6 +236,19 @@ WRONG_REQUESTS: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("GET", "/api/brain/health", {"headers": {"host": "evil.example"}}, 403, "HOST_NOT_ALLOWED"),
     ("POST", "/api/brain/drain/off", {"headers": {"origin": "http://evil.example"}}, 403, "CROSS_ORIGIN"),
     ("POST", "/api/brain/drain/off", {"headers": {"sec-fetch-site": "cross-site"}}, 403, "CROSS_ORIGIN"),
+    ("GET", "/api/ui/tasks?status=sleeping", {}, 400, "INVALID_ARGUMENT"),
+    ("GET", "/api/ui/tasks?colour=red", {}, 400, "INVALID_ARGUMENT"),
+    ("GET", "/api/ui/tasks?page_size=-1", {}, 400, "INVALID_ARGUMENT"),
+    ("GET", "/api/ui/tasks?page_token=foreign", {}, 400, "INVALID_ARGUMENT"),
+    ("GET", "/api/ui/tasks/no-uuid/explanation", {}, 400, "INVALID_ARGUMENT"),
+    ("GET", "/api/ui/tasks/no-uuid/output", {}, 400, "INVALID_ARGUMENT"),
+    ("POST", "/api/ui/tasks/cancel", {}, 400, "INVALID_ARGUMENT"),
+    ("POST", "/api/ui/tasks/cancel", {"json": {"statuses": "queued"}}, 400, "INVALID_ARGUMENT"),
+    ("POST", "/api/ui/tasks/cancel", {"json": {"statuses": [1]}}, 400, "INVALID_ARGUMENT"),
+    ("POST", "/api/ui/tasks/cancel", {"json": {"statuses": ["completed"]}}, 400, "INVALID_ARGUMENT"),
+    ("POST", "/api/ui/tasks/requeue", {"json": {"statuses": ["queued"]}}, 400, "INVALID_ARGUMENT"),
+    ("POST", "/api/ui/tasks/123e4567-e89b-42d3-a456-426614174999/cancel", {}, 404, "TASK_NOT_FOUND"),
+    ("POST", "/api/ui/billing-pause/clear", {"json": {"backend": "nobody"}}, 400, "INVALID_ARGUMENT"),
     ("POST", "/api/brain/execution-callback", {"json": {"task_id": "x", "status": "in_progress"}}, 400, "INVALID_ARGUMENT"),
 ]
 
@@ -290,6 +304,11 @@ async def test_the_http_side_can_be_named_moved_and_closed(tmp_path: Path, datab
             assert (refused.status_code, refused.json()["reason"]) == (403, "READ_ONLY")
             assert "Secret" not in (await http.get("/api/brain/status/full")).text
             assert "Secret" not in (await http.get("/api/brain/memory")).text
+            (task,) = (await http.get("/api/ui/tasks")).json()["tasks"]
+            assert (task["title"], task["task_type"]) == ("(hidden)", "(hidden)")
+            assert (await http.get(f"/api/ui/tasks/{task['id']}/explanation")).json()["sentence"] == "(hidden)"
+            hidden = await http.get(f"/api/ui/tasks/{task['id']}/output")
+            assert (hidden.status_code, hidden.json()["reason"]) == (403, "PAYLOADS_HIDDEN")
 
             async def seen() -> str | None:
                 async with http.stream("GET", "/api/brain/events?after=0&types=task_completed") as stream:
@@ -301,3 +320,91 @@ async def test_the_http_side_can_be_named_moved_and_closed(tmp_path: Path, datab
             assert '"title":"(hidden)"' in await eventually(seen)
     finally:
         await pair.stop()
+
+
+async def test_the_page_and_its_files_may_be_kept_as_their_names_say(pair: Pair, http: httpx.AsyncClient) -> None:
+    page = await http.get("/")
+    assert page.headers["cache-control"] == "no-store"
+    assert "'unsafe" not in page.headers["content-security-policy"]
+    named = re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text)
+    types = {"icon.svg": "image/svg+xml", "style.css": "text/css; charset=utf-8", "page.js": "text/javascript; charset=utf-8"}
+    assert {name.rpartition("/")[2] for name in named} == set(types)
+    for name in named:
+        found = await http.get(name)
+        assert (found.status_code, found.headers["content-type"]) == (200, types[name.rpartition("/")[2]])
+        assert found.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert found.headers["x-content-type-options"] == "nosniff"
+        assert found.headers["content-security-policy"] == page.headers["content-security-policy"]
+        assert (await http.head(name)).status_code == 200
+    root = named[0].rpartition("/")[0]
+    for path in (f"{root}/nothing.js", "/static/0123456789abcdef/page.js", f"{root}/../page.js", f"{root}/%2e%2e%2froutes.py"):
+        assert (await http.get(path)).status_code == 404, path
+
+
+async def test_the_page_s_own_paths_give_the_answers_of_the_rpcs(pair: Pair, http: httpx.AsyncClient) -> None:
+    done = await pair.submit(2, task_type="dev")
+    await pair.until_ended(done)
+    await http.post("/api/brain/drain")
+    waiting = await pair.submit(3, task_type="review", priority=pb.PRIORITY_P0)
+    overview = (await http.get("/api/ui/overview")).json()
+    assert overview["status"]["sentence"] == (await http.get("/api/brain/health")).json()["sentence"]
+    assert sum(bucket["started"] for bucket in overview["hour"]) == 2
+    assert len(overview["hour"]) == 10
+    assert overview["reasons"]["draining"]["kind"] == "blocked"
+    (queued,) = [depth for depth in overview["status"]["queue"] if depth["status"] == "QUEUED"]
+    assert (queued["priority"], queued["tasks"]) == ("P0", 3)
+    async with pair.calls() as stub:
+        first = (await stub.GetTask(pb.GetTaskRequest(task_id=waiting[0]), timeout=10)).task
+    assert queued["oldest_due_time"] == first.create_time.ToJsonString()[:23] + "Z"
+
+    page = (await http.get("/api/ui/tasks?status=queued&type=review&priority=P0&page_size=2")).json()
+    assert [task["id"] for task in page["tasks"]] == waiting[:0:-1]
+    rest = await http.get(f"/api/ui/tasks?status=queued&type=review&priority=P0&page_size=2&page_token={page['next_page_token']}")
+    assert [task["id"] for task in rest.json()["tasks"]] == waiting[:1]
+    why = (await http.get(f"/api/ui/tasks/{waiting[0]}/explanation")).json()
+    assert (why["task_reason"], why["queue_position"]) == ("draining", 1)
+
+    chosen = {"statuses": ["queued"], "task_types": ["review"]}
+    counted = (await http.post("/api/ui/tasks/cancel", json={**chosen, "validate_only": True})).json()
+    assert (counted["matched"], counted["changed"]) == (3, 0)
+    body = {**chosen, "reason": "wrong branch", "request_id": "once"}
+    cancelled = (await http.post("/api/ui/tasks/cancel", json=body)).json()
+    assert (cancelled["matched"], cancelled["changed"], cancelled["skipped"], cancelled["next_page_token"]) == (3, 3, 0, "")
+    assert (await http.post("/api/ui/tasks/cancel", json=body)).json() == cancelled, "a repeated call gets the first answer"
+    back = (await http.post("/api/ui/tasks/requeue", json={"statuses": ["cancelled"], "task_types": ["review"]})).json()
+    assert back["changed"] == 3
+    one = (await http.post(f"/api/ui/tasks/{waiting[0]}/cancel", json={"reason": "not this one"})).json()["task"]
+    assert (one["status"], one["outcome"]["error"]) == ("CANCELLED", "cancelled: not this one")
+    assert (await http.post(f"/api/ui/tasks/{waiting[0]}/requeue")).json()["task"]["status"] == "QUEUED"
+    assert (await http.post("/api/ui/billing-pause/clear", json={"backend": "hk-minimax"})).json()["cleared"] is False
+    assert (await http.post("/api/ui/budget-cap/lift")).json()["slots"] is None
+    async with pair.calls() as stub:
+        asked = pb.SetSettingRequest(name="OPEN_DURATION_MS", value="600000", reason="try sooner")
+        await stub.SetSetting(asked, timeout=10)
+    (setting,) = (await http.get("/api/ui/overview")).json()["settings"]
+    assert (setting["name"], setting["value"], setting["reason"]) == ("OPEN_DURATION_MS", "600000", "try sooner")
+    assert (await http.post("/api/ui/settings/OPEN_DURATION_MS/reset")).json()["after"]["origin"] != "override"
+    log = (await http.get("/api/ui/audit?page_size=2")).json()
+    assert [entry["method"] for entry in log["entries"]] == ["ResetSetting", "SetSetting"]
+    older = (await http.get(f"/api/ui/audit?page_size=1&page_token={log['next_page_token']}")).json()["entries"]
+    assert [entry["method"] for entry in older] == ["SetBudgetCap"]
+
+
+async def test_an_output_over_http_ends_with_its_run_and_resumes_at_its_id(pair: Pair, http: httpx.AsyncClient) -> None:
+    pair.command.write_text("#!/bin/sh\nprintf 'snow \\342\\230\\203 and more'\n")
+    (task_id,) = await pair.submit()
+    await pair.until_ended([task_id])
+
+    async def read(**headers: str) -> tuple[str, list[str]]:
+        async with asyncio.timeout(30), http.stream("GET", f"/api/ui/tasks/{task_id}/output", headers=headers) as response:
+            assert response.headers["content-type"].startswith("text/event-stream")
+            lines = [line async for line in response.aiter_lines()]
+        data = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+        return "".join(piece.get("text", "") for piece in data), lines
+
+    text, lines = await read()
+    assert text == "snow ☃ and more"
+    assert lines[-3:] == ["event: end", "data: {}", ""]
+    assert (await read(**{"Last-Event-ID": "8"}))[0] == " and more"
+    assert (await http.get(f"/api/ui/tasks/{'0' * 8}-0000-4000-8000-{'0' * 12}/output")).status_code == 404
+    assert (await http.head(f"/api/ui/tasks/{task_id}/output")).status_code == 405

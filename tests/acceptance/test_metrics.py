@@ -57,6 +57,7 @@ def each(type_: str, **labels: Iterable[str]) -> Wanted:
 BOTH = {
     "rpc_server_duration_seconds": Wanted("histogram", ("method", "code"), None),
     "build_info": Wanted("gauge", ("version",), None),
+    "disk_free_bytes": each("gauge", folder=("data",)),
 }
 SCHEDULER = {
     "dispatch_decisions": Wanted(
@@ -81,6 +82,7 @@ SCHEDULER = {
     "leader": Wanted("gauge"),
     "slots": each("gauge", pool=("user", "internal", "task_pool"), kind=("budget", "used")),
     "override_active": each("gauge", kind=("drain", "billing_pause", "budget_cap", "breaker_tripped")),
+    "override_since_timestamp_seconds": each("gauge", kind=("drain", "billing_pause", "budget_cap", "breaker_tripped")),
     **BOTH,
 }
 EXECUTOR = {
@@ -153,10 +155,11 @@ async def test_the_metrics_move_with_the_work(pair: Pair) -> None:
             "latencies": value("task_start_latency_seconds_count", backend="cecelia-run"),
             "quarantined": value("tasks", status="quarantined", priority="P1"),
             "leader": value("leader"),
+            "room on the disk": value("disk_free_bytes", folder="data") > 0,
         }
         wanted = {
             "dispatched": 2, "put aside": 1, "attempts": 2, "in the window": 2, "rate": 1, "latencies": 2, "quarantined": 1,
-            "leader": 1,
+            "leader": 1, "room on the disk": True,
         }  # fmt: skip
         return seen if seen == wanted else None
 

@@ -9,9 +9,10 @@ from uuid import UUID
 
 import pytest
 
-from scheduler_service.core.task import Priority
+from scheduler_service.core.task import Priority, TaskStatus
 from scheduler_service.settings import SchedulerSettings
 from scheduler_service.transactions.auditing import AUDITED_METHODS, Caller
+from scheduler_service.transactions.bulk_editing import cancel_tasks, requeue_tasks
 from scheduler_service.transactions.editing import cancel_task, requeue_task, update_task
 from scheduler_service.transactions.overrides import (
     clear_billing_pause,
@@ -21,7 +22,7 @@ from scheduler_service.transactions.overrides import (
     set_drain,
     trip_breaker,
 )
-from scheduler_service.transactions.ports import AuditEntry, AuditFilter, Transaction
+from scheduler_service.transactions.ports import AuditEntry, AuditFilter, TaskFilter, Transaction
 from scheduler_service.transactions.tuning import reset_setting, set_setting
 from service_runtime.errors import FailedPrecondition
 from tests.contract.conftest import Cluster
@@ -35,6 +36,9 @@ Work = Callable[[Transaction], Awaitable[Any]]
 
 async def entries(cluster: Cluster, **chosen: Any) -> list[AuditEntry]:
     return await cluster.run(lambda tx: tx.audit_entries(AuditFilter(**chosen), None, 100))
+
+
+QUEUED, CANCELLED = TaskFilter((TaskStatus.QUEUED,)), TaskFilter((TaskStatus.CANCELLED,))
 
 
 def overrides(cluster: Cluster, task: UUID) -> list[tuple[str, str, Work, dict[str, Any], dict[str, Any]]]:
@@ -101,7 +105,13 @@ def overrides(cluster: Cluster, task: UUID) -> list[tuple[str, str, Work, dict[s
         ),
         ("CancelTask", str(task), lambda tx: cancel_task(tx, task, **words), *cancelled),
         ("RequeueTask", str(task), lambda tx: requeue_task(tx, task, **words), {"status": "cancelled"}, {"status": "queued"}),
+        ("CancelTasks", "statuses=queued", lambda tx: cancel_tasks(tx, QUEUED, 0, WHO), *_count("queued", "cancelled")),
+        ("RequeueTasks", "statuses=cancelled", lambda tx: requeue_tasks(tx, CANCELLED, 0, WHO), *_count("cancelled", "queued")),
     ]
+
+
+def _count(before: str, after: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    return {"tasks": {before: 1}}, {"tasks": {after: 1}}
 
 
 def _pair(switch: str, **others: bool) -> tuple[dict[str, Any], dict[str, Any]]:

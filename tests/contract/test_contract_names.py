@@ -12,9 +12,10 @@ from scheduler_service.settings import SchedulerSettings
 RPCS = {
     sc.DESCRIPTOR: (
         "SchedulerService",
-        "SubmitTask SubmitTasks GetTask ListTasks WatchTask StreamTaskLogs CancelTask RequeueTask UpdateTask RunTick ExplainDispatch "
-        "GetDispatchStats ListDispatchEvents ListBreakers GetBreaker ResetBreaker TripBreaker SetDrain SetBillingPause "
-        "ClearBillingPause SetBudgetCap GetSlots GetStatus WatchEvents ListSettings SetSetting ResetSetting ListAuditEntries",
+        "SubmitTask SubmitTasks GetTask ListTasks WatchTask StreamTaskLogs CancelTask RequeueTask CancelTasks RequeueTasks UpdateTask "
+        "RunTick ExplainDispatch GetDispatchStats ListDispatchEvents ListBreakers GetBreaker ResetBreaker TripBreaker SetDrain "
+        "SetBillingPause ClearBillingPause SetBudgetCap GetSlots GetStatus WatchEvents ListSettings SetSetting ResetSetting "
+        "ListAuditEntries",
     ),
     ex.DESCRIPTOR: (
         "ExecutorService",

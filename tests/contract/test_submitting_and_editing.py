@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 
 from scheduler_service.core.limits import TaskSpec
-from scheduler_service.core.task import Priority, TaskStatus
+from scheduler_service.core.reasons import HoldReason
+from scheduler_service.core.task import DependencyPolicy, Priority, TaskStatus
 from scheduler_service.core.verdicts import OutcomeClass
 from scheduler_service.transactions import submitting
 from scheduler_service.transactions.editing import cancel_task, requeue_task, update_task
 from scheduler_service.transactions.idempotency import once
 from scheduler_service.transactions.ports import TaskFilter, Transaction
+from scheduler_service.transactions.reading import explain
 from service_runtime.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 from tests.contract.conftest import DESCRIPTION, Cluster
 
@@ -77,12 +80,69 @@ async def test_a_cancelled_prerequisite_ends_the_whole_chain_behind_it(cluster: 
     assert (await cluster.task(tail.id)).hold_reason == "dependency_failed"
 
 
+async def test_one_whose_policy_is_to_wait_outlives_a_failed_prerequisite_and_starts_after_its_better_end(
+    cluster: Cluster,
+) -> None:
+    head = await cluster.add("Head of the chain")
+    patient = await cluster.add("Waits for better times", depends_on=(head.id,), dependency_policy=DependencyPolicy.WAIT)
+    behind = await cluster.add("Behind the patient one", depends_on=(patient.id,))
+    await cluster.run(lambda tx: cancel_task(tx, head.id, actor="me", reason="", request_id=""))
+    assert [(await cluster.task(t.id)).status for t in (patient, behind)] == ["queued", "queued"]
+    assert (await cluster.task(patient.id)).dependency_policy is DependencyPolicy.WAIT
+    said = await cluster.run(lambda tx: explain(tx, cluster.executors, cluster.rules, patient.id))
+    assert said.sentence == f"Task {patient.id} waits for prerequisite {head.id} (cancelled) (dependency)."
+    assert said.open_prerequisites == ((head.id, TaskStatus.CANCELLED),)
+    await cluster.run(lambda tx: requeue_task(tx, head.id, actor="me", reason="", request_id=""))
+    assert [order.task_id for order in (await cluster.tick()).orders] == [head.id]
+    await cluster.completed(head.id)
+    assert [order.task_id for order in (await cluster.tick()).orders] == [patient.id]
+
+
+async def test_one_whose_policy_is_to_wait_may_come_before_its_prerequisite(cluster: Cluster) -> None:
+    later = uuid4()
+    patient = await cluster.add(depends_on=(later,), dependency_policy=DependencyPolicy.WAIT)
+    said = await cluster.run(lambda tx: explain(tx, cluster.executors, cluster.rules, patient.id))
+    assert said.sentence == f"Task {patient.id} waits for prerequisite {later} (does not exist) (dependency)."
+    await cluster.run(lambda tx: cancel_task(tx, patient.id, actor="me", reason="", request_id=""))
+    back = await cluster.run(lambda tx: requeue_task(tx, patient.id, actor="me", reason="", request_id=""))
+    assert (back.status, back.blocked_by) == (TaskStatus.QUEUED, 1), "what does not exist yet is waited for again"
+    await cluster.add("The prerequisite", task_id=later)
+    await cluster.tick()
+    await cluster.completed(later)
+    assert [order.task_id for order in (await cluster.tick()).orders] == [patient.id]
+
+
+async def test_what_depends_on_a_task_is_told_in_any_status_and_counted_beyond_the_limit(cluster: Cluster) -> None:
+    head = await cluster.add("Head of them all")
+    others = [await cluster.add(f"Depends on it {i}", depends_on=(head.id,)) for i in range(3)]
+    await cluster.run(lambda tx: cancel_task(tx, others[0].id, actor="me", reason="", request_id=""))
+    ids = sorted(task.id for task in others)
+    assert await cluster.run(lambda tx: tx.dependents(head.id, 10)) == (ids, 3)
+    assert await cluster.run(lambda tx: tx.dependents(head.id, 2)) == (ids[:2], 3)
+    assert await cluster.run(lambda tx: tx.dependents(others[0].id, 2)) == ([], 0)
+
+
 async def test_a_quarantined_prerequisite_keeps_its_dependents_waiting(cluster: Cluster) -> None:
     bad = await cluster.add("x")
     waiting = await cluster.add(depends_on=(bad.id,))
     await cluster.tick()
     assert (await cluster.task(bad.id)).status is TaskStatus.QUARANTINED
     assert (await cluster.task(waiting.id)).status is TaskStatus.QUEUED
+
+
+async def test_a_task_that_missed_its_prerequisites_completion_is_found_by_the_housekeeping(cluster: Cluster) -> None:
+    first, other = await cluster.add(), await cluster.add(task_type="talk")
+    waiting = await cluster.add(depends_on=(first.id, other.id))
+    await cluster.tick()
+    await cluster.completed(first.id)
+    missed = await cluster.task(waiting.id)
+    assert missed.blocked_by == 1
+    await cluster.run(lambda tx: tx.save_tasks([replace(missed, blocked_by=2, hold_reason=HoldReason.DEPENDENCY)]))
+    assert await cluster.run(lambda tx: tx.recount_blocked()) == 1
+    assert (await cluster.task(waiting.id)).blocked_by == 1, "the other one is still under way"
+    await cluster.completed(other.id)
+    assert await cluster.run(lambda tx: tx.recount_blocked()) == 0
+    assert [order.task_id for order in (await cluster.tick()).orders] == [waiting.id]
 
 
 async def test_cancelling_a_live_task_ends_it_with_its_run(cluster: Cluster) -> None:

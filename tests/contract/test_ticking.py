@@ -23,8 +23,8 @@ from scheduler_service.transactions.overrides import (
     set_drain,
     trip_breaker,
 )
+from scheduler_service.transactions.planning import TickKind, TickMemory
 from scheduler_service.transactions.reading import explain, read_stats
-from scheduler_service.transactions.ticking import TickKind, TickMemory
 from service_runtime.errors import ResourceExhausted
 from tests.contract.conftest import CALLER, DESCRIPTION, Cluster, report
 

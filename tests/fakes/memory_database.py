@@ -120,6 +120,7 @@ class MemoryTransaction:
                 create_time=kept.create_time,
                 task_type=kept.task_type,
                 depends_on=kept.depends_on,
+                dependency_policy=kept.dependency_policy,
                 timeout=kept.timeout,
                 max_tries=kept.max_tries,
             )
@@ -129,16 +130,26 @@ class MemoryTransaction:
         return sorted(found, key=lambda t: (t.rank_time, self.state.seqs[t.id]))
 
     async def due_tasks(
-        self, backend: str, limit: int, *, skip: Collection[UUID] = (), unfailed_only: bool = False
-    ) -> list[Task]:
-        return [
+        self,
+        backend: str,
+        limit: int,
+        *,
+        skip: Collection[UUID] = (),
+        unfailed_only: bool = False,
+        lock: Lock = Lock.UPDATE,
+    ) -> ports.DueTasks:
+        found = [
             t
             for t in self._waiting(backend)
             if t.blocked_by == 0
             and is_due(t, self._now)
             and t.id not in skip
             and not (unfailed_only and t.last_start_failure_time is not None)
-        ][:limit]
+        ]
+        return ports.DueTasks(found[:limit])
+
+    async def quarantine_unreadable(self, tasks: Iterable[ports.UnreadableTask]) -> None:
+        """Every task here can be read."""
 
     async def unblock_dependents(self, completed: Collection[UUID]) -> None:
         for task in self._waiting():
@@ -148,6 +159,17 @@ class MemoryTransaction:
                 hold = HoldReason.NONE if left == 0 and task.hold_reason is HoldReason.DEPENDENCY else task.hold_reason
                 self.state.tasks[task.id] = replace(task, blocked_by=left, hold_reason=hold, update_time=self._now)
 
+    async def recount_blocked(self) -> int:
+        mended = 0
+        for task in self._waiting():
+            known = [self.state.tasks.get(other) for other in set(task.depends_on)]
+            left = sum(1 for other in known if other is None or other.status is not TaskStatus.COMPLETED)
+            if left < task.blocked_by:
+                hold = HoldReason.NONE if left == 0 and task.hold_reason is HoldReason.DEPENDENCY else task.hold_reason
+                self.state.tasks[task.id] = replace(task, blocked_by=left, hold_reason=hold, update_time=self._now)
+                mended += 1
+        return mended
+
     async def waiting_dependents(self, ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
         found: dict[UUID, list[UUID]] = {}
         for task in sorted(self._waiting(), key=lambda t: t.id):
@@ -155,6 +177,10 @@ class MemoryTransaction:
                 if other in ids:
                     found.setdefault(other, []).append(task.id)
         return found
+
+    async def dependents(self, task_id: UUID, limit: int) -> tuple[list[UUID], int]:
+        found = sorted(task.id for task in self.state.tasks.values() if task_id in task.depends_on)
+        return found[:limit], len(found)
 
     async def queued_backends(self) -> set[str]:
         return {task.backend for task in self._waiting()}
@@ -196,19 +222,32 @@ class MemoryTransaction:
         return min(limit, len(self._waiting()))
 
     async def queue_position(self, task: Task) -> int:
-        order = [t.id for t in self._waiting(task.backend) if t.blocked_by == 0]
-        return order.index(task.id) + 1 if task.id in order else len(order)
+        mine = (task.rank_time, self.state.seqs[task.id])
+        due = (t for t in self._waiting(task.backend) if t.blocked_by == 0 and is_due(t, self._now))
+        return 1 + sum((t.rank_time, self.state.seqs[t.id]) < mine for t in due)
 
     async def list_tasks(self, chosen: ports.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
-        rows = sorted(((self.state.seqs[t.id], t) for t in self.state.tasks.values()), key=lambda row: -row[0])
         return [
             (seq, replace(task, description="", payload={}, result=""))
-            for seq, task in rows
-            if (before_seq is None or seq < before_seq)
-            and (not chosen.statuses or task.status in chosen.statuses)
+            for seq, task in reversed(self._chosen(chosen))
+            if before_seq is None or seq < before_seq
+        ][:limit]
+
+    def _chosen(self, chosen: ports.TaskFilter) -> list[tuple[int, Task]]:
+        found = [
+            (self.state.seqs[task.id], task)
+            for task in self.state.tasks.values()
+            if (not chosen.statuses or task.status in chosen.statuses)
             and (not chosen.task_types or task.task_type in chosen.task_types)
             and (not chosen.priorities or task.priority in chosen.priorities)
-        ][:limit]
+        ]
+        return sorted(found, key=lambda row: row[0])
+
+    async def count_tasks(self, chosen: ports.TaskFilter, after_seq: int, limit: int) -> int:
+        return min(limit, sum(1 for seq, _ in self._chosen(chosen) if seq > after_seq))
+
+    async def task_ids(self, chosen: ports.TaskFilter, after_seq: int, limit: int) -> list[tuple[int, UUID]]:
+        return [(seq, task.id) for seq, task in self._chosen(chosen) if seq > after_seq][:limit]
 
     async def add_runs(self, runs: Sequence[Run]) -> None:
         for run in runs:

@@ -199,7 +199,7 @@ def test_compose_reads_the_file() -> None:
     done = call(*compose_command(), "-f", str(DEPLOY / "compose.yaml"), "config", **PASSWORDS)
     assert done.returncode == 0, done.stderr
     services = yaml.safe_load(done.stdout)["services"]
-    assert set(services) == {"postgres", "scheduler", "executor", "prometheus", "grafana"}
+    assert set(services) == {"postgres", "scheduler", "executor", "prometheus", "alertmanager", "grafana"}
     assert all(service["read_only"] and service["cap_drop"] == ["ALL"] for service in services.values())
 
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def assert_three_lines(text: str, code: str) -> None:
 def test_submit_sends_every_option(scheduler: FakeScheduler, capsys: Capture) -> None:
     words = ["submit", "--title", "Tidy the importer", "--description", "Split it by table.", "--type", "review"]
     words += ["--priority", "p0", "--skill", "review", "--payload", '{"branch": "main"}', "--depends-on", TASK]
+    words += ["--dependency-policy", "wait"]
     words += ["--max-tries", "2", "--timeout", "5m", "--not-before", "2030-01-31T08:00:00Z", "--id", TASK]
     assert main([*words, "--request-id", "r1", "-o", "name"]) == 0
     request = scheduler.requests[0]
@@ -54,6 +56,7 @@ def test_submit_sends_every_option(scheduler: FakeScheduler, capsys: Capture) ->
     spec = request.task
     assert (spec.task_id, spec.title, spec.task_type, spec.skill) == (TASK, "Tidy the importer", "review", "review")
     assert (spec.priority, spec.max_tries, list(spec.depends_on)) == (pb.PRIORITY_P0, 2, [TASK])
+    assert spec.dependency_policy == pb.DEPENDENCY_POLICY_WAIT
     assert spec.payload["branch"] == "main"
     assert spec.timeout.seconds == 300
     assert spec.not_before_time.ToJsonString() == "2030-01-31T08:00:00Z"
@@ -247,6 +250,32 @@ def test_explain_is_6_only_while_a_gate_holds_something(scheduler: FakeScheduler
     assert main(["explain"]) == 0
     scheduler.explanation = pb.ExplainDispatchResponse(guards=[guard], would_dispatch=True, sentence="hk-minimax may go.")
     assert main(["explain"]) == 0
+
+
+def test_explain_says_of_a_task_what_it_waits_for_and_until_when(scheduler: FakeScheduler, capsys: Capture) -> None:
+    said = pb.ExplainDispatchResponse(sentence="It waits.", task_reason="dependency", queue_position=3)
+    said.task_clears_time.FromDatetime(datetime(2026, 3, 1, 12, tzinfo=UTC))
+    said.open_prerequisites.add(task_id=TASK, status=pb.TASK_STATUS_RUNNING)
+    said.open_prerequisites.add(task_id="another")
+    scheduler.explanation = said
+    assert main(["explain", TASK]) == 6
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["It waits.", "place in the queue: 3"]
+    assert lines[2].startswith("ends by itself: 2026-03-01T12:00:00.000+00:00 (")
+    assert lines[3:5] == [f"waits for: {TASK} (running)", "waits for: another (does not exist)"]
+
+
+def test_a_task_shows_its_dependencies_in_both_directions(scheduler: FakeScheduler, capsys: Capture) -> None:
+    spec = pb.TaskSpec(title="Tidy the importer", depends_on=[TASK], dependency_policy=pb.DEPENDENCY_POLICY_WAIT)
+    task = scheduler._store(spec)
+    task.dependency_policy = spec.dependency_policy
+    task.dependents.extend(["one", "two"])
+    task.dependents_total = 102
+    assert main(["task", task.id]) == 0
+    out = capsys.readouterr().out
+    assert f"depends on     {TASK}\n" in out
+    assert "if they fail   waits\n" in out
+    assert "dependents     one, two and 100 more\n" in out
 
 
 @pytest.mark.parametrize("command", sorted(cli.commands))

@@ -29,6 +29,8 @@ COMMANDS = {
     "StreamTaskLogs": ["logs", ID],
     "CancelTask": ["cancel", ID, "--yes"],
     "RequeueTask": ["requeue", ID],
+    "CancelTasks": ["cancel", "--status", "queued", "--yes"],
+    "RequeueTasks": ["requeue", "--all", "--yes"],
     "UpdateTask": ["edit", ID, "--priority", "p0"],
     "RunTick": ["tick"],
     "ExplainDispatch": ["explain"],

@@ -66,7 +66,7 @@ def test_every_named_statement_is_used_and_every_used_name_exists() -> None:
     )
     for base in ("get_leader", "get_breakers", "get_tasks"):
         used |= {base, f"{base}_for_share", f"{base}_for_update"}
-    used |= {"get_backend_states", "get_backend_states_for_update"}
+    used |= {"get_backend_states", "get_backend_states_for_update", "due_task_ids", "due_task_ids_for_update", "get_tasks"}
     assert used == set(query_files.load())
 
 
@@ -79,7 +79,7 @@ async def test_parallel_claimers_never_take_the_same_task(database: PostgresData
         while True:
 
             async def take(tx: Transaction) -> list[object]:
-                found = await tx.due_tasks("cecelia-run", 3)
+                found = (await tx.due_tasks("cecelia-run", 3)).tasks
                 await tx.save_tasks([claim(task, uuid4(), "host", tx.now) for task in found])
                 return [task.id for task in found]
 

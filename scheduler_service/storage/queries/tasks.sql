@@ -6,13 +6,14 @@ INSERT INTO tasks (
     id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
     backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
     executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time
+    update_time, start_time, end_time, next_attempt_time, dependency_policy
 ) VALUES (
     %(id)s, %(title)s, %(description)s, %(task_type)s, %(priority)s, %(skill)s, %(payload)s, %(depends_on)s,
     %(max_tries)s, %(not_before_time)s, %(timeout)s, %(backend)s, %(status)s, %(hold_reason)s, %(run_id)s, %(fence)s,
     %(tries)s, %(start_failures)s, %(last_start_failure_time)s, %(backoff_count)s, %(executor_id)s, %(exit_code)s,
     %(result)s, %(error)s, %(cancel_requested)s, %(blocked_by)s, %(rank_time)s, %(due_time)s, %(create_time)s,
-    %(update_time)s, %(start_time)s, %(end_time)s, %(next_attempt_time)s
+    %(update_time)s, %(start_time)s, %(end_time)s, %(next_attempt_time)s,
+    %(dependency_policy)s
 );
 
 -- name: add_dependency
@@ -25,7 +26,7 @@ SELECT
     id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
     backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
     executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time
+    update_time, start_time, end_time, next_attempt_time, dependency_policy
 FROM tasks WHERE id = ANY(%(ids)s);
 
 -- name: get_tasks_for_share
@@ -34,7 +35,7 @@ SELECT
     id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
     backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
     executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time
+    update_time, start_time, end_time, next_attempt_time, dependency_policy
 FROM tasks WHERE id = ANY(%(ids)s) ORDER BY id FOR SHARE;
 
 -- name: get_tasks_for_update
@@ -43,23 +44,37 @@ SELECT
     id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
     backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
     executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time
+    update_time, start_time, end_time, next_attempt_time, dependency_policy
 FROM tasks WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE;
 
--- name: due_tasks
--- The next due tasks of a backend in rank order, locked; what others have locked is passed over.
-SELECT
-    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
-    backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
-    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time
-FROM tasks
+-- name: due_task_ids
+-- The next due tasks of a backend in rank order. Ids only: a row that cannot be read must not hide the others.
+SELECT id FROM tasks
+WHERE status = 'queued' AND backend = %(backend)s AND blocked_by = 0 AND id <> ALL(%(skip)s)
+    AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)
+    AND (NOT %(unfailed_only)s OR last_start_failure_time IS NULL)
+ORDER BY rank_time, seq
+LIMIT %(limit)s;
+
+-- name: due_task_ids_for_update
+-- The same, locked; what others have locked is passed over.
+SELECT id FROM tasks
 WHERE status = 'queued' AND backend = %(backend)s AND blocked_by = 0 AND id <> ALL(%(skip)s)
     AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)
     AND (NOT %(unfailed_only)s OR last_start_failure_time IS NULL)
 ORDER BY rank_time, seq
 LIMIT %(limit)s
 FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: describe_task
+-- What of a row can be read whatever is wrong with the rest.
+SELECT id, title, task_type, priority, backend, tries FROM tasks WHERE id = %(id)s;
+
+-- name: quarantine_unreadable
+-- Puts a task aside whose row cannot be read, so that no transition can.
+UPDATE tasks SET status = 'quarantined', hold_reason = 'unreadable', error = %(why)s, next_attempt_time = NULL,
+    end_time = %(now)s, update_time = %(now)s
+WHERE id = %(id)s AND status = 'queued';
 
 -- name: save_task
 -- Writes what can change. The status is what a transition made it.
@@ -81,10 +96,27 @@ UPDATE tasks t SET blocked_by = blocked_by - d.n, update_time = %(now)s,
 FROM (SELECT task_id, count(*) AS n FROM task_dependencies WHERE depends_on_id = ANY(%(ids)s) GROUP BY task_id) d
 WHERE t.id = d.task_id AND t.status = 'queued';
 
+-- name: recount_blocked
+-- Waiting tasks that have missed the completion of a prerequisite, as one does that was submitted while it came and went.
+UPDATE tasks t SET blocked_by = c.open, update_time = %(now)s,
+    hold_reason = CASE WHEN c.open = 0 AND t.hold_reason = 'dependency' THEN '' ELSE t.hold_reason END
+FROM (
+    SELECT w.id, count(*) FILTER (WHERE p.status IS DISTINCT FROM 'completed') AS open
+    FROM tasks w JOIN task_dependencies d ON d.task_id = w.id LEFT JOIN tasks p ON p.id = d.depends_on_id
+    WHERE w.status = 'queued' AND w.blocked_by > 0
+    GROUP BY w.id
+) c
+WHERE t.id = c.id AND t.status = 'queued' AND t.blocked_by > c.open;
+
 -- name: waiting_dependents
 -- Queued tasks that wait for one of these.
 SELECT d.depends_on_id, d.task_id FROM task_dependencies d JOIN tasks t ON t.id = d.task_id
 WHERE d.depends_on_id = ANY(%(ids)s) AND t.status = 'queued' ORDER BY d.task_id;
+
+-- name: dependents
+-- Tasks that depend on this one, in the order of ids, and how many there are in all.
+SELECT task_id, count(*) OVER () AS total FROM task_dependencies
+WHERE depends_on_id = %(id)s ORDER BY task_id LIMIT %(limit)s;
 
 -- name: queued_backends
 -- Backends that have a queued task: one index probe each, however long the queue.
@@ -128,10 +160,12 @@ SELECT p.priority, t.due_time FROM (VALUES (0), (1), (2)) p (priority), LATERAL 
 SELECT count(*) AS n FROM (SELECT 1 FROM tasks WHERE status = 'queued' LIMIT %(limit)s) q;
 
 -- name: queue_position
--- Queued, unblocked tasks of the backend at or before this one.
-SELECT count(*) AS n FROM tasks t, (SELECT rank_time, seq FROM tasks WHERE id = %(id)s) me
+-- One more than the due, unblocked tasks of the backend that stand before this one.
+SELECT count(*) + 1 AS n FROM tasks t, (SELECT rank_time, seq FROM tasks WHERE id = %(id)s) me
 WHERE t.status = 'queued' AND t.backend = %(backend)s AND t.blocked_by = 0
-    AND (t.rank_time, t.seq) <= (me.rank_time, me.seq);
+    AND (t.next_attempt_time IS NULL OR t.next_attempt_time <= %(now)s)
+    AND (t.not_before_time IS NULL OR t.not_before_time <= %(now)s)
+    AND (t.rank_time, t.seq) < (me.rank_time, me.seq);
 
 -- name: list_tasks
 -- A page, newest first, without the large columns.
@@ -139,7 +173,7 @@ SELECT seq,
     id, title, task_type, priority, skill, depends_on, max_tries, not_before_time, timeout, backend, status,
     hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count, executor_id,
     exit_code, error, cancel_requested, blocked_by, rank_time, due_time, create_time, update_time, start_time,
-    end_time, next_attempt_time,
+    end_time, next_attempt_time, dependency_policy,
     '' AS description, '{}'::jsonb AS payload, '' AS result
 FROM tasks
 WHERE (%(before_seq)s::bigint IS NULL OR seq < %(before_seq)s)
@@ -147,6 +181,24 @@ WHERE (%(before_seq)s::bigint IS NULL OR seq < %(before_seq)s)
     AND (%(task_types)s::text[] IS NULL OR task_type = ANY(%(task_types)s))
     AND (%(priorities)s::smallint[] IS NULL OR priority = ANY(%(priorities)s))
 ORDER BY seq DESC LIMIT %(limit)s;
+
+-- name: count_tasks
+-- Tasks that a filter chooses, counted up to a limit.
+SELECT count(*) AS n FROM (SELECT 1 FROM tasks
+    WHERE seq > %(after_seq)s
+        AND (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s))
+        AND (%(task_types)s::text[] IS NULL OR task_type = ANY(%(task_types)s))
+        AND (%(priorities)s::smallint[] IS NULL OR priority = ANY(%(priorities)s))
+    LIMIT %(limit)s) chosen;
+
+-- name: task_ids
+-- Tasks that a filter chooses, oldest first.
+SELECT seq, id FROM tasks
+WHERE seq > %(after_seq)s
+    AND (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s))
+    AND (%(task_types)s::text[] IS NULL OR task_type = ANY(%(task_types)s))
+    AND (%(priorities)s::smallint[] IS NULL OR priority = ANY(%(priorities)s))
+ORDER BY seq LIMIT %(limit)s;
 
 -- name: purge_tasks
 -- Ended tasks past their retention that nobody depends on any more, with their runs.

@@ -21,10 +21,12 @@ def load(document: object, request_id: str = "r") -> tuple[pb.TaskSpec, ...]:
 
 
 def test_names_become_the_same_ids_within_a_request_and_others_in_the_next() -> None:
-    document = [{"task_id": "a", "title": "A"}, {"task_id": "b", "title": "B", "depends_on": ["a", TASK]}]
+    second_one = {"task_id": "b", "title": "B", "depends_on": ["a", TASK], "dependency_policy": "wait"}
+    document = [{"task_id": "a", "title": "A"}, second_one]
     first, second = load(document)
     assert str(UUID(first.task_id)) == first.task_id
     assert list(second.depends_on) == [first.task_id, TASK]
+    assert (first.dependency_policy, second.dependency_policy) == (0, pb.DEPENDENCY_POLICY_WAIT)
     assert load(document)[0].task_id == first.task_id
     assert load(document, "another")[0].task_id != first.task_id
 
@@ -50,6 +52,7 @@ def test_a_uuid_is_kept() -> None:
         ([{"title": 7}], "tasks[0].title is 7; must be a text"),
         ([{"title": "A"}, {"title": "B", "timeout": "soon"}], "tasks[1].timeout is 'soon'"),
         ([{"title": "A", "depends_on": "a"}], "tasks[0].depends_on"),
+        ([{"title": "A", "dependency_policy": "hope"}], "tasks[0].dependency_policy is 'hope'; must be fail or wait"),
         ([{"title": "A", "depends_on": ["b"]}], "tasks[0].depends_on names 'b', which is no task_id of this file"),
         ([{"task_id": "a", "depends_on": ["b"]}, {"task_id": "b", "depends_on": ["a"]}], "a circle: "),
         ([{"task_id": "a", "depends_on": ["a"]}], "a → a"),

@@ -30,6 +30,7 @@ UNKNOWN = FailureClass.UNKNOWN
         (200, {"error": "monthly spending cap reached"}, "billing_cap"),
         (200, {"error": "the quota has been exhausted, try tomorrow"}, "billing_cap"),
         (500, {"error": "Rate-limited"}, "rate_limit"),
+        (500, {"error": {"message": "quota exceeded"}}, "billing_cap"),
         (200, {"error": "Too Many Requests"}, "rate_limit"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The gate chain: order, scope of each gate, what is recorded, and the one sentence."""
+"""The gate chain: order, scope of each gate, and what is recorded."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,10 +17,9 @@ from scheduler_service.core.dispatch_checks import (
     Verdict,
     evaluate,
     first_hold,
+    next_trickle_time,
     permits,
     recordable,
-    sentence,
-    would_dispatch,
 )
 from scheduler_service.core.outcome_window import merge
 from scheduler_service.core.reasons import Reason
@@ -156,7 +155,7 @@ class TestGates:
         facts = with_hk(running=running, max_runs=max_runs)
         assert holds(facts) == ([("hk-minimax", Reason.POOL_C_FULL)] if full else [])
         slots = verdict(facts, "slots", "hk-minimax")
-        assert (slots.value, slots.limit) == (str(running), "" if max_runs is None else str(max_runs))
+        assert (slots.value, slots.limit) == (str(running), "none" if max_runs is None else str(max_runs))
 
     def test_an_open_breaker_holds_its_backend(self) -> None:
         facts = with_hk(breakers=(OPEN,))
@@ -261,6 +260,45 @@ class TestPermits:
         assert set(permits(facts, evaluate(facts))) == {"cecelia-run"}
 
 
+HELD: dict[str, tuple[GateFacts, str, str, str, datetime | None]] = {
+    "draining": (given(draining=("deploy", "operator")), "", "deploy, operator", "no source", None),
+    "billing_pause": (
+        given(billing_pauses=(BillingPause("", NOW + HOUR),)),
+        *("", "2026-02-25T13:00:00Z", "2026-02-25T12:00:00Z", NOW + HOUR),
+    ),
+    "slots": (given(pools=pools(running_local=10)), "cecelia-run", "10", "10", None),
+    "slots of a remote": (with_hk(running=8), "hk-minimax", "8", "8", None),
+    "slots without a sample": (given(pools=None), "cecelia-run", "no sample", "a sample", None),
+    "low_success_rate": (
+        with_run(attempts=merge([(False, "executor_failed", 8), (True, None, 2)], NOW), last_trickle_time=NOW),
+        *("cecelia-run", "0.200", "0.3", NOW + timedelta(minutes=1)),
+    ),
+    "circuit_breaker_open": (with_hk(breakers=(OPEN,)), "hk-minimax", "3", "3", NOW + timedelta(minutes=30)),
+    "availability": (with_run(live_executors=0), "cecelia-run", "0", "1", None),
+}
+
+
+@pytest.mark.parametrize("case", HELD)
+def test_a_gate_that_holds_says_by_what_figure_beyond_which_limit_and_until_when(case: str) -> None:
+    facts, backend, value, limit, clears = HELD[case]
+    (held,) = (v for v in evaluate(facts) if v.holds and v.backend == backend)
+    assert (held.name, held.value, held.limit, held.clears_time) == (case.split(" ")[0], value, limit, clears)
+    assert held.reason is not None
+    assert held.detail
+
+
+def test_every_verdict_has_a_limit_whether_it_holds_or_not() -> None:
+    for facts in (CLEAR, *(facts for facts, *_ in HELD.values())):
+        assert [v.name for v in evaluate(facts) if not v.limit] == []
+
+
+def test_the_next_single_try_is_an_interval_after_the_last() -> None:
+    facts = with_run(last_trickle_time=NOW)
+    assert next_trickle_time(facts, "cecelia-run") == NOW + timedelta(minutes=1)
+    assert next_trickle_time(facts, "hk-minimax") is None
+    assert next_trickle_time(facts, "no_such_backend") is None
+
+
 class TestRecordable:
     def record(self, facts: GateFacts) -> list[tuple[str, Reason | None]]:
         return [(v.backend, v.reason) for v in recordable(facts, evaluate(facts))]
@@ -284,43 +322,6 @@ class TestRecordable:
 
     def test_a_hold_that_concerns_no_task_is_not_recorded(self) -> None:
         assert self.record(with_hk(breakers=(OPEN,), queued=0, due=0)) == []
-
-
-class TestSentence:
-    def say(self, facts: GateFacts) -> str:
-        return sentence(facts, evaluate(facts))
-
-    def test_would_dispatch(self) -> None:
-        assert would_dispatch(CLEAR, evaluate(CLEAR))
-        assert self.say(CLEAR) == "The next tick starts tasks on cecelia-run, hk-minimax."
-
-    def test_one_backend_held(self) -> None:
-        text = self.say(with_hk(breakers=(OPEN,)))
-        assert text == (
-            "The next tick starts tasks on cecelia-run; held: hk-minimax: open: failure_threshold_reached until "
-            "2026-02-25 12:30:00 UTC (circuit_breaker_open)."
-        )
-
-    def test_all_held(self) -> None:
-        facts = given(draining=("operator",))
-        assert not would_dispatch(facts, evaluate(facts))
-        assert self.say(facts) == "Nothing starts: draining by operator (draining)."
-
-    def test_nothing_queued(self) -> None:
-        empty = given(backends=(replace(RUN, queued=0, due=0), replace(HK, queued=0, due=0)))
-        assert empty.queued == 0
-        assert self.say(empty) == "Nothing is queued."
-        drained = replace(empty, draining=("operator",))
-        assert self.say(drained) == "Nothing is queued; a new task would be held: draining by operator (draining)."
-        assert not would_dispatch(empty, evaluate(empty))
-
-    def test_tasks_that_wait_by_themselves(self) -> None:
-        one = given(backends=(replace(RUN, queued=1, due=0),))
-        assert self.say(one) == "Nothing starts: 1 queued task waits for a back-off, a time or a prerequisite."
-        both = given(backends=(replace(RUN, due=0), replace(HK, breakers=(OPEN,))))
-        text = self.say(both)
-        assert text.startswith("Nothing starts: 2 queued tasks wait for")
-        assert "held: hk-minimax: open" in text
 
 
 def test_the_low_rate_gate_stands_before_the_breaker() -> None:

@@ -1,6 +1,7 @@
 """Pre-flight's five checks, with the reference's figures."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, cast
 
 import pytest
@@ -122,3 +123,19 @@ def test_all_findings_are_collected(make_task: MakeTask) -> None:
     assert len(findings) == 4
     text = describe(findings)
     assert all(finding.issue in text and finding.suggestion in text for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"max_tries": 0}, "max_tries"),
+        ({"timeout": timedelta(0)}, "timeout"),
+        ({"title": "A title " * 100}, "title"),
+        ({"description": "word " * 60_000}, "description"),
+    ],
+)
+def test_a_row_beyond_the_bounds_of_a_submission_does_not_pass(
+    make_task: MakeTask, changes: dict[str, object], named: str
+) -> None:
+    (finding,) = check(make_task(**changes))
+    assert finding.issue.startswith(f"{named} ")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
@@ -27,10 +27,41 @@ def test_a_message_is_shown_with_every_field_and_plain_numbers() -> None:
     assert shown["tick"]["interval"] == 1.5
     assert shown["tick"]["last_success_time"] is None
     assert shown["last_dispatch"] is None
-    assert shown["queue"] == [{"priority": "P0", "status": "QUEUED", "tasks": 3}]
+    assert shown["queue"] == [{"priority": "P0", "status": "QUEUED", "tasks": 3, "oldest_due_time": None}]
     assert shown["breakers"][0]["state"] == "HALF_OPEN"
     assert shown["stats"]["window_1h"]["failure_reasons"] == {"draining": 2}
     assert shown["stats"]["window_1h"]["rate"] is None
+
+
+def test_what_lies_between_windows_of_growing_length_is_told_oldest_first() -> None:
+    def window(minutes: int, success: int, attempts: int, failed: int, **reasons: int) -> pb.DispatchStatsWindow:
+        made = pb.DispatchStatsWindow(
+            decisions=pb.DispatchWindow(success=success, failure_reasons=reasons),
+            attempts=pb.DispatchWindow(total=attempts, failed=failed),
+        )
+        made.length.FromTimedelta(timedelta(minutes=minutes))
+        return made
+
+    windows = [
+        window(6, 2, 3, 1, executor_failed=1),
+        window(12, 2, 4, 2, executor_failed=2, draining=5),
+        # Counted a moment later, when the oldest decision had left the window.
+        window(18, 1, 3, 2, executor_failed=2, draining=4),
+    ]
+    assert shapes.buckets(windows, NOW) == [
+        {
+            "from": "2026-01-31T07:42:00.000Z", "until": "2026-01-31T07:48:00.000Z",
+            "started": 0, "reasons": {}, "attempts": 0, "failed_attempts": 0,
+        },
+        {
+            "from": "2026-01-31T07:48:00.000Z", "until": "2026-01-31T07:54:00.000Z",
+            "started": 0, "reasons": {"draining": 5, "executor_failed": 1}, "attempts": 1, "failed_attempts": 1,
+        },
+        {
+            "from": "2026-01-31T07:54:00.000Z", "until": "2026-01-31T08:00:00.000Z",
+            "started": 2, "reasons": {"executor_failed": 1}, "attempts": 3, "failed_attempts": 1,
+        },
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

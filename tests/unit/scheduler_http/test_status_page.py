@@ -6,12 +6,14 @@ from xml.etree import ElementTree as ET
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
-from scheduler_service.http.status_page import status_page
+from scheduler_service.http.status_page import PageSetup, status_page
+
+SETUP = PageSetup("/dispatch", "/static/0123", read_only=True, hide_payloads=False)
 
 
 def cells(html: str) -> dict[str, list[list[str]]]:
     """The rows of each table by its heading. Our page is XML but for its void elements."""
-    body = html[html.index("<body>") : html.index("</html>")]
+    body = html[html.index("<main") : html.index("</body>")]
     found: dict[str, list[list[str]]] = {}
     heading = ""
     for element in ET.fromstring(body):
@@ -37,7 +39,7 @@ def test_the_page_tells_what_the_status_says() -> None:
     status.slots.task_pool.budget, status.slots.task_pool.used = 9, 2
     status.slots.backends.add(backend="hk-minimax", budget=8, used=1)
     status.slots.backends.add(backend="cecelia-run", local=True, budget=9, used=2)
-    html = status_page(status)
+    html = status_page(status, SETUP)
     assert "<strong>Nothing starts: drained by ann.</strong>" in html
     shown = cells(html)
     assert shown["Breakers"] == [["hk-minimax", "OPEN", "3", "2026-01-31T08:00:00.000Z", "failure_threshold_reached"]]
@@ -52,8 +54,9 @@ def test_the_page_tells_what_the_status_says() -> None:
 def test_what_callers_wrote_is_text_and_nothing_else() -> None:
     status = pb.GetStatusResponse(sentence="<script>alert(1)</script>")
     status.overrides.add(kind="drain", actor="<img src=x>", reason="a & b")
-    html = status_page(status)
-    assert "<script" not in html
+    html = status_page(status, SETUP)
+    assert html.count("<script") == 1
+    assert '<script type="module" src="/dispatch/static/0123/page.js"></script>' in html
     assert "<img" not in html
     assert cells(html)["Overrides"][0][2:4] == ["<img src=x>", "a & b"]
     assert cells(html)["Breakers"] == []

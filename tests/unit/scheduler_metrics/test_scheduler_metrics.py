@@ -185,13 +185,22 @@ async def test_windows_slots_and_overrides_are_shown_as_they_are(cluster: Cluste
         ("budget_cap", lambda tx: set_budget_cap(tx, 3, CALLER)),
         ("breaker_tripped", lambda tx: trip(cluster, tx)),
     ]
-    for n, (_, work) in enumerate(forced, start=1):
+    since: dict[tuple[str, ...], float] = {}
+    for n, (newest, work) in enumerate(forced, start=1):
+        cluster.clock.advance(seconds=1)
+        since[(newest,)] = cluster.clock.now().timestamp()
         await cluster.run(work)
         await replica.look()
         assert replica.above_zero("override_active") == {(kind,): 1 for kind, _ in forced[:n]}
+        assert replica.above_zero("override_since_timestamp_seconds") == since
+    cluster.clock.advance(seconds=1)
+    await cluster.run(lambda tx: set_drain(tx, True, "another", False, CALLER))
+    await replica.look()
+    assert replica.above_zero("override_since_timestamp_seconds") == since, "the oldest of a kind counts"
     cluster.clock.advance(minutes=2)
     await replica.look()
     assert ("billing_pause",) not in replica.above_zero("override_active"), "its time has come"
+    assert ("billing_pause",) not in replica.above_zero("override_since_timestamp_seconds")
 
 
 # --- holds

@@ -43,6 +43,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "NaN": ({"payload": nan()}, "task.payload"),
     "bad id": ({"task_id": "x"}, "task.task_id"),
     "braced id": ({"task_id": "{" + ID + "}"}, "task.task_id"),
+    "no policy": ({"dependency_policy": 9}, "task.dependency_policy"),
     "bad prerequisite": ({"depends_on": ["nope"]}, "task.depends_on[0]"),
     "itself": ({"task_id": ID, "depends_on": [ID]}, "task.depends_on"),
     "many prerequisites": ({"depends_on": [f"{i:08d}-e89b-42d3-a456-426614174000" for i in range(101)]}, "task.depends_on"),

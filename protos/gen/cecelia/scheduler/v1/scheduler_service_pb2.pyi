@@ -51,6 +51,30 @@ PRIORITY_P2: Priority.ValueType  # 3
 """Ranks as if created 4 h later."""
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
+class _DependencyPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DependencyPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DependencyPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEPENDENCY_POLICY_UNSPECIFIED: _DependencyPolicy.ValueType  # 0
+    """Unset: fail."""
+    DEPENDENCY_POLICY_FAIL: _DependencyPolicy.ValueType  # 1
+    """Ends it as `dependency_failed`."""
+    DEPENDENCY_POLICY_WAIT: _DependencyPolicy.ValueType  # 2
+    """Leaves it waiting: until the prerequisite was requeued, or submitted, and has completed."""
+
+class DependencyPolicy(_DependencyPolicy, metaclass=_DependencyPolicyEnumTypeWrapper):
+    """What a prerequisite that failed, was cancelled or does not exist does to a task."""
+
+DEPENDENCY_POLICY_UNSPECIFIED: DependencyPolicy.ValueType  # 0
+"""Unset: fail."""
+DEPENDENCY_POLICY_FAIL: DependencyPolicy.ValueType  # 1
+"""Ends it as `dependency_failed`."""
+DEPENDENCY_POLICY_WAIT: DependencyPolicy.ValueType  # 2
+"""Leaves it waiting: until the prerequisite was requeued, or submitted, and has completed."""
+Global___DependencyPolicy: _TypeAlias = DependencyPolicy  # noqa: Y015
+
 class _TaskStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -140,6 +164,7 @@ class TaskSpec(_message.Message):
     MAX_TRIES_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_TIME_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    DEPENDENCY_POLICY_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The caller's UUID for the task; empty: one is made. Makes dependencies inside a batch possible."""
     title: _builtins.str
@@ -154,6 +179,8 @@ class TaskSpec(_message.Message):
     """The skill that the command is told of; empty: by type."""
     max_tries: _builtins.int
     """Executions that the task may fail; 1 to 100, 0 means 3."""
+    dependency_policy: Global___DependencyPolicy.ValueType
+    """What becomes of the task when a prerequisite ends badly; unset: it fails."""
     @_builtins.property
     def payload(self) -> _struct_pb2.Struct:
         """At most 256 KiB and 16 deep."""
@@ -184,10 +211,11 @@ class TaskSpec(_message.Message):
         max_tries: _builtins.int = ...,
         not_before_time: _timestamp_pb2.Timestamp | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        dependency_policy: Global___DependencyPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["not_before_time", b"not_before_time", "payload", b"payload", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["depends_on", b"depends_on", "description", b"description", "max_tries", b"max_tries", "not_before_time", b"not_before_time", "payload", b"payload", "priority", b"priority", "skill", b"skill", "task_id", b"task_id", "task_type", b"task_type", "timeout", b"timeout", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dependency_policy", b"dependency_policy", "depends_on", b"depends_on", "description", b"description", "max_tries", b"max_tries", "not_before_time", b"not_before_time", "payload", b"payload", "priority", b"priority", "skill", b"skill", "task_id", b"task_id", "task_type", b"task_type", "timeout", b"timeout", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -257,6 +285,9 @@ class Task(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    DEPENDENCY_POLICY_FIELD_NUMBER: _builtins.int
+    DEPENDENTS_FIELD_NUMBER: _builtins.int
+    DEPENDENTS_TOTAL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its UUID."""
     title: _builtins.str
@@ -275,7 +306,7 @@ class Task(_message.Message):
     """What it is doing."""
     hold_reason: _builtins.str
     """The task's own hold, never a gate's: `not_before`, `backoff`, `dependency`, `dependency_failed`, `pre_flight_check_failed`,
-    `start_failed`, `max_tries`, `cancel_requested`; empty for none.
+    `unreadable`, `start_failed`, `max_tries`, `cancel_requested`; empty for none.
     """
     run_id: _builtins.str
     """The current or last run."""
@@ -289,6 +320,10 @@ class Task(_message.Message):
     """The executor of the current or last run."""
     backend: _builtins.str
     """The backend that its type routes to."""
+    dependency_policy: Global___DependencyPolicy.ValueType
+    """What becomes of it when a prerequisite ends badly."""
+    dependents_total: _builtins.int
+    """How many depend on it in all; only in GetTask."""
     @_builtins.property
     def payload(self) -> _struct_pb2.Struct:
         """Its payload; absent in lists."""
@@ -335,6 +370,10 @@ class Task(_message.Message):
         else is the newest run's. Only in GetTask and WatchTask; absent where no run has told any.
         """
 
+    @_builtins.property
+    def dependents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tasks that depend on it, in any status, by id; at most 100, only in GetTask."""
+
     def __init__(
         self,
         *,
@@ -364,10 +403,13 @@ class Task(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
         usage: _struct_pb2.Struct | None = ...,
+        dependency_policy: Global___DependencyPolicy.ValueType = ...,
+        dependents: _abc.Iterable[_builtins.str] | None = ...,
+        dependents_total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "next_attempt_time", b"next_attempt_time", "not_before_time", b"not_before_time", "outcome", b"outcome", "payload", b"payload", "start_time", b"start_time", "timeout", b"timeout", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "create_time", b"create_time", "depends_on", b"depends_on", "description", b"description", "end_time", b"end_time", "executor_id", b"executor_id", "fence", b"fence", "hold_reason", b"hold_reason", "id", b"id", "max_tries", b"max_tries", "next_attempt_time", b"next_attempt_time", "not_before_time", b"not_before_time", "outcome", b"outcome", "payload", b"payload", "priority", b"priority", "run_id", b"run_id", "skill", b"skill", "start_failures", b"start_failures", "start_time", b"start_time", "status", b"status", "task_type", b"task_type", "timeout", b"timeout", "title", b"title", "tries", b"tries", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "create_time", b"create_time", "dependency_policy", b"dependency_policy", "dependents", b"dependents", "dependents_total", b"dependents_total", "depends_on", b"depends_on", "description", b"description", "end_time", b"end_time", "executor_id", b"executor_id", "fence", b"fence", "hold_reason", b"hold_reason", "id", b"id", "max_tries", b"max_tries", "next_attempt_time", b"next_attempt_time", "not_before_time", b"not_before_time", "outcome", b"outcome", "payload", b"payload", "priority", b"priority", "run_id", b"run_id", "skill", b"skill", "start_failures", b"start_failures", "start_time", b"start_time", "status", b"status", "task_type", b"task_type", "timeout", b"timeout", "title", b"title", "tries", b"tries", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -814,6 +856,178 @@ class RequeueTaskResponse(_message.Message):
 Global___RequeueTaskResponse: _TypeAlias = RequeueTaskResponse  # noqa: Y015
 
 @_typing.final
+class CancelTasksRequest(_message.Message):
+    """Cancels tasks by a filter, as ListTasks has it but that statuses must be named. One audit entry a call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUSES_FIELD_NUMBER: _builtins.int
+    TASK_TYPES_FIELD_NUMBER: _builtins.int
+    PRIORITIES_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """Only count: nothing is changed and nothing is noted in the audit log."""
+    page_token: _builtins.str
+    """The token of the last call; empty for the first."""
+    reason: _builtins.str
+    """Why; at most 500 characters."""
+    request_id: _builtins.str
+    """As in SubmitTask."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___TaskStatus.ValueType]:
+        """Only these statuses, at least one of queued, dispatching, running and quarantined."""
+
+    @_builtins.property
+    def task_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these types; empty: all. At most 50."""
+
+    @_builtins.property
+    def priorities(self) -> _containers.RepeatedScalarFieldContainer[Global___Priority.ValueType]:
+        """Only these priorities; empty: all."""
+
+    def __init__(
+        self,
+        *,
+        statuses: _abc.Iterable[Global___TaskStatus.ValueType] | None = ...,
+        task_types: _abc.Iterable[_builtins.str] | None = ...,
+        priorities: _abc.Iterable[Global___Priority.ValueType] | None = ...,
+        validate_only: _builtins.bool = ...,
+        page_token: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_token", b"page_token", "priorities", b"priorities", "reason", b"reason", "request_id", b"request_id", "statuses", b"statuses", "task_types", b"task_types", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelTasksRequest: _TypeAlias = CancelTasksRequest  # noqa: Y015
+
+@_typing.final
+class CancelTasksResponse(_message.Message):
+    """What was cancelled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCHED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    matched: _builtins.int
+    """Tasks that the filter chose when the call began, from the page on; counted up to 1,000,000."""
+    changed: _builtins.int
+    """Tasks that are cancelled now, or will be when their run has ended; 0 with validate_only."""
+    skipped: _builtins.int
+    """Tasks whose cancellation was asked for before, or that have ended meanwhile."""
+    next_page_token: _builtins.str
+    """Where the next call goes on; empty when nothing is left, and with validate_only."""
+    def __init__(
+        self,
+        *,
+        matched: _builtins.int = ...,
+        changed: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "matched", b"matched", "next_page_token", b"next_page_token", "skipped", b"skipped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelTasksResponse: _TypeAlias = CancelTasksResponse  # noqa: Y015
+
+@_typing.final
+class RequeueTasksRequest(_message.Message):
+    """Requeues tasks by a filter, as ListTasks has it but that statuses must be named. One audit entry a call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUSES_FIELD_NUMBER: _builtins.int
+    TASK_TYPES_FIELD_NUMBER: _builtins.int
+    PRIORITIES_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """Only count: nothing is changed and nothing is noted in the audit log."""
+    page_token: _builtins.str
+    """The token of the last call; empty for the first."""
+    reason: _builtins.str
+    """Why; at most 500 characters."""
+    request_id: _builtins.str
+    """As in SubmitTask."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___TaskStatus.ValueType]:
+        """Only these statuses, at least one of failed, cancelled and quarantined."""
+
+    @_builtins.property
+    def task_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these types; empty: all. At most 50."""
+
+    @_builtins.property
+    def priorities(self) -> _containers.RepeatedScalarFieldContainer[Global___Priority.ValueType]:
+        """Only these priorities; empty: all."""
+
+    def __init__(
+        self,
+        *,
+        statuses: _abc.Iterable[Global___TaskStatus.ValueType] | None = ...,
+        task_types: _abc.Iterable[_builtins.str] | None = ...,
+        priorities: _abc.Iterable[Global___Priority.ValueType] | None = ...,
+        validate_only: _builtins.bool = ...,
+        page_token: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_token", b"page_token", "priorities", b"priorities", "reason", b"reason", "request_id", b"request_id", "statuses", b"statuses", "task_types", b"task_types", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequeueTasksRequest: _TypeAlias = RequeueTasksRequest  # noqa: Y015
+
+@_typing.final
+class RequeueTasksResponse(_message.Message):
+    """What was requeued."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCHED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    matched: _builtins.int
+    """Tasks that the filter chose when the call began, from the page on; counted up to 1,000,000."""
+    changed: _builtins.int
+    """Tasks that are queued now; 0 with validate_only."""
+    skipped: _builtins.int
+    """Tasks with a prerequisite that ended badly and is not requeued by the same call, or that are in another status meanwhile."""
+    next_page_token: _builtins.str
+    """Where the next call goes on; empty when nothing is left, and with validate_only."""
+    def __init__(
+        self,
+        *,
+        matched: _builtins.int = ...,
+        changed: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "matched", b"matched", "next_page_token", b"next_page_token", "skipped", b"skipped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequeueTasksResponse: _TypeAlias = RequeueTasksResponse  # noqa: Y015
+
+@_typing.final
 class UpdateTaskRequest(_message.Message):
     """Changes a task."""
 
@@ -996,6 +1210,8 @@ class ExplainDispatchResponse(_message.Message):
     SENTENCE_FIELD_NUMBER: _builtins.int
     TASK_REASON_FIELD_NUMBER: _builtins.int
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
+    TASK_CLEARS_TIME_FIELD_NUMBER: _builtins.int
+    OPEN_PREREQUISITES_FIELD_NUMBER: _builtins.int
     would_dispatch: _builtins.bool
     """Whether the next tick would start something (for a named task: that task)."""
     sentence: _builtins.str
@@ -1003,7 +1219,7 @@ class ExplainDispatchResponse(_message.Message):
     task_reason: _builtins.str
     """For a named task: its own hold or the gate that holds it; empty when nothing does."""
     queue_position: _builtins.int
-    """For a named, queued task: its place in the order, from 1; 0 otherwise."""
+    """For a named, queued task without open prerequisites: its place among the due tasks of its backend, from 1; 0 otherwise."""
     @_builtins.property
     def guards(self) -> _containers.RepeatedCompositeFieldContainer[Global___GuardVerdict]:
         """Every guard's verdict, in chain order."""
@@ -1011,6 +1227,14 @@ class ExplainDispatchResponse(_message.Message):
     @_builtins.property
     def executors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecutorVerdict]:
         """Every executor's verdict."""
+
+    @_builtins.property
+    def task_clears_time(self) -> _timestamp_pb2.Timestamp:
+        """For a named task: when what holds it ends by itself, where known."""
+
+    @_builtins.property
+    def open_prerequisites(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenPrerequisite]:
+        """For a named, queued task: the prerequisites that have not completed."""
 
     def __init__(
         self,
@@ -1021,14 +1245,42 @@ class ExplainDispatchResponse(_message.Message):
         sentence: _builtins.str = ...,
         task_reason: _builtins.str = ...,
         queue_position: _builtins.int = ...,
+        task_clears_time: _timestamp_pb2.Timestamp | None = ...,
+        open_prerequisites: _abc.Iterable[Global___OpenPrerequisite] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["task_clears_time", b"task_clears_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executors", b"executors", "guards", b"guards", "queue_position", b"queue_position", "sentence", b"sentence", "task_reason", b"task_reason", "would_dispatch", b"would_dispatch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executors", b"executors", "guards", b"guards", "open_prerequisites", b"open_prerequisites", "queue_position", b"queue_position", "sentence", b"sentence", "task_clears_time", b"task_clears_time", "task_reason", b"task_reason", "would_dispatch", b"would_dispatch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainDispatchResponse: _TypeAlias = ExplainDispatchResponse  # noqa: Y015
+
+@_typing.final
+class OpenPrerequisite(_message.Message):
+    """A task that must complete before another may start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """The task."""
+    status: Global___TaskStatus.ValueType
+    """What it is doing; unspecified: there is no such task."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        status: Global___TaskStatus.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenPrerequisite: _TypeAlias = OpenPrerequisite  # noqa: Y015
 
 @_typing.final
 class GuardVerdict(_message.Message):
@@ -2857,22 +3109,28 @@ class QueueDepth(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
+    OLDEST_DUE_TIME_FIELD_NUMBER: _builtins.int
     priority: Global___Priority.ValueType
     """The priority."""
     status: Global___TaskStatus.ValueType
     """The status."""
     tasks: _builtins.int
     """Tasks."""
+    @_builtins.property
+    def oldest_due_time(self) -> _timestamp_pb2.Timestamp:
+        """Of queued ones: since when the one that is due longest is due; absent when none is."""
+
     def __init__(
         self,
         *,
         priority: Global___Priority.ValueType = ...,
         status: Global___TaskStatus.ValueType = ...,
         tasks: _builtins.int = ...,
+        oldest_due_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_due_time", b"oldest_due_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["priority", b"priority", "status", b"status", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["oldest_due_time", b"oldest_due_time", "priority", b"priority", "status", b"status", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -79,6 +79,16 @@ class SchedulerServiceStub:
                 request_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.RequeueTaskRequest.SerializeToString,
                 response_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.RequeueTaskResponse.FromString,
                 _registered_method=True)
+        self.CancelTasks = channel.unary_unary(
+                '/cecelia.scheduler.v1.SchedulerService/CancelTasks',
+                request_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelTasksRequest.SerializeToString,
+                response_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelTasksResponse.FromString,
+                _registered_method=True)
+        self.RequeueTasks = channel.unary_unary(
+                '/cecelia.scheduler.v1.SchedulerService/RequeueTasks',
+                request_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.RequeueTasksRequest.SerializeToString,
+                response_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.RequeueTasksResponse.FromString,
+                _registered_method=True)
         self.UpdateTask = channel.unary_unary(
                 '/cecelia.scheduler.v1.SchedulerService/UpdateTask',
                 request_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.UpdateTaskRequest.SerializeToString,
@@ -248,6 +258,22 @@ class SchedulerServiceServicer:
     def RequeueTask(self, request, context):
         """Put a failed, cancelled or quarantined task back into the queue.
         Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it has not ended badly), ALREADY_EXISTS (request_id).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelTasks(self, request, context):
+        """Stop all tasks that a filter chooses, at most 500 a call, oldest first; `validate_only` counts them.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequeueTasks(self, request, context):
+        """Put all failed, cancelled or quarantined tasks that a filter chooses back, at most 500 a call; `validate_only` counts them.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -456,6 +482,16 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.RequeueTask,
                     request_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.RequeueTaskRequest.FromString,
                     response_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.RequeueTaskResponse.SerializeToString,
+            ),
+            'CancelTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelTasks,
+                    request_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelTasksRequest.FromString,
+                    response_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelTasksResponse.SerializeToString,
+            ),
+            'RequeueTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequeueTasks,
+                    request_deserializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.RequeueTasksRequest.FromString,
+                    response_serializer=cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.RequeueTasksResponse.SerializeToString,
             ),
             'UpdateTask': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateTask,
@@ -779,6 +815,60 @@ class SchedulerService:
             '/cecelia.scheduler.v1.SchedulerService/RequeueTask',
             cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.RequeueTaskRequest.SerializeToString,
             cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.RequeueTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cecelia.scheduler.v1.SchedulerService/CancelTasks',
+            cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelTasksRequest.SerializeToString,
+            cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequeueTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cecelia.scheduler.v1.SchedulerService/RequeueTasks',
+            cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.RequeueTasksRequest.SerializeToString,
+            cecelia_dot_scheduler_dot_v1_dot_scheduler__service__pb2.RequeueTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -70,6 +70,14 @@ class SchedulerServiceStub:
     """Put a failed, cancelled or quarantined task back into the queue.
     Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it has not ended badly), ALREADY_EXISTS (request_id).
     """
+    CancelTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.CancelTasksRequest, _scheduler_service_pb2.CancelTasksResponse]
+    """Stop all tasks that a filter chooses, at most 500 a call, oldest first; `validate_only` counts them.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+    """
+    RequeueTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.RequeueTasksRequest, _scheduler_service_pb2.RequeueTasksResponse]
+    """Put all failed, cancelled or quarantined tasks that a filter chooses back, at most 500 a call; `validate_only` counts them.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+    """
     UpdateTask: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.UpdateTaskRequest, _scheduler_service_pb2.UpdateTaskResponse]
     """Change a queued task, or a quarantined one, which is requeued by it.
     Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it is not waiting), ALREADY_EXISTS (request_id).
@@ -193,6 +201,14 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     RequeueTask: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.RequeueTaskRequest, _scheduler_service_pb2.RequeueTaskResponse]  # type: ignore[assignment]
     """Put a failed, cancelled or quarantined task back into the queue.
     Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it has not ended badly), ALREADY_EXISTS (request_id).
+    """
+    CancelTasks: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.CancelTasksRequest, _scheduler_service_pb2.CancelTasksResponse]  # type: ignore[assignment]
+    """Stop all tasks that a filter chooses, at most 500 a call, oldest first; `validate_only` counts them.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+    """
+    RequeueTasks: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.RequeueTasksRequest, _scheduler_service_pb2.RequeueTasksResponse]  # type: ignore[assignment]
+    """Put all failed, cancelled or quarantined tasks that a filter chooses back, at most 500 a call; `validate_only` counts them.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
     """
     UpdateTask: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.UpdateTaskRequest, _scheduler_service_pb2.UpdateTaskResponse]  # type: ignore[assignment]
     """Change a queued task, or a quarantined one, which is requeued by it.
@@ -362,6 +378,26 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_scheduler_service_pb2.RequeueTaskResponse, _abc.Awaitable[_scheduler_service_pb2.RequeueTaskResponse]]:
         """Put a failed, cancelled or quarantined task back into the queue.
         Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it has not ended badly), ALREADY_EXISTS (request_id).
+        """
+
+    @_abc_1.abstractmethod
+    def CancelTasks(
+        self,
+        request: _scheduler_service_pb2.CancelTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_service_pb2.CancelTasksResponse, _abc.Awaitable[_scheduler_service_pb2.CancelTasksResponse]]:
+        """Stop all tasks that a filter chooses, at most 500 a call, oldest first; `validate_only` counts them.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
+        """
+
+    @_abc_1.abstractmethod
+    def RequeueTasks(
+        self,
+        request: _scheduler_service_pb2.RequeueTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_service_pb2.RequeueTasksResponse, _abc.Awaitable[_scheduler_service_pb2.RequeueTasksResponse]]:
+        """Put all failed, cancelled or quarantined tasks that a filter chooses back, at most 500 a call; `validate_only` counts them.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS (request_id).
         """
 
     @_abc_1.abstractmethod

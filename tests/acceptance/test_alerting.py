@@ -1,0 +1,102 @@
+"""A breaker opens, and somebody hears of it once: the pair, Prometheus and Alertmanager, with deploy/'s rules and configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+
+from tests.acceptance.metrics import samples
+from tests.acceptance.monitoring import Monitor, alertmanager, prometheus
+from tests.acceptance.programs import Pair, eventually
+from tests.fakes.misbehaving_http_server import MisbehavingServer, plain
+
+RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"
+KEY = "cecelia-run@host-a"
+AGAIN = 20
+"""So often Alertmanager is sent a firing alert anew before a notice counts as the only one."""
+
+
+class Alarms:
+    """What the webhook has received."""
+
+    def __init__(self, server: MisbehavingServer) -> None:
+        self._server = server
+
+    def notices(self, alert: str, receiver: str = "operators") -> list[dict[str, Any]]:
+        """Those of one alert, in the order in which they came."""
+        told = [json.loads(body) for line, _headers, body in self._server.requests if line.startswith(f"POST /{receiver} ")]
+        return [notice for notice in told if notice["groupLabels"]["alertname"] == alert]
+
+
+@pytest.fixture
+async def pair(tmp_path: Path, database_url: str) -> AsyncIterator[Pair]:
+    made = Pair(tmp_path, database_url, OPEN_DURATION_MS="3600000", LEASE_TTL_MS="60000")
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def test_a_breaker_opens_and_the_webhook_is_told_once(pair: Pair, tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        hook = await stack.enter_async_context(MisbehavingServer().running())
+        hook.behaviour = plain({})
+        alarms = Alarms(hook)
+        manager = await stack.enter_async_context(alertmanager(tmp_path / "alertmanager", hook.url).running())
+        targets = {"cecelia-scheduler": [pair.scheduler], "cecelia-executor": [pair.executor]}
+        await stack.enter_async_context(prometheus(tmp_path / "prometheus", targets, manager.address).running())
+
+        async def alive() -> bool:
+            return len(alarms.notices("CeceliaDeadMansSwitch", "dead-mans-switch")) > 0
+
+        await eventually(alive)
+        assert alarms.notices("CeceliaDeadMansSwitch") == [], "it is for nobody else"
+        assert alarms.notices("CeceliaBreakerOpened") == []
+
+        pair.write_command(interpreter="/no/such/interpreter")
+        await pair.submit(3)
+
+        async def told() -> dict[str, Any] | None:
+            return next(iter(alarms.notices("CeceliaBreakerOpened")), None)
+
+        notice = await eventually(told)
+        assert (notice["status"], [alert["labels"]["key"] for alert in notice["alerts"]]) == ("firing", [KEY])
+        (alert,) = notice["alerts"]
+        assert "runbooks" not in alert["labels"]
+        assert KEY in alert["annotations"]["description"]
+        page = re.fullmatch(r"http://127\.0\.0\.1:5221/docs/runbooks/(\w+\.md)", alert["annotations"]["runbook_url"])
+        assert page is not None
+        assert (RUNBOOKS / page[1]).is_file()
+        await _until_heard_again(manager)
+        assert [notice["status"] for notice in alarms.notices("CeceliaBreakerOpened")] == ["firing"]
+
+        pair.write_command()
+        async with pair.calls() as stub:
+            await stub.ResetBreaker(pb.ResetBreakerRequest(key=KEY, reason="interpreter installed"), timeout=10)
+
+        async def over() -> bool:
+            return len(alarms.notices("CeceliaBreakerOpened")) > 1
+
+        await eventually(over)
+        await _until_heard_again(manager)
+        assert [notice["status"] for notice in alarms.notices("CeceliaBreakerOpened")] == ["firing", "resolved"]
+
+
+async def _until_heard_again(manager: Monitor) -> None:
+    """Waits until Alertmanager has been sent firing alerts many times more."""
+
+    async def received() -> float:
+        return samples((await manager.get("/metrics")).text, "alertmanager_alerts_received_total")[("firing", "v2")]
+
+    before = await received()
+
+    async def enough() -> bool:
+        return await received() >= before + AGAIN
+
+    await eventually(enough)
