@@ -70,7 +70,7 @@ fmt: $(VENV)/.dev-ready ## Put the code into shape
 protos: $(VENV)/.dev-ready ## Generate protos/gen anew
 	$(BIN)/python protos/generate.py
 
-docs: $(VENV)/.dev-ready ## Write docs/settings.md, metrics.md, reason-codes.md, events.md and logs.md anew
+docs: $(VENV)/.dev-ready ## Write the reference pages and diagrams of docs/ anew
 	$(BIN)/python docs/generate.py
 
 clean: ## Remove the virtual environment and caches (not the data of the embedded database)

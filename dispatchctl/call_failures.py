@@ -7,10 +7,10 @@ from types import MappingProxyType
 
 import grpc
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 from dispatchctl.failures import ExitStatus, Failure
+from service_runtime import errors
+from service_runtime.grpc_errors import status_code
 
 _STATUSES = MappingProxyType(
     {
@@ -124,29 +124,6 @@ class Callee:
     how_to_name: str
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorDetails:
-    """The details of a `google.rpc.Status`: the reason code, the wrong fields as (path, description), seconds to wait."""
-
-    reason: str = ""
-    violations: tuple[tuple[str, str], ...] = ()
-    retry_s: float | None = None
-
-
-def decode_details(status: status_pb2.Status | None) -> ErrorDetails:
-    """The details that we know of a status; unknown ones are passed over."""
-    reason, violations, retry_s = "", [], None
-    for packed in status.details if status is not None else ():
-        info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
-        if packed.Unpack(info):
-            reason = info.reason
-        elif packed.Unpack(bad):
-            violations += [(violation.field, violation.description) for violation in bad.field_violations]
-        elif packed.Unpack(retry):
-            retry_s = retry.retry_delay.ToTimedelta().total_seconds()
-    return ErrorDetails(reason, tuple(violations), retry_s)
-
-
 def rpc_name(request: Message) -> str:
     """The rpc that a request is for: each has a request message of its own."""
     return request.DESCRIPTOR.name.removesuffix("Request")
@@ -162,16 +139,13 @@ def no_answer(callee: Callee, timeout_s: float, said: str) -> Failure:
     )
 
 
-def failure_of(error: grpc.aio.AioRpcError, request: Message, callee: Callee, timeout_s: float) -> Failure:
+def failure_of(error: errors.ServiceError, request: Message, callee: Callee, timeout_s: float) -> Failure:
     """A call's error in three lines; the exit status goes by its code."""
-    try:
-        details = decode_details(rpc_status.from_call(error))  # type: ignore[arg-type]  # has all that it reads
-    except ValueError:
-        details = ErrorDetails()
-    code, said, rpc = error.code(), error.details() or "no text", rpc_name(request)
-    reason = details.reason or code.name
+    code = error.__cause__.code() if isinstance(error.__cause__, grpc.aio.AioRpcError) else status_code(error)
+    said, rpc = error.message, rpc_name(request)
+    reason = error.reason
     status = _STATUSES.get(code, ExitStatus.FAILED)
-    if code is grpc.StatusCode.UNAVAILABLE and not details.reason:
+    if code is grpc.StatusCode.UNAVAILABLE and reason == code.name:
         start = "start it with: dispatchctl up; or name another" if callee.service == "scheduler" else "name another"
         what = f"the {callee.service} at {callee.address} cannot be reached"
         return Failure(what, f"{reason}: {said}", f"{start} with {callee.how_to_name}", status)
@@ -184,8 +158,8 @@ def failure_of(error: grpc.aio.AioRpcError, request: Message, callee: Callee, ti
             f"name the {callee.service} with {callee.how_to_name}; or update it, if it is older than this program",
             ExitStatus.UNREACHABLE,
         )
-    fields = "; ".join(f"{field} {description}" for field, description in details.violations)
-    remedy = _remedy(code, details, request, callee)
+    fields = "; ".join(f"{violation.field} {violation.description}" for violation in error.violations)
+    remedy = _remedy(code, error, request, callee)
     return Failure(f"cannot {TRYING.get(rpc, f'call {rpc}')}", f"{reason}: {fields or said}", remedy, status)
 
 
@@ -199,15 +173,15 @@ def _argument(field: str, request: Message) -> str:
     return _ARGUMENTS.get(name, f"--{name.replace('_', '-')}")
 
 
-def _remedy(code: grpc.StatusCode, details: ErrorDetails, request: Message, callee: Callee) -> str:
-    if details.violations:
-        return f"correct {', '.join(dict.fromkeys(_argument(field, request) for field, _ in details.violations))}"
-    known = _REMEDIES.get(details.reason.lower())
+def _remedy(code: grpc.StatusCode, error: errors.ServiceError, request: Message, callee: Callee) -> str:
+    if error.violations:
+        return f"correct {', '.join(dict.fromkeys(_argument(violation.field, request) for violation in error.violations))}"
+    known = _REMEDIES.get(error.reason.lower())
     if known is not None:
         task_id = getattr(request, "task_id", "") or getattr(getattr(request, "task", None), "task_id", "") or "TASK"
         return known.format(task_id=task_id, service=callee.service)
-    if details.retry_s is not None:
-        return f"try again in {details.retry_s:g} s"
+    if error.retry_after is not None:
+        return f"try again in {error.retry_after.total_seconds():g} s"
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return "correct the request; dispatchctl COMMAND -h shows what it takes"
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:

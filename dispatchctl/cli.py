@@ -10,6 +10,7 @@ from dispatchctl import breaker_commands, dispatch_commands, override_commands, 
 from dispatchctl.completion_command import completion
 from dispatchctl.doctor_command import doctor
 from dispatchctl.event_commands import events
+from dispatchctl.import_command import import_original
 from dispatchctl.log_command import logs
 from dispatchctl.psql_command import psql
 from dispatchctl.session import common_options
@@ -21,6 +22,7 @@ GROUPS = {
     "Run": (up, doctor, completion),
     "Tasks": (
         submit,
+        import_original,
         task_commands.tasks,
         task_commands.task,
         task_commands.edit,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dispatchctl.client import caller
+from dispatchctl.api.calls import this_caller
 from dispatchctl.rendering import clean
 
 
 def by_whom(reason: str, *, source: str = "") -> str:
     """`by user@host, reason`, harmless to a terminal; `source` is on whose behalf."""
-    return clean(f"by {caller()}{f' as {source}' if source else ''}, {reason}")
+    return clean(f"by {this_caller()}{f' as {source}' if source else ''}, {reason}")

@@ -10,8 +10,9 @@ from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Struct
 
+from dispatchctl.api.calls import this_caller
 from dispatchctl.bulk_command import TO_CANCEL, TO_REQUEUE, Chosen, change_all, choice
-from dispatchctl.client import SchedulerClient, caller
+from dispatchctl.client import SchedulerClient
 from dispatchctl.columns import TASKS, TASKS_WIDE, status_word
 from dispatchctl.completion import ANY_TASK, CHANGEABLE
 from dispatchctl.failures import ExitStatus
@@ -230,5 +231,5 @@ def edit(
     request = pb.UpdateTaskRequest(task_id=task_id, task=spec, update_mask=mask, request_id=new_request_id())
     after = session.run(lambda client: client.call(client.stub.UpdateTask, request)).task
     show_task(session, after)
-    note(f"changed {', '.join(mask.paths)}: by {clean(caller())}, since now; why it waits: dispatchctl explain {after.id}")
+    note(f"changed {', '.join(mask.paths)}: by {clean(this_caller())}, since now; why it waits: dispatchctl explain {after.id}")
     return ExitStatus.DONE

@@ -1,4 +1,4 @@
-"""Writes the reference pages of docs/ from the code: `python docs/generate.py [FOLDER]` (default docs)."""
+"""Writes the reference pages and the diagrams of docs/ from the code: `python docs/generate.py [FOLDER]` (default docs)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from diagrams import breaker_diagram, check_chain_diagram
 from log_lines import LEVELS, MEANINGS, LogLine, log_lines
 from prometheus_client import CollectorRegistry
 
@@ -270,10 +271,13 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reason-codes.md": reason_codes_page,
     "events.md": events_page,
     "logs.md": logs_page,
+    "images/breaker.svg": breaker_diagram,
+    "images/check-chain.svg": check_chain_diagram,
 }
 
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS
     for name, make in PAGES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(make(), encoding="utf-8")

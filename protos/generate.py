@@ -32,4 +32,12 @@ def generate(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    generate(Path(sys.argv[1]) if len(sys.argv) > 1 else PROTOS / "gen")
+    if len(sys.argv) > 1:
+        generate(Path(sys.argv[1]))
+    else:
+        generate(PROTOS / "gen")
+        # Made from what has just been generated.
+        from dispatchctl.api.service_config import files
+
+        for name, text in files().items():
+            (PROTOS / name).write_text(text, encoding="utf-8")

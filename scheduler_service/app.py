@@ -22,6 +22,7 @@ from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.routing import known_backends
 from scheduler_service.errors import StorageUnavailable
 from scheduler_service.fleet import Fleet
+from scheduler_service.http.documents import documents_folder, load_documents
 from scheduler_service.http.routes import BrainPaths
 from scheduler_service.metrics import SchedulerMetrics
 from scheduler_service.rpc.calls import Bell, callers_words
@@ -159,7 +160,8 @@ class SchedulerApp:
         callbacks = _Callbacks(database, self._rules, self._leader, self._metrics)
         policy = settings.http_policy
         paths = BrainPaths(servicer, _Memory(database), callbacks, self._clock, policy, hide_payloads=settings.http_hide_payloads)
-        routes = [*operational_routes(self._registry, self._readiness), *paths.routes()]
+        documents = load_documents(documents_folder())
+        routes = [*operational_routes(self._registry, self._readiness), *documents.routes(), *paths.routes()]
         await http.start(make_app(routes, policy))
         self._background.start("database watch", self._watch_database(database, server))
         self._background.start("leader", self._leader.run())

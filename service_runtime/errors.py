@@ -1,4 +1,4 @@
-"""What callers may be told: the only errors whose texts leave a service.
+"""What callers may be told: the only errors whose texts leave a service, and what our clients raise.
 
 ServiceError
 ├── InvalidArgument      a request breaks a bound; names the fields

@@ -1,4 +1,4 @@
-"""Errors as `google.rpc.Status`: one table, and nothing of ours in what it does not list."""
+"""Errors as `google.rpc.Status` and back: one table, and nothing of ours in what it does not list."""
 
 from __future__ import annotations
 
@@ -73,3 +73,28 @@ def grpc_status(error: Exception, domain: str, method: str) -> grpc.Status:
     told = status_pb2.Status(code=grpc.StatusCode.INTERNAL.value[0], message=f"internal error, id {id_}", details=[_packed(info)])
     internal: grpc.Status = rpc_status.to_status(told)
     return internal
+
+
+def error_of(code: grpc.StatusCode, message: str, status: status_pb2.Status | None) -> errors.ServiceError:
+    """What a server was told to tell: the inverse of `status_of`, for callers.
+
+    A code that the table does not list is a plain ServiceError. Without ErrorInfo the reason is the code's name; details that
+    we do not know are passed over.
+    """
+    reason, metadata, violations, retry_after = "", {}, [], None
+    for packed in status.details if status is not None else ():
+        info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+        if packed.Unpack(info):
+            reason, metadata = info.reason, dict(info.metadata)
+        elif packed.Unpack(bad):
+            violations += [errors.FieldViolation(v.field, v.description) for v in bad.field_violations]
+        elif packed.Unpack(retry):
+            retry_after = retry.retry_delay.ToTimedelta()
+    kind = next((kind for kind, listed in STATUS_CODES.items() if listed is code), errors.ServiceError)
+    return kind(
+        message,
+        reason=reason or code.name,
+        violations=tuple(violations),
+        retry_after=retry_after,
+        metadata=MappingProxyType(metadata),
+    )
