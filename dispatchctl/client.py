@@ -122,8 +122,10 @@ class SchedulerClient(ServiceClient):
 class ExecutorClient(ServiceClient):
     """An executor. `stub` has its rpcs."""
 
-    def __init__(self, address: str, timeout_s: float) -> None:
-        super().__init__(Callee("executor", address, "--executor or EXECUTOR_GRPC_ADDRESS=host:port"), timeout_s)
+    def __init__(
+        self, address: str, timeout_s: float, how_to_name: str = "--executor or EXECUTOR_GRPC_ADDRESS=host:port"
+    ) -> None:
+        super().__init__(Callee("executor", address, how_to_name), timeout_s)
         self.stub = executor_grpc.ExecutorServiceStub(self._channel)
 
 

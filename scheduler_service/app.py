@@ -147,6 +147,7 @@ class SchedulerApp:
             self._metrics,
             GrpcOutputs(),
             settings,
+            self._clock,
             version=self._version,
         )
         server.offer(OfferedService(pb_grpc.add_SchedulerServiceServicer_to_server, servicer, SERVICE_NAME, METHODS))

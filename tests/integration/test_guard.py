@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import time
@@ -23,6 +24,7 @@ from executor_service.errors import BackendError
 from executor_service.host.delegation import delegated_group
 from executor_service.host.guarding import process_tree
 from executor_service.host.guarding.files import boot_id, pid_namespace, start_ticks
+from executor_service.host.guarding.guard import is_hopeless
 from executor_service.host.processes import ProcessIdentity, processes_of_run
 from executor_service.runs.output import last_bytes, read_piece
 
@@ -433,6 +435,32 @@ def test_processes_of_other_users_stop_no_ending(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "kill", kill)
     process_tree.signal_all([10, 20, 30, 1, 0], signal.SIGTERM)
     assert told == [(10, signal.SIGTERM), (30, signal.SIGTERM)]
+
+
+def test_a_group_that_is_held_is_killed_whoever_is_in_it_by_now(tmp_path: Path) -> None:
+    born = tmp_path / "born"
+    leader = subprocess.Popen(["sh", "-c", f"read _; sleep 600 & echo $! > {born}"], stdin=subprocess.PIPE, process_group=0)
+    groups = process_tree.HeldGroups()
+    groups.hold(leader.pid)
+    leader.communicate(b"go\n", timeout=DEADLINE_S)
+    child = int(born.read_text())
+    assert ProcessIdentity(child, start_ticks(child), pid_namespace(), boot_id()).alive
+    handle = os.pidfd_open(child)
+    try:
+        groups.kill()
+        assert select.select([handle], [], [], DEADLINE_S)[0], "its leader has long gone"
+    finally:
+        os.close(handle)
+
+
+@pytest.mark.parametrize(
+    ("killed_s_ago", "met_s_ago", "hopeless"),
+    [([6.0, 7.0], 0, True), ([6.0, 0.1], 0, False), ([], 0.1, False), ([], 61, True), ([4.0], 61, False)],
+)
+def test_only_what_was_killed_long_ago_is_given_up(killed_s_ago: list[float], met_s_ago: float, hopeless: bool) -> None:
+    now = 1_000_000_000_000
+    killed = {pid: now - int(ago * 1e9) for pid, ago in enumerate(killed_s_ago, 100)}
+    assert is_hopeless(killed, now, now - int(met_s_ago * 1e9)) is hopeless
 
 
 @pytest.fixture

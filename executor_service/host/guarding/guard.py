@@ -11,7 +11,7 @@ from executor_service.host.guarding.command import StartFailed, start_command
 from executor_service.host.guarding.control_group import ControlGroup
 from executor_service.host.guarding.files import boot_ns, claim, start_ticks, who_am_i, write_file
 from executor_service.host.guarding.log import Log
-from executor_service.host.guarding.process_tree import descendants, kill_all, signal_all
+from executor_service.host.guarding.process_tree import HeldGroups, descendants, kill_all, signal_all
 
 PR_SET_CHILD_SUBREAPER = 36
 RESULT_BYTES = 64 * 1024
@@ -23,8 +23,20 @@ KILL_SWEEP_S = 0.005
 AFTER_EXIT_GRACE_S = 2.0
 # What is still there so long after KILL is not ours to end (another user's), or hangs in the kernel.
 KILLED_PATIENCE_S = 5.0
+# There are children, and no look has met any for so long: they are hidden from us.
+UNSEEN_PATIENCE_S = 60.0
 RESERVE_BYTES = 256 * 1024
 RETRY_S = 1.0
+
+
+def is_hopeless(killed: dict[int, int], now: int, met_at: int) -> bool:
+    """Whether all that is left was killed long ago, or nobody has been met for long; who has just been born is still to be ended.
+
+    `killed`: since when each pid that was just met is being killed; `met_at`: when a look last met anybody; all in ns.
+    """
+    if killed:
+        return all(now - since > KILLED_PATIENCE_S * 1e9 for since in killed.values())
+    return now - met_at > UNSEEN_PATIENCE_S * 1e9
 
 
 class Guard:
@@ -44,6 +56,7 @@ class Guard:
         self.cancelled = False
         self.left: list[int] = []
         self.group: ControlGroup | None = None
+        self.groups = HeldGroups()
         self.lease: tuple[int, int] | None = None
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.wake_read = wake_read
@@ -67,6 +80,7 @@ class Guard:
             self._leave_group()
             self._write_state({"phase": "failed", "error": str(error), "errno": error.number}, last=True)
             return
+        self.groups.hold(self.pid)
         self._write_state({"phase": "started", "pid": self.pid, "start_ticks": start_ticks(self.pid)})
         for pipe in (out, err):
             os.set_blocking(pipe, False)
@@ -167,22 +181,29 @@ class Guard:
         lease_kill = self._lease_at(KILL_SHARE)
         if lease_kill is not None:
             kill_at = min(kill_at, lease_kill)
-        give_up_at = max(kill_at, boot_ns()) + int(KILLED_PATIENCE_S * 1e9)
         told: set[int] = set()
+        killed: dict[int, int] = {}
+        met_at = boot_ns()
         while self._reap():
             alive = descendants(os.getpid()) | (self.group.members() if self.group is not None else {})
-            if boot_ns() >= give_up_at:
-                self.left = sorted(alive)
-                return
-            if boot_ns() >= kill_at:
-                if self.group is not None:
-                    self.group.kill()
-                kill_all(alive)
-                self._pump(KILL_SWEEP_S)
-            else:
+            for group in set(alive.values()) - {os.getpgrp()}:
+                self.groups.hold(group)
+            now = boot_ns()
+            met_at = now if alive or now < kill_at else met_at
+            if now < kill_at:
                 signal_all([pid for pid in alive if pid not in told], signal.SIGTERM)
                 told.update(alive)
                 self._pump(SWEEP_S)
+                continue
+            killed = {pid: killed.get(pid, now) for pid in alive}
+            if is_hopeless(killed, now, met_at):
+                self.left = sorted(alive)
+                return
+            if self.group is not None:
+                self.group.kill()
+            self.groups.kill()
+            kill_all(alive)
+            self._pump(KILL_SWEEP_S)
 
     def _drain(self) -> None:
         """What the pipes still hold; nobody is left to write more."""

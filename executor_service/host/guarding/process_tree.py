@@ -4,6 +4,9 @@ import os
 import signal
 from collections.abc import Iterable
 
+PIDFD_SIGNAL_PROCESS_GROUP = 1 << 2
+GROUPS_MAX = 256
+
 
 def descendants(root: int) -> dict[int, int]:
     """Every process below `root` with its process group, zombies left out. Who is born during the look may be missing."""
@@ -26,6 +29,32 @@ def descendants(root: int) -> dict[int, int]:
         found += below
         frontier += below
     return {pid: groups[pid] for pid in found if pid in groups}
+
+
+class HeldGroups:
+    """Process groups, held by their leaders' pidfds: a number may be given to somebody else, a pidfd is not.
+
+    On a busy machine a look may come too late for everybody it finds: who is born again and again has moved on, not so his group.
+    """
+
+    def __init__(self) -> None:
+        self._handles: dict[int, int] = {}
+
+    def hold(self, group: int) -> None:
+        """Holds a group whose leader is still there."""
+        if group > 1 and group not in self._handles and len(self._handles) < GROUPS_MAX:
+            try:
+                self._handles[group] = os.pidfd_open(group)
+            except OSError:
+                return  # its leader has gone: it is met by looking, as before
+
+    def kill(self) -> None:
+        """KILL to each, whoever is in it by now."""
+        for handle in self._handles.values():
+            try:
+                signal.pidfd_send_signal(handle, signal.SIGKILL, None, PIDFD_SIGNAL_PROCESS_GROUP)
+            except OSError:
+                continue  # nobody is in it, or the kernel is older than 6.9
 
 
 def process_group(pid: int) -> int:
