@@ -134,6 +134,8 @@ def test_this_machines_own_clock_does_not_count() -> None:
     wrong = NOW + timedelta(hours=5)
     asked = ExecutorAnswer(TARGET, answer().said, wrong, NONE)
     assert levels(checks.clock_findings(Asked(status(), wrong, NONE), [asked])) == [Level.OK, Level.OK]
+    later = ExecutorAnswer(TARGET, answer(10 * SECOND).said, wrong + 10 * SECOND, NONE)
+    assert levels(checks.clock_findings(Asked(status(), wrong, NONE), [later])) == [Level.OK, Level.OK], "asked later"
     assert levels(checks.clock_findings(Asked(pb.GetStatusResponse(), NOW, NONE), [])) == [Level.SKIPPED]
 
 
