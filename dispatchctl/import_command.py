@@ -25,6 +25,7 @@ from dispatchctl.session import Session, common_options
     type=click.Choice(UNENDED),
     multiple=True,
     default=("queued",),
+    metavar="STATUS",
     help="Tasks of this status of the original; repeatable; queued by default.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the tasks as a file for submit -f instead.")
