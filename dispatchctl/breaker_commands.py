@@ -10,6 +10,7 @@ from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from dispatchctl.client import SchedulerClient
 from dispatchctl.columns import BREAKERS, BREAKERS_WIDE, state_word
+from dispatchctl.completion import BREAKER
 from dispatchctl.failures import ExitStatus
 from dispatchctl.overriding import by_whom
 from dispatchctl.parameters import POSITIVE_DURATION, WORDS
@@ -19,7 +20,7 @@ from dispatchctl.session import TABLES, Session, common_options, new_request_id
 
 
 @click.command()
-@click.argument("key", metavar="[KEY]", default="")
+@click.argument("key", metavar="[KEY]", default="", shell_complete=BREAKER)
 @watch_option
 @common_options()
 @click.pass_obj
@@ -58,7 +59,7 @@ def _show_change(session: Session, response: pb.ResetBreakerResponse | pb.TripBr
 
 
 @click.command()
-@click.argument("key")
+@click.argument("key", shell_complete=BREAKER)
 @click.option("--reason", type=WORDS, help="Why; asked for on a terminal.")
 @common_options()
 @click.pass_obj
@@ -80,7 +81,7 @@ def reset(session: Session, key: str, reason: str | None) -> int:
 
 
 @click.command()
-@click.argument("key")
+@click.argument("key", shell_complete=BREAKER)
 @click.option("--for", "duration", type=POSITIVE_DURATION, metavar="DURATION", help="How long; OPEN_DURATION_MS by default.")
 @click.option("--reason", type=WORDS, help="Why; asked for on a terminal.")
 @common_options()

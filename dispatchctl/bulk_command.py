@@ -11,9 +11,11 @@ import click
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from dispatchctl.client import SchedulerClient
+from dispatchctl.completion import tasks_that_are
 from dispatchctl.failures import ExitStatus
 from dispatchctl.overriding import by_whom
 from dispatchctl.parameters import PRIORITIES, STATUSES
+from dispatchctl.progress import Bar, progress
 from dispatchctl.rendering import note, show
 from dispatchctl.session import Session, new_request_id
 
@@ -50,7 +52,7 @@ class Chosen:
 def choice(statuses: Sequence[str]) -> Callable[[F], F]:
     """The argument TASK, and the options that choose many; the command takes a `Chosen` as `chosen`."""
     options = [
-        click.argument("task_id", metavar="[TASK]", required=False),
+        click.argument("task_id", metavar="[TASK]", required=False, shell_complete=tasks_that_are(*statuses)),
         click.option("--status", "statuses", multiple=True, type=click.Choice(statuses), help="All with these; repeatable."),
         click.option("--type", "task_types", multiple=True, metavar="TYPE", help="All of these types; repeatable."),
         click.option(
@@ -96,7 +98,8 @@ def change_all(
     session.confirm(f"{verb} {words} ({_described(chosen, every)})?")
     request.validate_only = False
     request.reason = session.reason(reason)
-    total = session.run(lambda client: _pages(client, request))
+    with progress(verb, counted.matched) as bar:
+        total = session.run(lambda client: _pages(client, request, bar))
     show(session, total, [total], _COLUMNS, name=lambda one: str(one.changed))
     note(f"{verb}: {total.changed:,} of {words}, {by_whom(request.reason)}, since now")
     if total.skipped:
@@ -126,8 +129,8 @@ async def _call(client: SchedulerClient, request: pb.CancelTasksRequest | pb.Req
     return await client.call(client.stub.RequeueTasks, request)
 
 
-async def _pages(client: SchedulerClient, request: pb.CancelTasksRequest | pb.RequeueTasksRequest) -> Response:
-    """All pages as one answer."""
+async def _pages(client: SchedulerClient, request: pb.CancelTasksRequest | pb.RequeueTasksRequest, bar: Bar) -> Response:
+    """All pages as one answer; the bar shows how far they have come."""
     total: Response | None = None
     while True:
         request.request_id = new_request_id()
@@ -137,6 +140,7 @@ async def _pages(client: SchedulerClient, request: pb.CancelTasksRequest | pb.Re
         else:
             total.changed += page.changed
             total.skipped += page.skipped
+        bar.reached(total.changed + total.skipped, f"{total.changed:,} changed")
         if not page.next_page_token:
             total.next_page_token = ""
             return total

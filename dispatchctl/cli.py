@@ -7,16 +7,19 @@ from importlib.metadata import version
 import click
 
 from dispatchctl import breaker_commands, dispatch_commands, override_commands, run_commands, settings_commands, task_commands
+from dispatchctl.completion_command import completion
+from dispatchctl.doctor_command import doctor
 from dispatchctl.event_commands import events
 from dispatchctl.import_command import import_original
 from dispatchctl.log_command import logs
 from dispatchctl.psql_command import psql
 from dispatchctl.session import common_options
 from dispatchctl.submit_command import submit
+from dispatchctl.top_command import top
 from dispatchctl.up_command import up
 
 GROUPS = {
-    "Run": (up,),
+    "Run": (up, doctor, completion),
     "Tasks": (
         submit,
         import_original,
@@ -29,6 +32,7 @@ GROUPS = {
     ),
     "What happens, and why": (
         dispatch_commands.status,
+        top,
         dispatch_commands.explain,
         dispatch_commands.stats,
         dispatch_commands.history,

@@ -18,6 +18,7 @@ from dispatchctl.columns import (
     status_word,
     window_rows,
 )
+from dispatchctl.completion import ANY_TASK
 from dispatchctl.failures import ExitStatus
 from dispatchctl.parameters import POSITIVE_DURATION
 from dispatchctl.redrawing import show_or_watch, watch_option
@@ -99,7 +100,7 @@ def slots(session: Session, interval: float | None) -> int:
 
 
 @click.command()
-@click.argument("task_id", metavar="[TASK]", default="")
+@click.argument("task_id", metavar="[TASK]", default="", shell_complete=ANY_TASK)
 @watch_option
 @common_options()
 @click.pass_obj
@@ -170,7 +171,7 @@ def tick(session: Session) -> int:
 
 
 @click.command()
-@click.option("--task", "task_id", default="", metavar="TASK", help="Only of this task.")
+@click.option("--task", "task_id", default="", metavar="TASK", shell_complete=ANY_TASK, help="Only of this task.")
 @click.option("--reason", default="", metavar="CODE", help="Only with this reason code, such as draining.")
 @click.option("--success/--failed", "success", default=None, help="Only successes, or only failures.")
 @click.option("-n", "--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="At most so many.")

@@ -12,6 +12,7 @@ from cecelia.executor.v1 import executor_service_pb2 as executor_pb
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from dispatchctl.client import ExecutorClient, SchedulerClient
+from dispatchctl.completion import ANY_TASK
 from dispatchctl.failures import ExitStatus, Failure
 from dispatchctl.rendering import clean, json_text, note, write
 from dispatchctl.session import DEFAULT_EXECUTOR, TABLES, Output, Session, common_options
@@ -21,7 +22,7 @@ Piece = executor_pb.StreamRunLogsResponse | pb.StreamTaskLogsResponse
 
 
 @click.command()
-@click.argument("subject", metavar="TASK|RUN")
+@click.argument("subject", metavar="TASK|RUN", shell_complete=ANY_TASK)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended; wait for one that has not begun.")
 @click.option("--offset", type=click.IntRange(0), default=0, metavar="BYTES", help="Leave out so many bytes of the beginning.")
 @click.option("--tail", type=click.IntRange(1), metavar="BYTES", help="Only so many bytes of the end, and what follows.")

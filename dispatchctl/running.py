@@ -73,6 +73,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         status = cli.main(args=arguments, prog_name="dispatchctl", standalone_mode=False, obj=Session())
     except SystemExit as left:
+        if not left.code:
+            # What the shell was to offer has been written.
+            return ExitStatus.DONE
         # What click does when the reader has gone.
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from left
     sys.stdout.flush()

@@ -8,6 +8,7 @@ import click
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from dispatchctl.columns import AUDIT, AUDIT_WIDE, SETTINGS, SETTINGS_WIDE
+from dispatchctl.completion import SETTING
 from dispatchctl.failures import ExitStatus, Failure
 from dispatchctl.overriding import by_whom
 from dispatchctl.parameters import PAST, WORDS, in_milliseconds
@@ -44,7 +45,7 @@ def _all(session: Session) -> pb.ListSettingsResponse:
 
 
 @settings.command()
-@click.argument("name")
+@click.argument("name", shell_complete=SETTING)
 @common_options()
 @click.pass_obj
 def get(session: Session, name: str) -> int:
@@ -67,7 +68,7 @@ def get(session: Session, name: str) -> int:
 
 
 @settings.command("set")
-@click.argument("name")
+@click.argument("name", shell_complete=SETTING)
 @click.argument("value")
 @click.option("--reason", type=WORDS, help="Why; asked for on a terminal.")
 @common_options()
@@ -95,7 +96,7 @@ def set_(session: Session, name: str, value: str, reason: str | None) -> int:
 
 
 @settings.command("reset")
-@click.argument("name")
+@click.argument("name", shell_complete=SETTING)
 @click.option("--reason", type=WORDS, help="Why; asked for on a terminal.")
 @common_options()
 @click.pass_obj

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -12,9 +14,11 @@ from google.protobuf.struct_pb2 import Struct
 from dispatchctl.batch_file import load_batch
 from dispatchctl.client import SchedulerClient
 from dispatchctl.columns import TASKS, TASKS_WIDE, status_word
+from dispatchctl.completion import ANY_TASK
 from dispatchctl.failures import ExitStatus, Failure
 from dispatchctl.parameters import DURATION, JSON_OBJECT, MOMENT, POLICIES, POSITIVE_DURATION, PRIORITIES, TEXT_FILE, SourceText
-from dispatchctl.rendering import note, show
+from dispatchctl.progress import progress
+from dispatchctl.rendering import counts_text, note, show
 from dispatchctl.session import Session, common_options, new_request_id
 from dispatchctl.task_view import show_task
 from dispatchctl.waiting import ENDED, wait_for_all, wait_for_end
@@ -28,7 +32,13 @@ from dispatchctl.waiting import ENDED, wait_for_all, wait_for_end
 @click.option("--priority", type=click.Choice(list(PRIORITIES), case_sensitive=False), help="P1 by default.")
 @click.option("--skill", default="", help="The skill that the command is told of.")
 @click.option("--payload", type=JSON_OBJECT, metavar="JSON", help="Further data, a JSON object.")
-@click.option("--depends-on", multiple=True, metavar="TASK", help="A task that must have completed before; repeatable.")
+@click.option(
+    "--depends-on",
+    multiple=True,
+    metavar="TASK",
+    shell_complete=ANY_TASK,
+    help="A task that must have completed before; repeatable.",
+)
 @click.option(
     "--dependency-policy",
     type=click.Choice(list(POLICIES)),
@@ -147,12 +157,23 @@ async def _submit_batch(client: SchedulerClient, session: Session, request: pb.S
     held: Failure | None = None
     if hold is not None:
         note(f"submitted {len(stored.tasks)} tasks; Ctrl-C stops waiting, not the tasks")
-        tasks, held = await wait_for_all(client, stored.tasks, hold, note)
+        tasks, held = await _wait_for_batch(client, list(stored.tasks), hold)
         stored = pb.SubmitTasksResponse(tasks=tasks)
     show(session, stored, stored.tasks, TASKS, wide=TASKS_WIDE, name=lambda task: task.id)
     if held is not None:
         raise held
     return _concluded(list(stored.tasks))
+
+
+async def _wait_for_batch(client: SchedulerClient, tasks: list[pb.Task], hold: float) -> tuple[list[pb.Task], Failure | None]:
+    """The tasks at last, and what holds them; a bar shows how far they have come."""
+    with progress("waiting", len(tasks)) as bar:
+
+        def seen(now: Collection[pb.Task]) -> None:
+            left = Counter(status_word(task.status) for task in now if task.status not in ENDED)
+            bar.reached(len(now) - left.total(), counts_text(left))
+
+        return await wait_for_all(client, tasks, hold, bar.say, seen)
 
 
 def _concluded(tasks: list[pb.Task]) -> int:

@@ -14,6 +14,7 @@ from dispatchctl.api.calls import this_caller
 from dispatchctl.bulk_command import TO_CANCEL, TO_REQUEUE, Chosen, change_all, choice
 from dispatchctl.client import SchedulerClient
 from dispatchctl.columns import TASKS, TASKS_WIDE, status_word
+from dispatchctl.completion import ANY_TASK, CHANGEABLE
 from dispatchctl.failures import ExitStatus
 from dispatchctl.overriding import by_whom
 from dispatchctl.parameters import JSON_OBJECT, MOMENT, PRIORITIES, STATUSES, TEXT_FILE, WORDS, SourceText
@@ -75,7 +76,7 @@ def tasks(
 
 
 @click.command()
-@click.argument("task_id", metavar="TASK")
+@click.argument("task_id", metavar="TASK", shell_complete=ANY_TASK)
 @click.option("--watch", is_flag=True, help="Follow it until it ends: status 0 completed, 7 not.")
 @common_options()
 @click.pass_obj
@@ -178,7 +179,7 @@ def requeue(session: Session, /, reason: str | None, **choosing: Any) -> int:
 
 
 @click.command()
-@click.argument("task_id", metavar="TASK")
+@click.argument("task_id", metavar="TASK", shell_complete=CHANGEABLE)
 @click.option("--title", help="What is to be done, in a line.")
 @click.option("--description", help="The work, so that somebody else could do it.")
 @click.option("--description-file", type=TEXT_FILE, metavar="FILE", help="The description from a file; - is standard input.")

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,17 @@ from dispatchctl.local_services import LocalServices
 from dispatchctl.rendering import note, write
 from dispatchctl.samples import SampleRun
 from dispatchctl.session import new_request_id
-from dispatchctl.up_plan import Samples, child_environ, free_addresses, load_up_settings, plan_samples, prepare_logs
+from dispatchctl.up_plan import (
+    Samples,
+    UpSettings,
+    child_environ,
+    free_addresses,
+    fresh_folder,
+    load_up_settings,
+    moved,
+    plan_samples,
+    prepare_logs,
+)
 from dispatchctl.up_report import Place, report
 
 CALL_S = 5.0
@@ -29,14 +40,24 @@ IMPATIENT_S = 1.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def _lower(settings: Mapping[str, str]) -> dict[str, str]:
+    """Settings under the names of their fields."""
+    return {name.lower(): value for name, value in settings.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """What the command was asked for. `once`: end when the samples have ended, after `within_s` seconds at the latest."""
+    """What the command was asked for. `once`: end when the samples have ended, after `within_s` seconds at the latest.
+
+    `fresh`: in a new folder beside the old one; `port_offset` is added to each port.
+    """
 
     samples: Path | None
     data_dir: Path | None
     once: bool
     within_s: float
+    fresh: bool = False
+    port_offset: int = 0
 
 
 class Up:
@@ -56,8 +77,8 @@ class Up:
         samples = plan_samples(options.samples, environ) if options.samples is not None else None
         request_id = new_request_id()
         batch = load_batch(samples.tasks.read_text("utf-8"), str(samples.tasks), request_id) if samples else None
-        addresses = free_addresses(settings)
-        data_dir = (options.data_dir or Path(settings.dispatch_data_dir)).expanduser().absolute()
+        addresses = free_addresses(settings.model_copy(update=_lower(moved(settings, options.port_offset))))
+        data_dir = self.data_dir(settings)
         place = Place(addresses, data_dir, prepare_logs(data_dir))
         services = LocalServices(place.logs, note)
         with self._signals_ask(services):
@@ -71,6 +92,21 @@ class Up:
         if self._signal:
             return ExitStatus.INTERRUPTED if self._signal == signal.SIGINT else ExitStatus.DONE
         return work.result()
+
+    def data_dir(self, settings: UpSettings) -> Path:
+        """As named, else the usual one; a second pair beside the first has its own, and so has a fresh one."""
+        options = self._options
+        folder = (options.data_dir or Path(settings.dispatch_data_dir)).expanduser().absolute()
+        named = options.data_dir is not None or self._environ.get("DISPATCH_DATA_DIR")
+        if options.port_offset and not named:
+            folder = folder.with_name(f"{folder.name}-ports-{options.port_offset}")
+        if not options.fresh:
+            return folder
+        fresh = fresh_folder(folder, self._environ, datetime.now())
+        note(f"fresh data in {fresh}; go on with it by --data-dir {fresh}")
+        if folder.exists():
+            note(f"the old data stays in {folder}")
+        return fresh
 
     @contextlib.contextmanager
     def _signals_ask(self, services: LocalServices) -> Iterator[None]:

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -18,11 +19,13 @@ from dispatchctl.settings_check import settings_failure
 from service_runtime.lifecycle import StartupError, bound_socket, split_address
 from service_runtime.settings import HostPort, ServiceSettings, SettingsError, load_settings
 
+DEFAULT_DATA_DIR = "~/.local/share/cecelia-dispatch"
 SAMPLE_CPU_PER_TASK = "0.1"
 SAMPLE_COMMAND = "cecelia-run"
 SAMPLE_TASKS = "tasks.json"
 SAMPLE_SERVER = "minimax_server.py"
 
+PORT_MOST = 65_535
 _NO = frozenset({"false", "f", "no", "n", "off", "0"})
 _ANY_HOSTS = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}
 
@@ -34,7 +37,17 @@ class UpSettings(ServiceSettings):
     scheduler_http_address: HostPort = Field("127.0.0.1:5221", description="where the scheduler serves HTTP")
     executor_grpc_address: HostPort = Field("127.0.0.1:50052", description="where the executor serves gRPC")
     executor_http_address: HostPort = Field("127.0.0.1:5222", description="where the executor serves HTTP")
-    dispatch_data_dir: str = Field("~/.local/share/cecelia-dispatch", min_length=1, description="folder of the data")
+    dispatch_data_dir: str = Field(DEFAULT_DATA_DIR, min_length=1, description="folder of the data")
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """The four addresses by their settings."""
+        return {
+            "SCHEDULER_GRPC_ADDRESS": self.scheduler_grpc_address,
+            "SCHEDULER_HTTP_ADDRESS": self.scheduler_http_address,
+            "EXECUTOR_GRPC_ADDRESS": self.executor_grpc_address,
+            "EXECUTOR_HTTP_ADDRESS": self.executor_http_address,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +99,32 @@ def reachable(address: str) -> str:
     return f"{bare}:{port}"
 
 
-def free_addresses(settings: UpSettings) -> Addresses:
-    """The four addresses, tried by binding all at once; port 0 becomes a free one. Raises Failure with a taken one's setting."""
-    wanted = {
-        "SCHEDULER_GRPC_ADDRESS": settings.scheduler_grpc_address,
-        "SCHEDULER_HTTP_ADDRESS": settings.scheduler_http_address,
-        "EXECUTOR_GRPC_ADDRESS": settings.executor_grpc_address,
-        "EXECUTOR_HTTP_ADDRESS": settings.executor_http_address,
-    }
+def try_addresses(wanted: Mapping[str, str]) -> dict[str, str | Failure]:
+    """By setting the address that its service could have, tried by binding all at once, or why it could not have it.
+
+    Port 0 becomes a free one.
+    """
     found: dict[str, str] = {}
+    tried: dict[str, str | Failure] = {}
     with contextlib.ExitStack() as held:
         for setting, address in wanted.items():
             try:
                 bound: socket.socket = held.enter_context(contextlib.closing(bound_socket(address, setting)))
             except StartupError as error:
-                raise _no_address(setting, address, error, found) from error
-            found[setting] = f"{address.rpartition(':')[0]}:{bound.getsockname()[1]}"
-    return Addresses(*found.values())
+                tried[setting] = _no_address(setting, address, error, found)
+                continue
+            tried[setting] = found[setting] = f"{address.rpartition(':')[0]}:{bound.getsockname()[1]}"
+    return tried
+
+
+def free_addresses(settings: UpSettings) -> Addresses:
+    """The four addresses. Raises Failure with the setting of one that cannot be had."""
+    free: list[str] = []
+    for found in try_addresses(settings.addresses).values():
+        if isinstance(found, Failure):
+            raise found
+        free.append(found)
+    return Addresses(*free)
 
 
 def _no_address(setting: str, address: str, error: StartupError, found: Mapping[str, str]) -> Failure:
@@ -190,6 +212,36 @@ def child_environ(
         "DISPATCH_DATA_DIR": str(data_dir),
     }
     return {**environ, **unset, **fixed, **overrides}
+
+
+def moved(settings: UpSettings, offset: int) -> dict[str, str]:
+    """The settings of the addresses with `offset` added to each port but 0. Raises Failure when a port would be none."""
+    found: dict[str, str] = {}
+    for setting, address in settings.addresses.items():
+        host, _, port = address.rpartition(":")
+        number = int(port) + offset if int(port) else 0
+        if not 0 <= number <= PORT_MOST or (int(port) and not number):
+            raise Failure(
+                f"{setting}={address} cannot be moved by {offset}",
+                f"port_out_of_range: that would be port {number}; must be 1 to {PORT_MOST}",
+                "use a smaller --port-offset",
+                ExitStatus.USAGE,
+            )
+        found[setting] = f"{host}:{number}"
+    return found
+
+
+def fresh_folder(folder: Path, environ: Mapping[str, str], now: datetime) -> Path:
+    """A folder beside the old one, which is left as it is. Raises Failure when the data would not be in it."""
+    for setting in ("DATABASE_URL", "EXECUTOR_DATA_DIR"):
+        if environ.get(setting):
+            raise Failure(
+                "--fresh cannot begin with nothing",
+                f"data_elsewhere: {setting} is set, so that the data is not in the data folder alone",
+                f"unset {setting}, or empty what it names yourself",
+                ExitStatus.USAGE,
+            )
+    return folder.with_name(f"{folder.name}-{now:%Y%m%dT%H%M%S}")
 
 
 def executor_folder(environ: Mapping[str, str]) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
@@ -67,10 +67,20 @@ async def wait_for_end(
         await stream.aclose()  # type: ignore[attr-defined]  # it is a generator
 
 
+def _unseen(_tasks: Collection[pb.Task]) -> None:
+    """Looks at nothing."""
+
+
 async def wait_for_all(
-    client: SchedulerClient, tasks: Sequence[pb.Task], max_hold_s: float, say: Callable[[str], None]
+    client: SchedulerClient,
+    tasks: Sequence[pb.Task],
+    max_hold_s: float,
+    say: Callable[[str], None],
+    seen: Callable[[Collection[pb.Task]], None] = _unseen,
 ) -> tuple[list[pb.Task], Failure | None]:
     """The tasks as they are at last, in their order, and the hold when a gate has held a backend's tasks for too long.
+
+    `say` is told of each change, `seen` is given all tasks each time they have been read.
 
     Does not wait for those behind a quarantined one: that takes a person. One stream a task would be too many, so those that
     have not ended are read each second.
@@ -86,6 +96,7 @@ async def wait_for_all(
         except Failure as failure:
             if failure.status is not ExitStatus.UNREACHABLE or loop.time() - heard > UNREACHABLE_S:
                 raise
+        seen(found.values())
         if all(task.status in ENDED or task.id in _stuck(found) for task in found.values()):
             return list(found.values()), None
         waiting = _first_waiting(found.values())

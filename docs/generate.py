@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diagrams import breaker_diagram, check_chain_diagram
+from log_lines import LEVELS, MEANINGS, LogLine, log_lines
 from prometheus_client import CollectorRegistry
 
 from executor_service.core.failure_classes import CLASS_MEANINGS
@@ -248,12 +249,45 @@ def runbooks_page() -> str:
     )
 
 
+# --- log lines
+
+
+def logs_page() -> str:
+    """Every line that the services log."""
+    rows = [
+        [code(line.event), line.level, line.package.removesuffix("_service"), _carried(line), MEANINGS[line.event]]
+        for line in log_lines()
+    ]
+    return page(
+        "Log lines",
+        """
+On standard error, one line an event: with `LOG_FORMAT=json` an object with `event`, `level`, `timestamp` (UTC) and the fields
+below, otherwise for the eye (where a traceback has lines of its own). `LOG_LEVEL` says from which level on. A line about one run
+has its `task_id` and `run_id` where both are known.
+""",
+        """
+Never in a line: passwords, tokens, and what people submit (titles, descriptions, payloads, results). No field but a traceback is
+longer than 2,000 characters, and that has the first line only of what each exception says. Libraries are heard from `warning` on.
+""",
+        "## Levels",
+        table(["level", "means"], [[code(level), meaning] for level, meaning in LEVELS.items()]),
+        "## Lines",
+        "`service_runtime` is what both services stand on.",
+        table(["event", "level", "service", "fields", "says"], rows),
+    )
+
+
+def _carried(line: LogLine) -> str:
+    return ", ".join([*map(code, line.fields), *(["a traceback"] if line.traceback else [])])
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "metrics.md": metrics_page,
     "reason-codes.md": reason_codes_page,
     "events.md": events_page,
     "runbooks/index.md": runbooks_page,
+    "logs.md": logs_page,
     "images/breaker.svg": breaker_diagram,
     "images/check-chain.svg": check_chain_diagram,
 }

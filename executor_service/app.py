@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import structlog
@@ -32,7 +32,7 @@ from executor_service.runs.ports import BackendState
 from executor_service.runs.regular_files import read_regular
 from executor_service.runs.watching import TooSlow
 from executor_service.settings import ExecutorSettings
-from service_runtime.clock import SystemClock
+from service_runtime.clock import Clock, SystemClock
 from service_runtime.disk import watch_free_bytes
 from service_runtime.errors import FailedPrecondition, ResourceExhausted, Unavailable
 from service_runtime.grpc_server import GrpcServer, OfferedService
@@ -56,10 +56,14 @@ LOOK_EVERY_S = 1.0
 class Executor:
     """The running executor as its rpcs see it: see rpc.executor_servicer.ExecutorPart."""
 
-    def __init__(self, executor_id: str, version: str, manager: RunManager) -> None:
+    def __init__(self, executor_id: str, version: str, manager: RunManager, clock: Clock) -> None:
         self.executor_id = executor_id
         self.version = version
         self._manager = manager
+        self._clock = clock
+
+    def now(self) -> datetime:
+        return self._clock.now()
 
     def resources(self) -> ResourceReport:
         return self._manager.resources.report()
@@ -191,7 +195,7 @@ class ExecutorApp:
             on_end=self._metrics.run_ended,
             make_backend=loader.make,
         )
-        servicer = ExecutorServicer(Executor(settings.executor_id, version, self.manager))
+        servicer = ExecutorServicer(Executor(settings.executor_id, version, self.manager, self._clock))
         self._grpc = GrpcServer(
             settings.executor_grpc_address,
             "EXECUTOR_GRPC_ADDRESS",

@@ -31,7 +31,7 @@ from scheduler_service.rpc.scheduler_servicer import SchedulerServicer
 from scheduler_service.settings import SchedulerSettings
 from scheduler_service.storage.embedded import EmbeddedPostgres
 from scheduler_service.storage.migrate import MigrationError, migrate
-from scheduler_service.storage.postgres import PostgresDatabase, service_conninfo
+from scheduler_service.storage.postgres import DatabaseUrlError, PostgresDatabase, service_conninfo
 from scheduler_service.tick.leader import Leader
 from scheduler_service.tick.maintenance import Maintenance
 from scheduler_service.transactions.callbacks import CallbackResult, record_callback
@@ -148,6 +148,7 @@ class SchedulerApp:
             self._metrics,
             GrpcOutputs(),
             settings,
+            self._clock,
             version=self._version,
         )
         server.offer(OfferedService(pb_grpc.add_SchedulerServiceServicer_to_server, servicer, SERVICE_NAME, METHODS))
@@ -157,9 +158,9 @@ class SchedulerApp:
         self._cleanups.add("leadership", self._leader.resign)
         self._cleanups.add("background work", self._background.stop)
         callbacks = _Callbacks(database, self._rules, self._leader, self._metrics)
-        documents = load_documents(documents_folder())
         policy = settings.http_policy
         paths = BrainPaths(servicer, _Memory(database), callbacks, self._clock, policy, hide_payloads=settings.http_hide_payloads)
+        documents = load_documents(documents_folder())
         routes = [*operational_routes(self._registry, self._readiness), *documents.routes(), *paths.routes()]
         await http.start(make_app(routes, policy))
         self._background.start("database watch", self._watch_database(database, server))
@@ -177,7 +178,7 @@ class SchedulerApp:
             try:
                 async with asyncio.timeout(DATABASE_TRIES_S):
                     applied = await migrate(service_conninfo(conninfo))
-            except MigrationError as error:
+            except (MigrationError, DatabaseUrlError) as error:
                 raise StartupError(str(error)) from error
             except psycopg.ProgrammingError as error:
                 raise StartupError(f"DATABASE_URL cannot be used: {_first_line(error)}") from error

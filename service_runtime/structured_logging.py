@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+import textwrap
+import traceback
 from collections.abc import MutableMapping
 from typing import Any, Literal
 
 import structlog
 
 VALUE_MAX_CHARS = 2_000
+CHAIN_MAX = 10
 Format = Literal["json", "console"]
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -23,13 +26,38 @@ def _capped(_logger: object, _name: str, event: MutableMapping[str, Any]) -> Mut
     return event
 
 
+def _told(exc_info: structlog.typing.ExcInfo) -> str:
+    """A traceback with the first line of what each exception says: what follows may be a row, with somebody's work in it."""
+    error: BaseException | None = exc_info[1]
+    told: list[str] = []
+    while error is not None and len(told) < CHAIN_MAX:
+        told.append(_one_told(error))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n".join(reversed(told))
+
+
+def _one_told(error: BaseException) -> str:
+    first = next(iter(str(error).strip().splitlines()), "")
+    first = first if len(first) <= VALUE_MAX_CHARS else first[:VALUE_MAX_CHARS] + "…"
+    lines = ["Traceback (most recent call last):", *traceback.format_tb(error.__traceback__)]
+    lines.append(f"{type(error).__module__}.{type(error).__qualname__}: {first}")
+    text = "\n".join(line.rstrip("\n") for line in lines)
+    parts = error.exceptions[:CHAIN_MAX] if isinstance(error, BaseExceptionGroup) else ()
+    return "\n".join([text, *(textwrap.indent(_one_told(part), "  | ") for part in parts)])
+
+
+def _worth_a_line(record: logging.LogRecord) -> bool:
+    """Ours, or a library's warning: below that libraries tell what they send, addresses with passwords among it."""
+    return record.levelno >= logging.WARNING or hasattr(record, "_logger")
+
+
 def configure_logging(format_: Format, level: Level) -> None:
     """Sets logging up for the process; called once, by its main."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
+        structlog.processors.ExceptionRenderer(_told),
         _capped,
     ]
     renderer: Any = (
@@ -44,11 +72,10 @@ def configure_logging(format_: Format, level: Level) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(_worth_a_line)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(getattr(logging, level.upper()))
-    for noisy in ("uvicorn", "uvicorn.error", "httpx", "httpcore", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
     # A pool that cannot reach its database says so on every try; we say it once, in words.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     structlog.configure(

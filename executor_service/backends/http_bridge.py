@@ -112,7 +112,7 @@ def _note_launch(run_dir: Path, deadline: datetime) -> None:
         (run_dir / TRIGGERED).write_text(json.dumps({"deadline": deadline.isoformat()}), encoding="utf-8")
     except OSError as error:
         # The command runs; only a restart of the executor before its end would not know.
-        _log.error("launch_not_noted", run_dir=run_dir.name, error=str(error))
+        _log.error("launch_not_noted", run_id=run_dir.name, error=str(error))
 
 
 def _order(spec: RunSpec) -> dict[str, Any]:

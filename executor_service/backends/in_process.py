@@ -46,7 +46,7 @@ class Calls:
             self._work.pop(spec.run_id, None)
             reason = self._reasons.pop(spec.run_id, None)
         if not in_time:
-            _note_what_was_left(call, spec.run_id)
+            _note_what_was_left(call, spec)
             return neutral("timed_out", f"no answer within the task's {seconds:g} s", RunOutcome.TIMED_OUT)
         if call.cancelled():
             return neutral("cancelled", reason or "it broke itself off", RunOutcome.CANCELLED)
@@ -62,11 +62,12 @@ class Calls:
         return True
 
 
-def _note_what_was_left(call: asyncio.Task[Any], run_id: str) -> None:
+def _note_what_was_left(call: asyncio.Task[Any], spec: RunSpec) -> None:
     if not call.done():
-        _log.error("work_does_not_end", run_id=run_id)
+        _log.error("work_does_not_end", task_id=spec.task_id, run_id=spec.run_id)
     elif not call.cancelled() and (error := call.exception()) is not None:
-        _log.warning("work_failed_after_its_time", run_id=run_id, error=f"{type(error).__name__}: {error}")
+        told = f"{type(error).__name__}: {error}"
+        _log.warning("work_failed_after_its_time", task_id=spec.task_id, run_id=spec.run_id, error=told)
 
 
 class InProcess:

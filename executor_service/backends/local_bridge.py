@@ -165,7 +165,7 @@ class LocalBridge:
             try:
                 return claim(str(run_dir), given_up)
             except OSError as error:
-                _log.warning("run_not_taken_up_yet", run_dir=run_dir.name, error=error.strerror)
+                _log.warning("run_not_taken_up_yet", run_id=run_dir.name, error=error.strerror)
                 await asyncio.sleep(RETRY_S)
 
     def _guard(self, run_dir: Path) -> ProcessIdentity | None:
@@ -202,7 +202,7 @@ class LocalBridge:
         self._report_start(run_dir, reporter)
         if state.get("phase") != "ended":
             gone = await end_leftovers(spec.run_id, self._group(spec.run_id), GONE_S)
-            _log.warning("guard_died", run_id=spec.run_id, nothing_left=gone)
+            _log.warning("guard_died", task_id=spec.task_id, run_id=spec.run_id, nothing_left=gone)
             left = "" if gone else "; some of its processes could not be ended"
             return EndReport(RunOutcome.LOST, error=f"the run's guard process died{left}")
         return self._end_report(run_dir, state)
@@ -269,7 +269,7 @@ class LocalBridge:
             write_file(str(run_dir), "cancel", _clean(reason)[:500].encode("utf-8", "replace"))
         except OSError as error:
             # It is ended all the same; without the word it counts as lost.
-            _log.warning("cancel_not_written", run_id=spec.run_id, error=error.strerror)
+            _log.warning("cancel_not_written", task_id=spec.task_id, run_id=spec.run_id, error=error.strerror)
         identity = self._guard(run_dir)
         if identity is not None:
             identity.signal(signal.SIGTERM)

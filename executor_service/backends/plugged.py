@@ -87,7 +87,7 @@ class Plugged:
         try:
             await self._inner.cancel(spec, run_dir, reason)
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
-            _log.error("run_not_cancelled", backend=self.name, run_id=spec.run_id, exc_info=error)
+            _log.error("run_not_cancelled", backend=self.name, task_id=spec.task_id, run_id=spec.run_id, exc_info=error)
 
     def renew(self, spec: RunSpec, run_dir: Path, lease_from: int) -> None:
         """The lease counts from this stamp now. Raises BackendError."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import grpc
@@ -25,6 +25,7 @@ from executor_service.rpc.conversions import (
 )
 from executor_service.runs.ports import BackendState
 from service_runtime.errors import NotFound, ResourceExhausted
+from service_runtime.proto_values import timestamp
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -42,6 +43,7 @@ class ExecutorPart(Protocol):
     executor_id: str
     version: str
 
+    def now(self) -> datetime: ...
     def resources(self) -> ResourceReport: ...
     def running_local(self) -> int: ...
     def room(self) -> Room: ...
@@ -112,7 +114,12 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
             )
 
     async def CheckAvailability(self, request: pb.CheckAvailabilityRequest, context: Context) -> pb.CheckAvailabilityResponse:
-        return pb.CheckAvailabilityResponse(backends=self._backends(), draining=self._executor.draining)
+        return pb.CheckAvailabilityResponse(
+            backends=self._backends(),
+            draining=self._executor.draining,
+            version=self._executor.version,
+            executor_time=timestamp(self._executor.now()),
+        )
 
     async def DispatchTasks(self, request: pb.DispatchTasksRequest, context: Context) -> pb.DispatchTasksResponse:
         check = Checker()

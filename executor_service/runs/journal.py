@@ -85,7 +85,7 @@ class Journal:
         folder = self.run_dir(run_id)
         with self._errors():
             if folder.exists():
-                _log.warning("journal_left_over_removed", folder=str(folder))
+                _log.warning("journal_left_over_removed", run_id=run_id)
                 shutil.rmtree(folder)
             folder.mkdir(mode=0o700)
         return folder
@@ -116,7 +116,7 @@ class Journal:
                 except FileNotFoundError:
                     shutil.rmtree(folder, ignore_errors=True)
                 except (ValueError, KeyError, TypeError) as error:
-                    _log.error("journal_record_unreadable", folder=str(folder), error=str(error))
+                    _log.error("journal_record_unreadable", run_id=folder.name, error=str(error))
         return found
 
     def acknowledge(self, run_id: str) -> None:

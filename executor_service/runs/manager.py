@@ -264,7 +264,7 @@ class RunManager:
             else:
                 end = await backend.execute(spec, folder, lease_from, reporter)
         except Exception as error:  # noqa: BLE001 - a backend is a plug-in; whatever it raises, its run must end
-            _log.error("backend_failed", backend=spec.backend, run_id=spec.run_id, exc_info=error)
+            _log.error("backend_failed", backend=spec.backend, task_id=spec.task_id, run_id=spec.run_id, exc_info=error)
             await self._let_nothing_live(record)
             end = EndReport(RunOutcome.LOST, error=f"the backend {spec.backend} broke off")
         if spec.run_id in self._stopping and end.outcome is RunOutcome.CANCELLED:
@@ -282,7 +282,8 @@ class RunManager:
         try:
             await backend.make_sure_gone(record.spec, self._journal.run_dir(record.spec.run_id))
         except Exception as error:  # noqa: BLE001 - the same plug-in that has just failed
-            _log.error("run_not_ended", backend=record.spec.backend, run_id=record.spec.run_id, exc_info=error)
+            spec = record.spec
+            _log.error("run_not_ended", backend=spec.backend, task_id=spec.task_id, run_id=spec.run_id, exc_info=error)
 
     def started(self, run_id: str, report: StartReport) -> None:
         """A start verdict is known. Not journalled: after a restart the backend finds it again, or it counts as lost."""
@@ -303,7 +304,7 @@ class RunManager:
             await self._in_thread(self._journal.save, record)
         except JournalError as error:
             # It is still reported from memory; only a restart before the acknowledgement would look again.
-            _log.error("final_not_journalled", run_id=run_id, error=str(error))
+            _log.error("final_not_journalled", task_id=known.spec.task_id, run_id=run_id, error=str(error))
         self._runs.put(record)
         self.watchers.publish(record)
         self._on_end(record)
@@ -370,7 +371,7 @@ class RunManager:
             backend.renew(spec, self._journal.run_dir(spec.run_id), lease_from)
         except BackendError as error:
             # The others' leases must not suffer for it.
-            _log.warning("lease_not_renewed", run_id=spec.run_id, error=str(error))
+            _log.warning("lease_not_renewed", task_id=spec.task_id, run_id=spec.run_id, error=str(error))
             return False
         return True
 

@@ -20,6 +20,7 @@ from scheduler_service.errors import NotLeader, StorageUnavailable
 from scheduler_service.transactions.idempotency import once
 from scheduler_service.transactions.planning import Decision, TickMemory
 from scheduler_service.transactions.ports import Database, Transaction
+from service_runtime.clock import Clock
 from service_runtime.errors import FailedPrecondition, ResourceExhausted, Unavailable
 from service_runtime.identity import actor_of
 
@@ -144,6 +145,7 @@ class Calls:
         observer: Observer,
         outputs: Outputs,
         configuration: Configuration,
+        clock: Clock,
         *,
         version: str,
     ) -> None:
@@ -155,6 +157,7 @@ class Calls:
         self._observer = observer
         self._outputs = outputs
         self._configuration = configuration
+        self._clock = clock
         self._version = version
         self._streams = 0
 

@@ -124,6 +124,8 @@ class DispatchCalls(Calls):
             stats=stats_message(view.stats),
             version=self._version,
             cluster_id=str(view.cluster_id),
+            scheduler_time=timestamp(self._clock.now()),
+            database_time=timestamp(now),
         )
         message.tick.CopyFrom(
             pb.TickStatus(

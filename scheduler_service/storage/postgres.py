@@ -47,9 +47,26 @@ _CONNECTION_DEFAULTS: dict[str, str | int | None] = {
 }
 
 
+_WRONG_URL = (
+    "DATABASE_URL is not like postgresql://USER:PASSWORD@HOST:5432/DATABASE "
+    "(write @ : / ? # % in a password as %40 %3A %2F %3F %23 %25), nor like host=HOST dbname=DATABASE"
+)
+
+
+class DatabaseUrlError(Exception):
+    """DATABASE_URL cannot be read. It is not quoted: what is wrong with it is mostly its password."""
+
+
 def service_conninfo(database_url: str) -> str:
-    """The libpq connection string with our time-outs where the URL does not set its own."""
-    given = conninfo_to_dict(database_url)
+    """The libpq connection string with our time-outs where the URL does not set its own. Raises DatabaseUrlError."""
+    try:
+        given = conninfo_to_dict(database_url)
+    except psycopg.ProgrammingError:
+        raise DatabaseUrlError(_WRONG_URL) from None
+    # An unescaped @ or / of a password ends up in one of these, and libpq would quote it in every error.
+    ports, hosts = str(given.get("port") or ""), str(given.get("host") or "")
+    if ports.strip("0123456789,") or any("@" in host[1:] for host in hosts.split(",")):
+        raise DatabaseUrlError(_WRONG_URL)
     own_options = str(given.pop("options", None) or "")
     return make_conninfo("", **{**_CONNECTION_DEFAULTS, **given, "options": f"{_OPTIONS} {own_options}".strip()})
 

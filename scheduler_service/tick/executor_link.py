@@ -130,7 +130,7 @@ class ExecutorLink:
             try:
                 await work()
             except (ExecutorUnreachable, StorageUnavailable) as error:
-                _log.info("executor_housekeeping_failed", target=self.client.target, error=str(error))
+                _log.warning("executor_housekeeping_failed", target=self.client.target, error=str(error))
 
     # --- the stream
 

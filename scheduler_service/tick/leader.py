@@ -219,4 +219,4 @@ class Leader:
         try:
             await self._database.run(lambda tx: resign(tx, self._holder))
         except StorageUnavailable as error:
-            _log.info("leader_lease_not_resigned", error=str(error))
+            _log.warning("leader_lease_not_resigned", error=str(error))

@@ -36,7 +36,7 @@ class Maintenance:
             try:
                 await self.once(forget_executors=listened)
             except StorageUnavailable as error:
-                _log.info("maintenance_put_off", error=str(error))
+                _log.warning("maintenance_put_off", error=str(error))
             await asyncio.sleep(INTERVAL_S)
 
     async def once(self, *, forget_executors: bool = False) -> int:

@@ -50,7 +50,7 @@ class Reaper:
             except StorageUnavailable as error:
                 # What was seen before an outage says nothing about the time after it.
                 self._seen.clear()
-                _log.info("leases_not_looked_at", error=str(error))
+                _log.warning("leases_not_looked_at", error=str(error))
 
     async def look(self) -> list[UUID]:
         """One look; returns the runs that were given up."""

@@ -53,15 +53,19 @@ class Program:
         assert self._process is not None
         return self._process.pid
 
-    async def start(self) -> None:
-        """Starts it and waits until it is SERVING."""
-        ports = self._data_dir / "ports.json"
-        ports.unlink(missing_ok=True)
+    async def begin(self) -> None:
+        """Starts it, whatever comes of it."""
         with self.log.open("ab") as log:
             command = [*self._prefix, sys.executable, "-m", self._module]
             self._process = await asyncio.create_subprocess_exec(
                 *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=self._env
             )
+
+    async def start(self) -> None:
+        """Starts it and waits until it is SERVING."""
+        ports = self._data_dir / "ports.json"
+        ports.unlink(missing_ok=True)
+        await self.begin()
         async with asyncio.timeout(READY_S):
             while not ports.exists():
                 assert self._process.returncode is None, self.log.read_text()

@@ -163,9 +163,9 @@ class FakeScheduler(pb_grpc.SchedulerServiceServicer):
 
 
 @contextmanager
-def serving(fake: FakeScheduler) -> Iterator[str]:
-    """Serves it on a free port of loopback; the address."""
-    server = grpc.server(ThreadPoolExecutor(8))
+def serving(fake: FakeScheduler, *beside: grpc.GenericRpcHandler) -> Iterator[str]:
+    """Serves it, and what else is given, on a free port of loopback; the address."""
+    server = grpc.server(ThreadPoolExecutor(8), handlers=beside)
     pb_grpc.add_SchedulerServiceServicer_to_server(fake, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

@@ -337,21 +337,31 @@ class CheckAvailabilityResponse(_message.Message):
 
     BACKENDS_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    EXECUTOR_TIME_FIELD_NUMBER: _builtins.int
     draining: _builtins.bool
     """The executor takes no new runs because it is stopping."""
+    version: _builtins.str
+    """The executor's version."""
     @_builtins.property
     def backends(self) -> _containers.RepeatedCompositeFieldContainer[Global___BackendAvailability]:
         """One entry a backend, by name."""
+
+    @_builtins.property
+    def executor_time(self) -> _timestamp_pb2.Timestamp:
+        """The executor's clock as it answered."""
 
     def __init__(
         self,
         *,
         backends: _abc.Iterable[Global___BackendAvailability] | None = ...,
         draining: _builtins.bool = ...,
+        version: _builtins.str = ...,
+        executor_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["executor_time", b"executor_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "draining", b"draining"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "draining", b"draining", "executor_time", b"executor_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

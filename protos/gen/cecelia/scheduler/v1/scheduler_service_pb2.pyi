@@ -3233,6 +3233,8 @@ class GetStatusResponse(_message.Message):
     LAST_DISPATCH_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    SCHEDULER_TIME_FIELD_NUMBER: _builtins.int
+    DATABASE_TIME_FIELD_NUMBER: _builtins.int
     mode: _builtins.str
     """`dispatching`, `held`, `idle` or `draining`."""
     sentence: _builtins.str
@@ -3285,6 +3287,14 @@ class GetStatusResponse(_message.Message):
     def last_dispatch(self) -> Global___LastDispatch:
         """The last successful start; absent when there was none."""
 
+    @_builtins.property
+    def scheduler_time(self) -> _timestamp_pb2.Timestamp:
+        """The scheduler's clock as it answered."""
+
+    @_builtins.property
+    def database_time(self) -> _timestamp_pb2.Timestamp:
+        """The database's clock as all of this was read, a moment before."""
+
     def __init__(
         self,
         *,
@@ -3305,10 +3315,12 @@ class GetStatusResponse(_message.Message):
         last_dispatch: Global___LastDispatch | None = ...,
         version: _builtins.str = ...,
         cluster_id: _builtins.str = ...,
+        scheduler_time: _timestamp_pb2.Timestamp | None = ...,
+        database_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_dispatch", b"last_dispatch", "slots", b"slots", "stats", b"stats", "tick", b"tick"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["database_time", b"database_time", "last_dispatch", b"last_dispatch", "scheduler_time", b"scheduler_time", "slots", b"slots", "stats", b"stats", "tick", b"tick"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_pauses", b"billing_pauses", "breakers", b"breakers", "cluster_id", b"cluster_id", "draining", b"draining", "executors", b"executors", "last_dispatch", b"last_dispatch", "leader", b"leader", "leader_address", b"leader_address", "mode", b"mode", "overrides", b"overrides", "queue", b"queue", "sentence", b"sentence", "slots", b"slots", "stats", b"stats", "term", b"term", "tick", b"tick", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_pauses", b"billing_pauses", "breakers", b"breakers", "cluster_id", b"cluster_id", "database_time", b"database_time", "draining", b"draining", "executors", b"executors", "last_dispatch", b"last_dispatch", "leader", b"leader", "leader_address", b"leader_address", "mode", b"mode", "overrides", b"overrides", "queue", b"queue", "scheduler_time", b"scheduler_time", "sentence", b"sentence", "slots", b"slots", "stats", b"stats", "term", b"term", "tick", b"tick", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
