@@ -9,7 +9,7 @@ BUF := npx --yes --package=@bufbuild/buf@$(BUF_VERSION) buf
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help run test chaos bench-admission core-coverage simulated-day lint fmt protos docs clean
+.PHONY: help run test chaos bench-admission core-coverage simulated-day lint fmt protos docs docs-site clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 23
@@ -73,5 +73,12 @@ protos: $(VENV)/.dev-ready ## Generate protos/gen anew
 docs: $(VENV)/.dev-ready ## Write the reference pages and diagrams of docs/ anew
 	$(BIN)/python docs/generate.py
 
+$(VENV)/.docs-ready: $(VENV)/.dev-ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs-site: $(VENV)/.docs-ready ## Build docs/ into a site in .docs-site; whatever is doubtful fails
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d .docs-site/.doctrees docs .docs-site/html
+
 clean: ## Remove the virtual environment and caches (not the data of the embedded database)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .docs-site

@@ -26,7 +26,7 @@ from dispatchctl.session import Session, common_options
     multiple=True,
     default=("queued",),
     metavar="STATUS",
-    help="Tasks of this status of the original; repeatable; queued by default.",
+    help=f"Of this status there; repeatable; queued by default. One of: {', '.join(UNENDED)}.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the tasks as a file for submit -f instead.")
 @common_options()
@@ -34,13 +34,12 @@ from dispatchctl.session import Session, common_options
 def import_original(session: Session, /, file: SourceText, statuses: tuple[str, ...], dry_run: bool) -> int:
     """Take over unfinished tasks of the original from a JSON list of its rows.
 
-    They keep their ids, so that nothing is taken over twice.
+    They keep their ids, so that nothing is taken over twice. The rows, at the original's database:
+    psql -d cecelia -tAc "SELECT json_agg(t) FROM tasks t" > rows.json
 
     \b
     Example:
-      psql -d cecelia -tAc "SELECT json_agg(t) FROM tasks t" > rows.json
-      dispatchctl import-original rows.json --dry-run
-      dispatchctl import-original rows.json
+      dispatchctl import-original deploy/examples/original-rows.json --dry-run
     """
     found = convert(read_rows(file.text, file.name), statuses, file.name)
     _tell(found)

@@ -27,3 +27,8 @@ def test_a_wheel_carries_the_page_and_the_sql(tmp_path: Path) -> None:
         assert wanted, pattern
         for path in wanted:
             assert packed.get(str(path.relative_to(ROOT))) == path.read_bytes(), path
+    documents = {name: text for name, text in packed.items() if name.startswith("scheduler_service/documents/")}
+    served = [path for path in (ROOT / "docs").rglob("*") if path.suffix in (".md", ".svg", ".png")]
+    wanted_documents = {f"scheduler_service/documents/{path.relative_to(ROOT / 'docs')}": path.read_bytes() for path in served}
+    assert "scheduler_service/documents/index.md" in wanted_documents
+    assert documents == wanted_documents

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from markdown_it import MarkdownIt
 from starlette.applications import Starlette
 
 from dispatchctl.cli import cli
+from dispatchctl.session import Session
 from scheduler_service.http.documents import Documents, documents_folder, load_documents, render, slug
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -134,17 +138,23 @@ def test_every_command_in_the_documents_is_one(page: str, line: str, tmp_path: P
             (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / word).write_text("[]")
     command: click.Command = cli
-    context = click.Context(cli, info_name="dispatchctl")
+    context = click.Context(cli, info_name="dispatchctl", **cli.context_settings)
     while isinstance(command, click.Group):
         name = words.pop(0)
         found = command.get_command(context, name)
         assert found is not None, f"{page}: there is no {name}"
         command, context = found, click.Context(found, parent=context, info_name=name)
-    from dispatchctl.session import Session
-
-    command.make_context(command.name or "", words, parent=click.Context(cli, obj=Session()))
+    command.make_context(command.name or "", words, parent=click.Context(cli, obj=Session(), **cli.context_settings))
 
 
 def test_anchors_are_as_code_hosts_make_them() -> None:
     assert slug("A breaker is stuck open") == "a-breaker-is-stuck-open"
     assert slug("What it is: `a_b`, (c)") == "what-it-is-a_b-c"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("furo") is None, reason="the `docs` extra is not installed: make docs-site")
+def test_the_site_is_built_without_a_doubt(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", str(tmp_path / "trees"), str(DOCS)]
+    done = subprocess.run([*build, str(tmp_path / "site")], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site" / "tutorial" / "first-alert.html").is_file()
