@@ -233,22 +233,6 @@ def _listed(words: Iterable[str]) -> str:
     return ", ".join(code(word) for word in words)
 
 
-# --- runbooks
-
-
-def runbooks_page() -> str:
-    """The pages of the alerts, each with what it says of itself first."""
-    rows = []
-    for path in sorted((DOCS / "runbooks").glob("Cecelia*.md")):
-        heading, said, *_ = path.read_text(encoding="utf-8").split("\n\n")
-        rows.append([f"[{heading.removeprefix('# ')}]({path.name})", " ".join(said.split())])
-    return page(
-        "Runbooks",
-        "A page for each alert of `deploy/prometheus/rules/`: what it means, what to look at, what to do, how it clears.",
-        table(["alert", "in short"], rows),
-    )
-
-
 # --- log lines
 
 
@@ -281,13 +265,29 @@ def _carried(line: LogLine) -> str:
     return ", ".join([*map(code, line.fields), *(["a traceback"] if line.traceback else [])])
 
 
+# --- runbooks
+
+
+def runbooks_page() -> str:
+    """The pages of the alerts, each with what it says of itself first."""
+    rows = []
+    for path in sorted((DOCS / "runbooks").glob("Cecelia*.md")):
+        heading, said, *_ = path.read_text(encoding="utf-8").split("\n\n")
+        rows.append([f"[{heading.removeprefix('# ')}]({path.name})", " ".join(said.split())])
+    return page(
+        "Runbooks",
+        "A page for each alert of `deploy/prometheus/rules/`: what it means, what to look at, what to do, how it clears.",
+        table(["alert", "in short"], rows),
+    )
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "metrics.md": metrics_page,
     "reason-codes.md": reason_codes_page,
     "events.md": events_page,
-    "runbooks/index.md": runbooks_page,
     "logs.md": logs_page,
+    "runbooks/index.md": runbooks_page,
     "images/breaker.svg": breaker_diagram,
     "images/check-chain.svg": check_chain_diagram,
 }

@@ -34,16 +34,22 @@ def executor() -> Iterator[tuple[str, executor_pb.CheckAvailabilityResponse]]:
 
 
 class Pair(FakeScheduler):
-    """A scheduler on which all is well after it has been asked `ills` times; health is served beside it."""
+    """A scheduler on which all is well after it has been asked `ills` times: until then it knows no executor; health is served beside it."""
 
     ills = 0
+    without_database = False
 
     def GetStatus(self, request: pb.GetStatusRequest, context: grpc.ServicerContext) -> pb.GetStatusResponse:
-        if self.ills:
-            self.ills -= 1
+        if self.without_database:
             refuse(context, code_pb2.UNAVAILABLE, "STORAGE_UNAVAILABLE", "the database does not answer; try again")
         for stamp in (self.status.scheduler_time, self.status.database_time, self.status.tick.last_success_time):
             stamp.FromDatetime(datetime.now(UTC))
+        if self.ills:
+            self.ills -= 1
+            answer = pb.GetStatusResponse()
+            answer.CopyFrom(self.status)
+            answer.ClearField("executors")
+            return answer
         return self.status
 
 
@@ -133,8 +139,14 @@ def test_waiting_ends_when_its_time_is_over(pair: Pair, monkeypatch: pytest.Monk
     monkeypatch.setattr("dispatchctl.doctor_command.LOOK_EVERY_S", 0.01)
     pair.ills = 1_000_000
     assert main(["doctor", "--wait", "50ms"]) == 1
-    assert "database" in capsys.readouterr().out
+    assert "EXECUTOR_TARGETS" in capsys.readouterr().out
     assert pair.ills < 1_000_000 - 1
+
+
+def test_a_scheduler_without_its_database_is_a_problem_of_the_database(pair: Pair, capsys: Capture) -> None:
+    pair.without_database = True
+    assert main(["doctor", "-o", "name"]) == 1
+    assert capsys.readouterr().out == "database/answers\n"
 
 
 @pytest.mark.parametrize("output", ["table", "json", "jsonl", "name"])
