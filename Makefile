@@ -9,7 +9,7 @@ BUF := npx --yes --package=@bufbuild/buf@$(BUF_VERSION) buf
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help run test chaos bench-admission core-coverage simulated-day lint fmt protos docs docs-site clean
+.PHONY: help run test test-long chaos bench-admission core-coverage simulated-day lint fmt protos docs docs-site clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 23
@@ -40,6 +40,9 @@ run: $(VENV)/.run-ready ## Start both services with the sample tasks; serve unti
 
 test: $(VENV)/.dev-ready ## Run every test; ARGS=... goes to pytest
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-long: $(VENV)/.dev-ready ## What takes long: the page by clicks, alerts and dashboards through a real Prometheus
+	@LONG_TESTS=1 $(BIN)/python -m pytest -m long $(ARGS)
 
 chaos: $(VENV)/.dev-ready ## The long forms of the tests that break things (a quarter of an hour)
 	@CHAOS_CHILDREN=2000 CHAOS_KILLS=200 $(BIN)/python -m pytest -s tests/chaos $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import settings
 
 from tests.postgres import (
@@ -17,6 +18,16 @@ from tests.postgres import (
 # No test may reach the real MiniMax service: whoever forgets to set the address gets one that refuses.
 os.environ["HK_MINIMAX_URL"] = "http://127.0.0.1:9"
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+LONG_TESTS = os.environ.get("LONG_TESTS") == "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leaves out what takes long, unless it is asked for."""
+    for item in items:
+        if "long" in item.keywords and not LONG_TESTS:
+            item.add_marker(pytest.mark.skip(reason="takes long: make test-long"))
+
 
 settings.register_profile("suite", derandomize=True, print_blob=True, database=None, deadline=None)
 settings.load_profile("suite")

@@ -43,6 +43,7 @@ async def pair(tmp_path: Path, database_url: str) -> AsyncIterator[Pair]:
     await made.stop()
 
 
+@pytest.mark.long
 async def test_a_breaker_opens_and_the_webhook_is_told_once(pair: Pair, tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
         hook = await stack.enter_async_context(MisbehavingServer().running())

@@ -45,6 +45,7 @@ def queries() -> Iterator[tuple[str, str]]:
             yield f"annotation {note['name']}", note["expr"]
 
 
+@pytest.mark.long
 async def test_every_query_has_data(replicas: tuple[Pair, Program], tmp_path: Path) -> None:
     pair, other = replicas
     targets = {"cecelia-scheduler": [pair.scheduler, other], "cecelia-executor": [pair.executor]}

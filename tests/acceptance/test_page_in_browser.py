@@ -142,6 +142,7 @@ async def test_a_breaker_is_reset_only_after_a_yes(pair: Pair) -> None:
     assert [entry.reason for entry in await audited(pair, "ResetBreaker")] == ["it's mended"]
 
 
+@pytest.mark.long
 async def test_each_action_does_what_its_line_says(pair: Pair) -> None:
     """Every dialog is opened and left; what it showed is typed, and the page tells the effect without being asked."""
     until = Timestamp()
@@ -173,11 +174,11 @@ async def test_each_action_does_what_its_line_says(pair: Pair) -> None:
             await row(page, "Overrides", kind).first.get_by_role("button", name="End…").click()
             await typed(page)
             await expect(row(page, "Overrides", kind)).to_have_count(0)
+        await pair.until_ended([first, second, *others])
         await page.get_by_role("button", name="Drain…").click()
         await typed(page)
         await expect(row(page, "Overrides", "operator")).to_contain_text("drain")
         await expect(overrides).not_to_contain_text("Nothing is overridden.")
-        await pair.until_ended([first, second, *others])
         waiting = await pair.submit(1, task_type="dev")
         await row(page, "Tasks", waiting[0]).get_by_role("button", name="Cancel…").click()
         await typed(page)
@@ -202,6 +203,7 @@ async def test_each_action_does_what_its_line_says(pair: Pair) -> None:
     assert {task.status for task in found} == {pb.TASK_STATUS_QUEUED}
 
 
+@pytest.mark.long
 async def test_what_is_quarantined_shows_its_findings_and_is_released(pair: Pair) -> None:
     bad = pb.TaskSpec(title="Tidy the importer", description="short")
     task_id = (await call(pair, "SubmitTask", pb.SubmitTaskRequest(task=bad))).task.id
@@ -219,6 +221,7 @@ async def test_what_is_quarantined_shows_its_findings_and_is_released(pair: Pair
     assert [entry.reason for entry in await audited(pair, "RequeueTask")] == ["another look"]
 
 
+@pytest.mark.long
 async def test_all_that_match_are_cancelled_after_their_number_was_told(pair: Pair) -> None:
     await drain(pair)
     kept = await pair.submit(2, task_type="dev")
@@ -284,6 +287,7 @@ async def test_a_break_is_told_and_mended(pair: Pair) -> None:
         await expect(row(page, "Tasks", ids[0])).to_contain_text("completed")
 
 
+@pytest.mark.long
 async def test_a_scheduler_that_has_fallen_silent_is_noticed_and_a_live_one_is_heard(pair: Pair) -> None:
     read = """async (silentMs) => {
         const url = document.querySelector('script[type=module]').src.replace('page.js', 'event_stream.js');
@@ -302,6 +306,7 @@ async def test_a_scheduler_that_has_fallen_silent_is_noticed_and_a_live_one_is_h
             os.kill(pair.scheduler.pid, signal.SIGCONT)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [True, False])
 async def test_one_browser_has_one_stream_however_many_tabs(pair: Pair, workers: bool) -> None:
     tabs = 8 if workers else 2
@@ -329,6 +334,7 @@ async def test_one_browser_has_one_stream_however_many_tabs(pair: Pair, workers:
         assert wrong == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strips", [True, False])
 async def test_the_page_works_below_a_path_behind_either_kind_of_proxy(tmp_path: Path, database_url: str, strips: bool) -> None:
     pair = Pair(tmp_path, database_url, HTTP_BASE_PATH="/ops/dispatch")
@@ -347,6 +353,7 @@ async def test_the_page_works_below_a_path_behind_either_kind_of_proxy(tmp_path:
         await pair.stop()
 
 
+@pytest.mark.long
 async def test_a_page_that_only_reads_and_hides_offers_nothing_and_tells_no_words(tmp_path: Path, database_url: str) -> None:
     pair = Pair(tmp_path, database_url, HTTP_READ_ONLY="true", HTTP_HIDE_PAYLOADS="true")
     await pair.start()
@@ -441,6 +448,7 @@ async def test_axe_finds_nothing_in_any_mode_and_held_and_failed_differ_in_word_
         await pair.stop()
 
 
+@pytest.mark.long
 async def test_ten_thousand_tasks_are_shown_page_by_page_and_rows_that_stay_are_kept(pair: Pair) -> None:
     await drain(pair)
     async with pair.calls() as stub:
