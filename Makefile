@@ -48,7 +48,7 @@ chaos: $(VENV)/.dev-ready ## The long forms of the tests that break things (a qu
 	@CHAOS_CHILDREN=2000 CHAOS_KILLS=200 $(BIN)/python -m pytest -s tests/chaos $(ARGS)
 
 bench-admission: $(VENV)/.dev-ready ## 10,000 admission decisions under real load in a real cgroup (ten minutes)
-	@BENCH_DECISIONS=10000 $(BIN)/python -m pytest -s tests/bench/test_admission.py $(ARGS)
+	@LONG_TESTS=1 BENCH_DECISIONS=10000 $(BIN)/python -m pytest -s tests/bench/test_admission.py $(ARGS)
 
 core-coverage: $(VENV)/.dev-ready ## Every branch of the pure decisions is tested without mocks
 	@$(BIN)/python -m pytest -q tests/unit tests/property --cov=scheduler_service.core --cov=executor_service.core --cov-branch \

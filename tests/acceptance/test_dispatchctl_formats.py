@@ -78,7 +78,7 @@ def test_json_is_one_document_under_proto_field_names(finished: pb.Task, capsys:
 
 def test_each_command_that_prints_data_is_listed_here() -> None:
     listed = {line.split()[0] for line, _ in [*READING, *WRITING]}
-    assert {*listed, "events", "up", "psql", "top", "doctor", "completion"} == set(root.commands)
+    assert {*listed, "events", "up", "psql", "top", "doctor", "completion", "import-original"} == set(root.commands)
 
 
 @pytest.mark.parametrize(("line", "kind"), WRITING)
