@@ -164,6 +164,7 @@ class _Call:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ABORT_S):
                     await self._context.abort_with_status(status)  # type: ignore[attr-defined]  # missing in types-grpcio
+            return
         self._interceptor._done(self._method, code, seconds)
 
     def _code(self, error: BaseException | None) -> grpc.StatusCode:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,7 @@ def _note_what_was_left(call: asyncio.Task[Any], spec: RunSpec) -> None:
         _log.warning("work_failed_after_its_time", task_id=spec.task_id, run_id=spec.run_id, error=told)
 
 
-class InProcess:
+class InProcess(ABC):
     """A backend whose answer is the work. A subclass names itself, its kind and its limit, and writes `work`."""
 
     name: str
@@ -83,18 +84,18 @@ class InProcess:
     def __init__(self) -> None:
         self._calls = Calls()
 
+    @abstractmethod
     async def work(self, spec: RunSpec) -> Ended:
         """Does the task and judges the answer (backends/replies.py). It must not block the event loop.
 
         It is cancelled when the run is, and when the task's time is over. What it raises loses the run and is nobody's failure.
         """
-        raise NotImplementedError
 
     def check_configuration(self) -> str:
         """What is wrong with the configuration; '' when nothing is."""
         return ""
 
-    def prepare(self, spec: RunSpec, run_dir: Path) -> None:
+    def prepare(self, spec: RunSpec, run_dir: Path) -> None:  # noqa: B027 - a default
         """Nothing: the work needs no file."""
 
     async def execute(self, spec: RunSpec, run_dir: Path, lease_from: int, reporter: Reporter) -> EndReport:
@@ -105,17 +106,17 @@ class InProcess:
         """The work does not outlive the executor: its answer is gone."""
         return _told(lost("the executor stopped while the call was under way"), reporter)
 
-    async def make_sure_gone(self, spec: RunSpec, run_dir: Path) -> None:
+    async def make_sure_gone(self, spec: RunSpec, run_dir: Path) -> None:  # noqa: B027 - a default
         """Nothing: the work ends with `execute`."""
 
     async def cancel(self, spec: RunSpec, run_dir: Path, reason: str) -> None:
         """Breaks the work off."""
         self._calls.break_off(spec.run_id, reason)
 
-    def renew(self, spec: RunSpec, run_dir: Path, lease_from: int) -> None:
+    def renew(self, spec: RunSpec, run_dir: Path, lease_from: int) -> None:  # noqa: B027 - a default
         """Nothing: the work ends with the executor."""
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 - a default
         """Nothing to let go of."""
 
 

@@ -32,7 +32,7 @@ from executor_service.core.run import (
 from executor_service.errors import BackendError
 from executor_service.host.guarding.control_group import ControlGroup
 from executor_service.host.guarding.files import claim, write_file
-from executor_service.host.processes import ProcessIdentity, SpawnedGuard, end_leftovers
+from executor_service.host.processes import ProcessIdentity, SpawnedGuard, end_leftovers, guard_of
 from executor_service.runs.output import last_bytes
 from executor_service.runs.ports import Reporter
 from executor_service.runs.regular_files import read_regular
@@ -169,13 +169,7 @@ class LocalBridge:
                 await asyncio.sleep(RETRY_S)
 
     def _guard(self, run_dir: Path) -> ProcessIdentity | None:
-        try:
-            holder = json.loads(read_regular(run_dir / "claim", RESULT_MAX_BYTES))
-            return ProcessIdentity(
-                int(holder["pid"]), int(holder["start_ticks"]), str(holder["pid_namespace"]), str(holder["boot_id"])
-            )
-        except (ValueError, KeyError, TypeError):
-            return None
+        return guard_of(read_regular(run_dir / "claim", RESULT_MAX_BYTES))
 
     def _group(self, run_id: str) -> ControlGroup | None:
         return ControlGroup(str(self._cgroup / f"cecelia-run-{run_id}")) if self._cgroup is not None else None

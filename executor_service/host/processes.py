@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -73,6 +74,17 @@ class ProcessIdentity:
                 loop.remove_reader(handle)
         finally:
             os.close(handle)
+
+
+def guard_of(claim: bytes) -> ProcessIdentity | None:
+    """The guard that has claimed a run, by what its file `claim` says; None when it says nothing of use."""
+    try:
+        holder = json.loads(claim)
+        return ProcessIdentity(
+            int(holder["pid"]), int(holder["start_ticks"]), str(holder["pid_namespace"]), str(holder["boot_id"])
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 class SpawnedGuard:

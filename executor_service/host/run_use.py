@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from executor_service.core.admission import RunUse
-from executor_service.host.processes import ProcessIdentity
+from executor_service.host.processes import ProcessIdentity, guard_of
 
 CLAIM_MAX_BYTES = 4096
 MIB = 1024 * 1024
@@ -51,13 +50,7 @@ class RunUses:
 
     def _guard(self, run_dir: Path) -> ProcessIdentity | None:
         """Whose claim the run is; None before there is one."""
-        try:
-            claim = json.loads(self._read_file(run_dir / "claim", CLAIM_MAX_BYTES))
-            return ProcessIdentity(
-                int(claim["pid"]), int(claim["start_ticks"]), str(claim["pid_namespace"]), str(claim["boot_id"])
-            )
-        except (ValueError, KeyError, TypeError):
-            return None
+        return guard_of(self._read_file(run_dir / "claim", CLAIM_MAX_BYTES))
 
     def _use(self, root: int, processes: Mapping[int, _Process], children: Mapping[int, list[int]]) -> RunUse:
         memory_mb, ticks, frontier = 0.0, 0, [root]

@@ -164,7 +164,7 @@ def test_a_rule_asks_for_series_that_there_are(rule: dict[str, Any]) -> None:
 
 
 def test_every_alert_has_a_page_and_every_page_an_alert() -> None:
-    assert {path.stem for path in RUNBOOKS.glob("Cecelia*.md")} == set(ALERTS)
+    assert {path.stem for path in RUNBOOKS.glob("*.md")} - {"index"} == set(ALERTS)
 
 
 @pytest.mark.parametrize("alert", ALERTS)

@@ -159,6 +159,13 @@ async def test_a_stream_that_nobody_reads_is_cut_off_and_holds_little(running: R
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
     assert info.reason == "TOO_SLOW"
+    counted = {
+        (sample.labels["method"], sample.labels["code"]): sample.value
+        for metric in running.registry.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_count")
+    }
+    assert {key: n for key, n in counted.items() if key[0].endswith("/Stream")} == {(f"/{NAME}/Stream", "RESOURCE_EXHAUSTED"): 1}
     # The server is none the worse for it.
     assert (await channel.unary_unary(f"/{NAME}/Unary")(b"")) == b""
 

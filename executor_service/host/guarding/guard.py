@@ -186,7 +186,7 @@ class Guard:
         met_at = boot_ns()
         while self._reap():
             alive = descendants(os.getpid()) | (self.group.members() if self.group is not None else {})
-            for group in set(alive.values()) - {os.getpgrp()}:
+            for group in alive.keys() & alive.values():
                 self.groups.hold(group)
             now = boot_ns()
             met_at = now if alive or now < kill_at else met_at

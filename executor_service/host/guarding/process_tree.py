@@ -41,7 +41,7 @@ class HeldGroups:
         self._handles: dict[int, int] = {}
 
     def hold(self, group: int) -> None:
-        """Holds a group whose leader is still there."""
+        """Holds a group whose leader was just seen below us."""
         if group > 1 and group not in self._handles and len(self._handles) < GROUPS_MAX:
             try:
                 self._handles[group] = os.pidfd_open(group)
