@@ -10,6 +10,7 @@ import pytest
 
 from executor_service.backends.in_process import InProcess
 from executor_service.backends.plugged import Plugged
+from executor_service.backends.replies import Ended
 from executor_service.core.run import BackendKind, EndReport, RunOutcome, RunSpec, StartReport, StartVerdict
 from executor_service.errors import BackendError
 from executor_service.runs.ports import Reporter
@@ -28,6 +29,9 @@ class Wild(InProcess):
     def __init__(self, end: Any = None, start: Any = None, error: Exception | None = None) -> None:
         super().__init__()
         self._end, self._start, self._error = end, start, error or RuntimeError("as told")
+
+    async def work(self, spec: RunSpec) -> Ended:
+        raise self._error
 
     def check_configuration(self) -> str:
         raise self._error
@@ -119,3 +123,11 @@ async def test_what_is_right_goes_through() -> None:
     end, start, reports = EndReport(RunOutcome.COMPLETED, result="fine"), StartReport(StartVerdict.SUCCESS), Reports()
     assert await Plugged(Wild(end, start)).execute(SPEC, HERE, 0, reports) == end
     assert reports.seen == [start]
+
+
+def test_a_backend_that_forgets_its_work_is_not_made() -> None:
+    class Idle(InProcess):
+        name, kind, max_runs = "idle", BackendKind.SHARED, 1
+
+    with pytest.raises(TypeError, match="work"):
+        Idle()  # type: ignore[abstract]  # that is the test
