@@ -139,6 +139,6 @@ async def update_task(tx: Transaction, task_id: UUID, changes: TaskChanges, *, a
     after = edit(task, tx.now, **changes)
     if task.status is TaskStatus.QUARANTINED:
         after = await _back_in_queue(tx, after)
-    await tx.save_tasks([after])
+    await tx.save_edited_tasks([after])
     await _audit(tx, "UpdateTask", task, after, Caller(actor, "", request_id), sorted(changes))
     return after

@@ -307,7 +307,13 @@ class Transaction(Protocol):
         """By id. Unknown ids are left out, and so are rows that cannot be read, which is logged."""
         ...
 
-    async def save_tasks(self, tasks: Iterable[Task]) -> None: ...
+    async def save_tasks(self, tasks: Iterable[Task]) -> None:
+        """Saves what transitions change: the status and what goes with it."""
+        ...
+
+    async def save_edited_tasks(self, tasks: Iterable[Task]) -> None:
+        """Saves also what an operator may edit."""
+        ...
 
     async def due_tasks(
         self,

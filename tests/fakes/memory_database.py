@@ -10,18 +10,19 @@ import copy
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from scheduler_service.core.breaker import Breaker, BreakerState
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.run import Run, RunState
 from scheduler_service.core.slot_budget import is_internal
-from scheduler_service.core.task import ENDED_STATUSES, LIVE_STATUSES, Priority, Task, TaskStatus, is_due
+from scheduler_service.core.task import EDITABLE_FIELDS, ENDED_STATUSES, LIVE_STATUSES, Priority, Task, TaskStatus, is_due
 from scheduler_service.transactions import ports
 from scheduler_service.transactions.ports import Lock
 
 T = TypeVar("T")
+_SUBMITTED = ("create_time", "task_type", "depends_on", "dependency_policy", "timeout", "max_tries", "backend")
 _SHOWN = (TaskStatus.QUEUED, TaskStatus.DISPATCHING, TaskStatus.RUNNING, TaskStatus.QUARANTINED)
 
 
@@ -112,18 +113,18 @@ class MemoryTransaction:
         return {id_: self.state.tasks[id_] for id_ in ids if id_ in self.state.tasks}
 
     async def save_tasks(self, tasks: Iterable[Task]) -> None:
+        self._save(tasks, ())
+
+    async def save_edited_tasks(self, tasks: Iterable[Task]) -> None:
+        self._save(tasks, (*EDITABLE_FIELDS, "rank_time"))
+
+    def _save(self, tasks: Iterable[Task], edited: Collection[str]) -> None:
+        """What submission fixed is not for a transition to change, and what an operator edits only for an edit."""
+        fixed = {name for name in (*_SUBMITTED, *EDITABLE_FIELDS, "rank_time") if name not in edited}
         for task in tasks:
-            # What submission fixed, and the count that others keep, is not for a transition to change.
             kept = self.state.tasks[task.id]
-            self.state.tasks[task.id] = replace(
-                task,
-                create_time=kept.create_time,
-                task_type=kept.task_type,
-                depends_on=kept.depends_on,
-                dependency_policy=kept.dependency_policy,
-                timeout=kept.timeout,
-                max_tries=kept.max_tries,
-            )
+            unchanged: dict[str, Any] = {name: getattr(kept, name) for name in fixed}
+            self.state.tasks[task.id] = replace(task, **unchanged)
 
     def _waiting(self, backend: str | None = None) -> list[Task]:
         found = [t for t in self.state.tasks.values() if t.status is TaskStatus.QUEUED and backend in (None, t.backend)]
