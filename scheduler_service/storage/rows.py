@@ -6,13 +6,11 @@ each row costs several times as much, on both sides.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
-from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
-from uuid import UUID
+
+import msgspec
 
 from scheduler_service.core.breaker import Breaker, BreakerState
 from scheduler_service.core.reasons import HoldReason
@@ -31,29 +29,18 @@ def in_columns(columns: Iterable[str], values: Iterable[object]) -> Iterator[dic
 
 
 def as_json(rows: Sequence[Row]) -> str:
-    """Rows as one JSON text. What is text, a number or JSON stays what it is."""
-    return json.dumps(rows, default=_as_json, check_circular=False)
+    """Rows as one JSON text."""
+    return msgspec.json.encode(rows, enc_hook=_plain).decode()
 
 
-def _as_json(value: object) -> object:
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return f"{value.days} days {value.seconds}.{value.microseconds:06d} seconds"
+def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} has no form as JSON")
 
 
-def columns_of(kind: type[Any], *without: str) -> tuple[str, ...]:
-    """The fields of a dataclass, which are the columns of its table."""
-    return tuple(field.name for field in fields(kind) if field.name not in without)
-
-
-TASK_COLUMNS = columns_of(Task)
-RUN_COLUMNS = columns_of(Run)
+TASK_COLUMNS = Task.__struct_fields__
+RUN_COLUMNS = Run.__struct_fields__
 EDITED_COLUMNS = ("id", "title", "description", "priority", "skill", "payload", "not_before_time", "rank_time")
 MOVED_COLUMNS = tuple(
     name
@@ -65,26 +52,45 @@ MOVED_COLUMNS = tuple(
 """What a transition can change; the rest is what was submitted, or what an operator edits."""
 
 
+_PRIORITIES = {priority.value: priority for priority in Priority}
+_STATUSES = {status.value: status for status in TaskStatus}
+_HOLDS = {hold.value: hold for hold in HoldReason}
+_POLICIES = {policy.value: policy for policy in DependencyPolicy}
+_RUN_STATES = {state.value: state for state in RunState}
+_VERDICTS: Mapping[str | None, StartVerdict | None] = {None: None, **{verdict.value: verdict for verdict in StartVerdict}}
+_OUTCOMES: Mapping[str | None, OutcomeClass | None] = {None: None, **{outcome.value: outcome for outcome in OutcomeClass}}
+
+
 def task_of(row: Row) -> Task:
     """A task from its row. Raises ValueError for values that no task has."""
-    values = {name: row[name] for name in TASK_COLUMNS}
-    if not isinstance(values["payload"], dict):
-        raise ValueError(f"payload is no JSON object but {type(values['payload']).__name__}")
-    values["priority"] = Priority(values["priority"])
-    values["status"] = TaskStatus(values["status"])
-    values["hold_reason"] = HoldReason(values["hold_reason"])
-    values["depends_on"] = tuple(values["depends_on"])
-    values["dependency_policy"] = DependencyPolicy(values["dependency_policy"])
-    return Task(**values)
+    payload = row["payload"]
+    if not isinstance(payload, dict):
+        raise ValueError(f"payload is no JSON object but {type(payload).__name__}")
+    try:
+        return Task(
+            **{
+                **row,
+                "priority": _PRIORITIES[row["priority"]],
+                "status": _STATUSES[row["status"]],
+                "hold_reason": _HOLDS[row["hold_reason"]],
+                "depends_on": tuple(row["depends_on"]),
+                "dependency_policy": _POLICIES[row["dependency_policy"]],
+            }
+        )
+    except KeyError as error:
+        raise ValueError(f"{error.args[0]!r} is no value that a task has") from error
 
 
 def run_of(row: Row) -> Run:
     """A run from its row."""
-    values = {name: row[name] for name in RUN_COLUMNS}
-    values["state"] = RunState(values["state"])
-    values["verdict"] = StartVerdict(values["verdict"]) if values["verdict"] else None
-    values["outcome"] = OutcomeClass(values["outcome"]) if values["outcome"] else None
-    return Run(**values)
+    return Run(
+        **{
+            **row,
+            "state": _RUN_STATES[row["state"]],
+            "verdict": _VERDICTS[row["verdict"]],
+            "outcome": _OUTCOMES[row["outcome"]],
+        }
+    )
 
 
 def breaker_of(row: Row) -> Breaker:

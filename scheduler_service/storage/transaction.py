@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, LiteralString
@@ -25,7 +25,6 @@ from scheduler_service.storage.rows import (
     as_json,
     breaker_of,
     breaker_row,
-    columns_of,
     in_columns,
     run_of,
     task_of,
@@ -43,8 +42,8 @@ _EXECUTOR_RETENTION = timedelta(hours=24)
 _REQUEST_RETENTION = timedelta(hours=24)
 _COUNTER_RETENTION = timedelta(days=14)
 
-_DECISION_COLUMNS = columns_of(ports.DispatchEvent, "id")
-_EVENT_COLUMNS = columns_of(ports.Event, "id")
+_DECISION_COLUMNS = tuple(field.name for field in fields(ports.DispatchEvent) if field.name != "id")
+_EVENT_COLUMNS = tuple(field.name for field in fields(ports.Event) if field.name != "id")
 _COUNTED = ("create_time", "backend", "executor_id", "attempt", "success", "reason")
 """What decisions are counted by."""
 
@@ -237,7 +236,7 @@ class PostgresTransaction:
 
     async def list_tasks(self, chosen: ports.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
         rows = await self._all("list_tasks", before_seq=before_seq, limit=limit, **_filter(chosen))
-        return [(row["seq"], task_of(row)) for row in rows]
+        return [(row.pop("seq"), task_of(row)) for row in rows]
 
     async def count_tasks(self, chosen: ports.TaskFilter, after_seq: int, limit: int) -> int:
         return int((await self._one("count_tasks", after_seq=after_seq, limit=limit, **_filter(chosen)))["n"])

@@ -241,9 +241,14 @@ class _Batch:
         if report.outcome is None or run.state is RunState.ENDED:
             return
         ended = run.ended(
-            report.outcome, self._tx.now, exit_code=report.exit_code, signal=report.signal, error=report.error[:2000]
+            report.outcome,
+            self._tx.now,
+            exit_code=report.exit_code,
+            signal=report.signal,
+            error=report.error[:2000],
+            usage=report.usage,
         )
-        self._set_run(replace(ended, usage=dict(report.usage)))
+        self._set_run(ended)
         self._result.ended.append(ended)
         if ended.verdict is StartVerdict.SUCCESS and report.error_class in END_PAUSES:
             self._pause(run, END_PAUSES[report.error_class], report, f"{report.error_class}: said by a run of task {run.task_id}")

@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
+from msgspec import structs
+
 from scheduler_service.core.breaker import Breaker, BreakerState
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.run import Run, RunState
@@ -124,7 +126,7 @@ class MemoryTransaction:
         for task in tasks:
             kept = self.state.tasks[task.id]
             unchanged: dict[str, Any] = {name: getattr(kept, name) for name in fixed}
-            self.state.tasks[task.id] = replace(task, **unchanged)
+            self.state.tasks[task.id] = structs.replace(task, **unchanged)
 
     def _waiting(self, backend: str | None = None) -> list[Task]:
         found = [t for t in self.state.tasks.values() if t.status is TaskStatus.QUEUED and backend in (None, t.backend)]
@@ -158,7 +160,7 @@ class MemoryTransaction:
             if freed:
                 left = task.blocked_by - freed
                 hold = HoldReason.NONE if left == 0 and task.hold_reason is HoldReason.DEPENDENCY else task.hold_reason
-                self.state.tasks[task.id] = replace(task, blocked_by=left, hold_reason=hold, update_time=self._now)
+                self.state.tasks[task.id] = structs.replace(task, blocked_by=left, hold_reason=hold, update_time=self._now)
 
     async def recount_blocked(self) -> int:
         mended = 0
@@ -167,7 +169,7 @@ class MemoryTransaction:
             left = sum(1 for other in known if other is None or other.status is not TaskStatus.COMPLETED)
             if left < task.blocked_by:
                 hold = HoldReason.NONE if left == 0 and task.hold_reason is HoldReason.DEPENDENCY else task.hold_reason
-                self.state.tasks[task.id] = replace(task, blocked_by=left, hold_reason=hold, update_time=self._now)
+                self.state.tasks[task.id] = structs.replace(task, blocked_by=left, hold_reason=hold, update_time=self._now)
                 mended += 1
         return mended
 
@@ -229,7 +231,7 @@ class MemoryTransaction:
 
     async def list_tasks(self, chosen: ports.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
         return [
-            (seq, replace(task, description="", payload={}, result=""))
+            (seq, structs.replace(task, description="", payload={}, result=""))
             for seq, task in reversed(self._chosen(chosen))
             if before_seq is None or seq < before_seq
         ][:limit]
