@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import Any, LiteralString
 from uuid import UUID
 
+import msgspec
 import structlog
 from psycopg import AsyncConnection, DataError, sql
 from psycopg.types.json import Jsonb
@@ -35,7 +36,7 @@ from scheduler_service.transactions.ports import Lock
 _log = structlog.get_logger(__name__)
 
 _LOCK_SUFFIX = {Lock.NONE: "", Lock.SHARE: "_for_share", Lock.UPDATE: "_for_update"}
-_UNREADABLE = (DataError, ValueError, TypeError, OverflowError, RecursionError)
+_UNREADABLE = (DataError, ValueError, TypeError, OverflowError, RecursionError, msgspec.MsgspecError)
 """What a row raises that holds what no transaction of ours has written."""
 
 _EXECUTOR_RETENTION = timedelta(hours=24)
@@ -140,9 +141,15 @@ class PostgresTransaction:
         )
 
     async def tasks(self, ids: Collection[UUID], lock: Lock = Lock.NONE) -> dict[UUID, Task]:
+        return await self._tasks("get_tasks" + _LOCK_SUFFIX[lock], ids)
+
+    async def tasks_to_move(self, ids: Collection[UUID]) -> dict[UUID, Task]:
+        return await self._tasks("get_tasks_to_move", ids)
+
+    async def _tasks(self, query: str, ids: Collection[UUID]) -> dict[UUID, Task]:
         if not ids:
             return {}
-        tasks, unreadable = await self._readable("get_tasks" + _LOCK_SUFFIX[lock], list(ids))
+        tasks, unreadable = await self._readable(query, list(ids))
         for id_, why in unreadable.items():
             _log.error("task_row_unreadable", task_id=str(id_), error=why)
         return tasks
@@ -253,6 +260,9 @@ class PostgresTransaction:
     async def runs(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
         rows = await self._all("get_runs", run_ids=list(run_ids)) if run_ids else []
         return {row["run_id"]: run_of(row) for row in rows}
+
+    async def run_places(self, run_ids: Collection[UUID]) -> list[ports.RunPlace]:
+        return [ports.RunPlace(**row) for row in await self._all("run_places", run_ids=list(run_ids))]
 
     async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]:
         return [run_of(row) for row in await self._all("runs_of_task", task_id=task_id, limit=limit)]

@@ -114,6 +114,9 @@ class MemoryTransaction:
     async def tasks(self, ids: Collection[UUID], lock: Lock = Lock.NONE) -> dict[UUID, Task]:
         return {id_: self.state.tasks[id_] for id_ in ids if id_ in self.state.tasks}
 
+    async def tasks_to_move(self, ids: Collection[UUID]) -> dict[UUID, Task]:
+        return {id_: structs.replace(task, description="", payload={}) for id_, task in (await self.tasks(ids)).items()}
+
     async def save_tasks(self, tasks: Iterable[Task]) -> None:
         self._save(tasks, ())
 
@@ -260,6 +263,9 @@ class MemoryTransaction:
 
     async def runs(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
         return {id_: self.state.runs[id_] for id_ in run_ids if id_ in self.state.runs}
+
+    async def run_places(self, run_ids: Collection[UUID]) -> list[ports.RunPlace]:
+        return [ports.RunPlace(run.task_id, run.breaker_key) for run in (await self.runs(run_ids)).values()]
 
     async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]:
         return sorted((r for r in self.state.runs.values() if r.task_id == task_id), key=lambda r: -r.fence)[:limit]

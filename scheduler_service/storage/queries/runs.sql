@@ -21,6 +21,10 @@ SELECT
     lease_until, renew_seq
 FROM task_runs WHERE run_id = ANY(%(run_ids)s);
 
+-- name: run_places
+-- The tasks and breakers of runs, which never change.
+SELECT DISTINCT task_id, breaker_key FROM task_runs WHERE run_id = ANY(%(run_ids)s);
+
 -- name: runs_of_task
 -- A task's runs, newest first.
 SELECT

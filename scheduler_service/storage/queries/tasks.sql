@@ -47,6 +47,15 @@ SELECT
     update_time, start_time, end_time, next_attempt_time, dependency_policy
 FROM tasks WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE;
 
+-- name: get_tasks_to_move
+-- The same, locked too, without the large columns that no transition looks at.
+SELECT
+    id, title, '' AS description, task_type, priority, skill, '{}'::jsonb AS payload, depends_on, max_tries,
+    not_before_time, timeout, backend, status, hold_reason, run_id, fence, tries, start_failures,
+    last_start_failure_time, backoff_count, executor_id, exit_code, result, error, cancel_requested, blocked_by,
+    rank_time, due_time, create_time, update_time, start_time, end_time, next_attempt_time, dependency_policy
+FROM tasks WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE;
+
 -- name: due_task_ids
 -- The next due tasks of a backend in rank order. Ids only: a row that cannot be read must not hide the others.
 SELECT id FROM tasks
