@@ -133,25 +133,11 @@ WHERE d.depends_on_id = ANY(%(ids)s) AND t.status = 'queued' ORDER BY d.task_id;
 SELECT task_id, count(*) OVER () AS total FROM task_dependencies
 WHERE depends_on_id = %(id)s ORDER BY task_id LIMIT %(limit)s;
 
--- name: queued_backends
--- Backends that have a queued task: one index probe each, however long the queue.
-WITH RECURSIVE b AS (
-    (SELECT backend FROM tasks WHERE status = 'queued' ORDER BY backend LIMIT 1)
-    UNION ALL
-    SELECT (SELECT t.backend FROM tasks t WHERE t.status = 'queued' AND t.backend > b.backend ORDER BY t.backend LIMIT 1)
-    FROM b WHERE b.backend IS NOT NULL
-)
-SELECT backend FROM b WHERE backend IS NOT NULL;
-
 -- name: queue_counts
 -- Queued tasks by backend, and how many of them are due.
 SELECT backend, count(*) AS queued, count(*) FILTER (WHERE blocked_by = 0
     AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)) AS due
 FROM tasks WHERE status = 'queued' GROUP BY backend;
-
--- name: has_internal_tasks
--- Whether an internal task (decomposition, or requires_cortex) is queued or live.
-SELECT EXISTS (SELECT 1 FROM tasks WHERE status IN ('queued', 'dispatching', 'running') AND internal) AS yes;
 
 -- name: live_counts
 -- Tasks dispatching or running, by executor, backend and kind.
