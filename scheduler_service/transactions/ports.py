@@ -362,8 +362,16 @@ class Transaction(Protocol):
         """Since when the oldest due, unblocked task of each priority is due; a priority without one is missing."""
         ...
 
-    async def count_waiting(self, limit: int) -> int:
-        """Queued tasks, counted up to `limit`."""
+    async def waiting_at_most(self) -> int:
+        """No fewer than the queued tasks that are committed, at a cost that does not grow with them."""
+        ...
+
+    async def count_waiting(self) -> int:
+        """Queued tasks, counted; `waiting_at_most` reckons on from there."""
+        ...
+
+    async def note_put_back(self, count: int) -> None:
+        """Tasks that had ended or were quarantined wait again: `waiting_at_most` would not see that by itself."""
         ...
 
     async def queue_position(self, task: Task) -> int:
