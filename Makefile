@@ -9,7 +9,7 @@ BUF := npx --yes --package=@bufbuild/buf@$(BUF_VERSION) buf
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help run test test-long chaos bench-admission core-coverage simulated-day lint fmt protos docs docs-site clean
+.PHONY: help run test test-long chaos bench bench-admission core-coverage simulated-day lint fmt protos docs docs-site clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 23
@@ -46,6 +46,9 @@ test-long: $(VENV)/.dev-ready ## What takes long: the page by clicks, alerts and
 
 chaos: $(VENV)/.dev-ready ## The long forms of the tests that break things (a quarter of an hour)
 	@CHAOS_CHILDREN=2000 CHAOS_KILLS=200 $(BIN)/python -m pytest -s tests/chaos $(ARGS)
+
+bench: $(VENV)/.dev-ready ## Measure us beside peers and the bare machine: writes docs/benchmarks.md (ARGS='--rounds 3 drain')
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 bench-admission: $(VENV)/.dev-ready ## 10,000 admission decisions under real load in a real cgroup (ten minutes)
 	@LONG_TESTS=1 BENCH_DECISIONS=10000 $(BIN)/python -m pytest -s tests/bench/test_admission.py $(ARGS)
