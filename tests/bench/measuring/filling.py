@@ -69,13 +69,12 @@ async def _connect(url: str) -> psycopg.AsyncConnection[tuple[object, ...]]:
     return await psycopg.AsyncConnection.connect(url, autocommit=True, options="-c statement_timeout=0 -c timezone=UTC")
 
 
-async def settle(url: str) -> None:
-    """Vacuums, and writes out what is dirty, so that no filling is paid for in a measurement."""
-    async with await _connect(url) as connection:
-        await connection.execute("VACUUM (ANALYZE)")
+async def fill_window(url: str, count: int) -> None:
+    """`count` decisions an hour for the last 72 minutes, so that a window of an hour holds as many for 12 minutes more."""
+    await fill_decisions(url, count * 6 // 5, seconds=4_320.0)
 
 
-async def fill_decisions(url: str, count: int, *, seconds: float = 3_540.0) -> None:
+async def fill_decisions(url: str, count: int, *, seconds: float) -> None:
     """`count` decisions spread evenly over the last `seconds`, with their counters."""
     async with await _connect(url) as connection:
         await _partitions(connection, seconds)
