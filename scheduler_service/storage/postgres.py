@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -148,7 +149,8 @@ class PostgresDatabase:
     async def _once(self, work: Callable[[Transaction], Awaitable[T]], read_only: bool) -> T:
         async with asyncio.timeout(self._deadline_s), self._semaphore, self._pool.connection() as connection:
             try:
-                async with connection.transaction():
+                # Reading needs no transaction around it: at READ COMMITTED each statement sees what is committed when it begins.
+                async with contextlib.nullcontext() if read_only else connection.transaction():
                     transaction = PostgresTransaction(connection, self._queries, await self._now(connection))
                     result = await work(transaction)
                     if not read_only:

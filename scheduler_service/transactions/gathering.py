@@ -36,6 +36,8 @@ MILLISECOND = timedelta(milliseconds=1)
 class Facts:
     """What was gathered in one transaction. `live` counts tasks dispatching or running; `rules` are those in force.
 
+    `window`: the decisions of the rules' window, grouped.
+
     `backends`: those that tasks are routed to, those that live executors have, and those that tasks are queued or live on.
     """
 
@@ -49,6 +51,7 @@ class Facts:
     drains: tuple[Drain, ...]
     billing_pauses: tuple[BillingPause, ...]
     live: tuple[LiveCount, ...]
+    window: tuple[WindowRow, ...]
 
     def running(self, backend: str, executor_id: str | None = None) -> int:
         """Tasks of a backend that are dispatching or running, on one executor or on all."""
@@ -105,7 +108,7 @@ async def gather(
         tripped=frozenset(tripped),
         settings=rules.checks,
     )
-    return Facts(rules, operator, gates, known, fleet, breakers, states, tuple(drains), tuple(pauses), tuple(live))
+    return Facts(rules, operator, gates, known, fleet, breakers, states, tuple(drains), tuple(pauses), tuple(live), tuple(rows))
 
 
 def idle_drains(drains: Iterable[Drain], live: Iterable[LiveCount]) -> list[Drain]:

@@ -456,7 +456,7 @@ class Database(Protocol):
     """Carries out transaction scripts."""
 
     async def run(self, work: Callable[[Transaction], Awaitable[T]], *, read_only: bool = False) -> T:
-        """Runs `work` in one transaction and commits.
+        """Runs `work` in one transaction and commits; `read_only`: work that only reads, and takes no locks.
 
         `work` may be run again as a whole after a serialization failure, deadlock or lock time-out. Raises StorageUnavailable
         (errors.py) when the database cannot be reached or does not answer in time; the commit may then have happened.

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.limits import TaskSpec
@@ -177,6 +178,16 @@ async def test_the_queue_is_counted_only_when_it_might_be_full(
     await add(5)
     assert await census() == (4, 10)
     assert await database.run(lambda tx: tx.waiting_at_most()) == await database.run(lambda tx: tx.count_waiting()) == 10
+
+
+@pytest.mark.parametrize(("read_only", "status"), [(True, TransactionStatus.IDLE), (False, TransactionStatus.INTRANS)])
+async def test_reading_costs_no_begin_and_commit(database: PostgresDatabase, read_only: bool, status: TransactionStatus) -> None:
+    async def look(tx: Transaction) -> TransactionStatus:
+        assert isinstance(tx, PostgresTransaction)
+        await tx.leadership()
+        return tx._connection.info.transaction_status
+
+    assert await database.run(look, read_only=read_only) is status
 
 
 async def test_no_database_is_storage_unavailable_and_soon() -> None:
