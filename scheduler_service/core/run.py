@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
+
+import msgspec
+from msgspec.structs import replace
 
 from scheduler_service.core.routing import BackendKind
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
@@ -22,8 +26,7 @@ class RunState(StrEnum):
     ENDED = "ended"
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """One claim. `breaker_generation` is that of the claim: outcomes of older generations are ignored by the breaker."""
 
     run_id: UUID
@@ -43,7 +46,7 @@ class Run:
     exit_code: int | None = None
     signal: int | None = None
     error: str = ""
-    usage: Mapping[str, Any] = field(default_factory=dict)
+    usage: Mapping[str, Any] = msgspec.field(default_factory=dict)
     accept_time: datetime | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None
@@ -79,9 +82,19 @@ class Run:
         exit_code: int | None = None,
         signal: int | None = None,
         error: str = "",
+        usage: Mapping[str, Any] = MappingProxyType({}),
     ) -> Run:
         """It is over."""
-        return replace(self, state=RunState.ENDED, outcome=outcome, end_time=now, exit_code=exit_code, signal=signal, error=error)
+        return replace(
+            self,
+            state=RunState.ENDED,
+            outcome=outcome,
+            end_time=now,
+            exit_code=exit_code,
+            signal=signal,
+            error=error,
+            usage=dict(usage),
+        )
 
 
 def total_usage(runs: Sequence[Run]) -> dict[str, Any]:

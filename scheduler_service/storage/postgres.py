@@ -9,11 +9,13 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, LiteralString, TypeVar
 
+import msgspec
 import psycopg
 import structlog
 from psycopg import AsyncConnection, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from scheduler_service.errors import StorageUnavailable
@@ -72,6 +74,10 @@ def service_conninfo(database_url: str) -> str:
     return make_conninfo("", **{**_CONNECTION_DEFAULTS, **given, "options": f"{_OPTIONS} {own_options}".strip()})
 
 
+async def _configure(connection: AsyncConnection[dict[str, Any]]) -> None:
+    set_json_loads(msgspec.json.decode, connection)
+
+
 class _ReadOnly(Exception):
     """The server takes no writes any more."""
 
@@ -97,6 +103,7 @@ class PostgresDatabase:
             min_size=1,
             max_size=size,
             open=False,
+            configure=_configure,
             timeout=deadline_s,
             kwargs={"row_factory": dict_row, "autocommit": True},
             reconnect_timeout=3600,

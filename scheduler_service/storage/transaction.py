@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any, LiteralString
 from uuid import UUID
 
+import msgspec
 import structlog
 from psycopg import AsyncConnection, DataError, sql
 from psycopg.types.json import Jsonb
@@ -16,19 +18,35 @@ from psycopg.types.json import Jsonb
 from scheduler_service.core.breaker import Breaker
 from scheduler_service.core.run import Run
 from scheduler_service.core.task import Priority, Task, TaskStatus
-from scheduler_service.storage.rows import breaker_of, breaker_row, run_of, run_row, task_of, task_row
+from scheduler_service.storage.rows import (
+    EDITED_COLUMNS,
+    MOVED_COLUMNS,
+    RUN_COLUMNS,
+    TASK_COLUMNS,
+    as_json,
+    breaker_of,
+    breaker_row,
+    in_columns,
+    run_of,
+    task_of,
+)
 from scheduler_service.transactions import ports
 from scheduler_service.transactions.ports import Lock
 
 _log = structlog.get_logger(__name__)
 
 _LOCK_SUFFIX = {Lock.NONE: "", Lock.SHARE: "_for_share", Lock.UPDATE: "_for_update"}
-_UNREADABLE = (DataError, ValueError, TypeError, OverflowError, RecursionError)
+_UNREADABLE = (DataError, ValueError, TypeError, OverflowError, RecursionError, msgspec.MsgspecError)
 """What a row raises that holds what no transaction of ours has written."""
 
 _EXECUTOR_RETENTION = timedelta(hours=24)
 _REQUEST_RETENTION = timedelta(hours=24)
 _COUNTER_RETENTION = timedelta(days=14)
+
+_DECISION_COLUMNS = tuple(field.name for field in fields(ports.DispatchEvent) if field.name != "id")
+_EVENT_COLUMNS = tuple(field.name for field in fields(ports.Event) if field.name != "id")
+_COUNTED = ("create_time", "backend", "executor_id", "attempt", "success", "reason")
+"""What decisions are counted by."""
 
 Connection = AsyncConnection[dict[str, Any]]
 
@@ -65,6 +83,12 @@ class PostgresTransaction:
         elif batch:
             async with self._connection.cursor() as cursor:
                 await cursor.executemany(self._queries[query], batch)
+
+    async def _rows(self, query: str, rows: Iterable[Mapping[str, object]]) -> None:
+        """One statement for many rows."""
+        batch = list(rows)
+        if batch:
+            await self._do(query, rows=as_json(batch))
 
     # --- cluster and leader
 
@@ -110,16 +134,22 @@ class PostgresTransaction:
     # --- tasks
 
     async def add_tasks(self, tasks: Sequence[Task]) -> None:
-        await self._many("add_task", (task_row(task) for task in tasks))
-        await self._many(
-            "add_dependency",
+        await self._rows("add_tasks", in_columns(TASK_COLUMNS, tasks))
+        await self._rows(
+            "add_dependencies",
             ({"task_id": task.id, "depends_on_id": other} for task in tasks for other in task.depends_on),
         )
 
     async def tasks(self, ids: Collection[UUID], lock: Lock = Lock.NONE) -> dict[UUID, Task]:
+        return await self._tasks("get_tasks" + _LOCK_SUFFIX[lock], ids)
+
+    async def tasks_to_move(self, ids: Collection[UUID]) -> dict[UUID, Task]:
+        return await self._tasks("get_tasks_to_move", ids)
+
+    async def _tasks(self, query: str, ids: Collection[UUID]) -> dict[UUID, Task]:
         if not ids:
             return {}
-        tasks, unreadable = await self._readable("get_tasks" + _LOCK_SUFFIX[lock], list(ids))
+        tasks, unreadable = await self._readable(query, list(ids))
         for id_, why in unreadable.items():
             _log.error("task_row_unreadable", task_id=str(id_), error=why)
         return tasks
@@ -143,7 +173,12 @@ class PostgresTransaction:
         await self._many("quarantine_unreadable", ({"id": task.id, "why": task.why} for task in tasks))
 
     async def save_tasks(self, tasks: Iterable[Task]) -> None:
-        await self._many("save_task", (task_row(task) for task in tasks))
+        await self._rows("save_tasks", in_columns(MOVED_COLUMNS, tasks))
+
+    async def save_edited_tasks(self, tasks: Iterable[Task]) -> None:
+        edited = list(tasks)
+        await self._rows("save_edited_tasks", in_columns(EDITED_COLUMNS, edited))
+        await self.save_tasks(edited)
 
     async def due_tasks(
         self,
@@ -214,7 +249,7 @@ class PostgresTransaction:
 
     async def list_tasks(self, chosen: ports.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
         rows = await self._all("list_tasks", before_seq=before_seq, limit=limit, **_filter(chosen))
-        return [(row["seq"], task_of(row)) for row in rows]
+        return [(row.pop("seq"), task_of(row)) for row in rows]
 
     async def count_tasks(self, chosen: ports.TaskFilter, after_seq: int, limit: int) -> int:
         return int((await self._one("count_tasks", after_seq=after_seq, limit=limit, **_filter(chosen)))["n"])
@@ -226,11 +261,14 @@ class PostgresTransaction:
     # --- runs
 
     async def add_runs(self, runs: Sequence[Run]) -> None:
-        await self._many("add_run", (run_row(run) for run in runs))
+        await self._rows("add_runs", in_columns(RUN_COLUMNS, runs))
 
     async def runs(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
         rows = await self._all("get_runs", run_ids=list(run_ids)) if run_ids else []
         return {row["run_id"]: run_of(row) for row in rows}
+
+    async def run_places(self, run_ids: Collection[UUID]) -> list[ports.RunPlace]:
+        return [ports.RunPlace(**row) for row in await self._all("run_places", run_ids=list(run_ids))]
 
     async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]:
         return [run_of(row) for row in await self._all("runs_of_task", task_id=task_id, limit=limit)]
@@ -239,7 +277,7 @@ class PostgresTransaction:
         return [run_of(row) for row in await self._all("live_runs", executor_id=executor_id)]
 
     async def save_runs(self, runs: Iterable[Run]) -> None:
-        await self._many("save_run", (run_row(run) for run in runs))
+        await self._rows("save_runs", in_columns(RUN_COLUMNS, runs))
 
     # --- executors
 
@@ -261,17 +299,11 @@ class PostgresTransaction:
         """Writes collected decisions and events; the last statements of the transaction, by lock order."""
         if not self._decisions and not self._events:
             return
-        counted: Counter[tuple[datetime, str, str, bool, bool, str]] = Counter()
-        for event in self._decisions:
-            key = (event.create_time, event.backend, event.executor_id, event.attempt, event.success, event.reason)
-            counted[key] += 1
-        names = ("time", "backend", "executor_id", "attempt", "success", "reason")
-        rows = [{**dict(zip(names, key, strict=True)), "n": counted[key]} for key in sorted(counted)]
-        await self._many("count_by_second", rows)
-        await self._many("count_by_minute", rows)
+        counted = Counter(attrgetter(*_COUNTED)(event) for event in self._decisions)
+        await self._rows("count_decisions", ({**dict(zip(_COUNTED, key, strict=True)), "n": n} for key, n in counted.items()))
         await self._connection.execute(self._queries["event_lock"])
-        await self._many("add_dispatch_event", (asdict(event) for event in self._decisions))
-        await self._many("add_event", ({**asdict(event), "payload": Jsonb(dict(event.payload))} for event in self._events))
+        await self._rows("add_dispatch_events", in_columns(_DECISION_COLUMNS, self._decisions))
+        await self._rows("add_events", in_columns(_EVENT_COLUMNS, self._events))
 
     @property
     def emitted(self) -> bool:

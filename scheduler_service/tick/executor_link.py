@@ -11,7 +11,7 @@ import contextlib
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from uuid import UUID
 
@@ -24,6 +24,7 @@ from scheduler_service.core.run import (
     ExecutorReport,
     LeaderIdentity,
     Run,
+    RunOrder,
     RunReport,
     RunState,
     Stamp,
@@ -47,6 +48,8 @@ LIVE_FOR_S = 10.0
 SILENCE_S = 15.0
 RECONNECT_MAX_S = 2.0
 BATCH = 500
+ANSWERED_WITHIN = timedelta(seconds=2)
+"""A claim that is younger is on its way, or its acceptance is: it is not sent again yet."""
 
 
 class ExecutorLink:
@@ -218,6 +221,11 @@ class ExecutorLink:
 
     # --- reports
 
+    async def take_in_accepted(self, orders: Iterable[RunOrder]) -> None:
+        """Has accepted runs recorded with what the stream says of them: a short one has ended by then, and is written once."""
+        for order in orders:
+            await self._inbox.put(RunReport(order.run_id, order.task_id, order.fence, live=True))
+
     async def _take_in(self, identity: LeaderIdentity) -> None:
         while True:
             batch = [await self._inbox.get()]
@@ -278,8 +286,12 @@ class ExecutorLink:
         if not self._opening.caught_up:
             # What looks unanswered may be in the replay.
             return
-        runs = await self._database.run(lambda tx: tx.live_runs(executor_id), read_only=True)
-        await self._resend(identity, [run for run in runs if run.state is RunState.DISPATCHING])
+
+        async def unanswered(tx: Transaction) -> list[Run]:
+            runs = await tx.live_runs(executor_id)
+            return [run for run in runs if run.state is RunState.DISPATCHING and tx.now - run.claim_time >= ANSWERED_WITHIN]
+
+        await self._resend(identity, await self._database.run(unanswered, read_only=True))
 
     async def _resend(self, identity: LeaderIdentity, runs: Sequence[Run]) -> None:
         """Sends unanswered orders again under the same run_id: an unanswered dispatch is unknown, not failed.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.run import Run, RunState

@@ -250,6 +250,14 @@ class DueTasks:
 
 
 @dataclass(frozen=True, slots=True)
+class RunPlace:
+    """What of a run never changes, and is locked before it is read."""
+
+    task_id: UUID
+    breaker_key: str
+
+
+@dataclass(frozen=True, slots=True)
 class EventFilter:
     """Which decisions a page shows; None and '' mean all."""
 
@@ -307,7 +315,17 @@ class Transaction(Protocol):
         """By id. Unknown ids are left out, and so are rows that cannot be read, which is logged."""
         ...
 
-    async def save_tasks(self, tasks: Iterable[Task]) -> None: ...
+    async def tasks_to_move(self, ids: Collection[UUID]) -> dict[UUID, Task]:
+        """The same, locked for update, without description and payload, which no transition looks at."""
+        ...
+
+    async def save_tasks(self, tasks: Iterable[Task]) -> None:
+        """Saves what transitions change: the status and what goes with it."""
+        ...
+
+    async def save_edited_tasks(self, tasks: Iterable[Task]) -> None:
+        """Saves also what an operator may edit."""
+        ...
 
     async def due_tasks(
         self,
@@ -393,6 +411,7 @@ class Transaction(Protocol):
     # --- runs
     async def add_runs(self, runs: Sequence[Run]) -> None: ...
     async def runs(self, run_ids: Collection[UUID]) -> dict[UUID, Run]: ...
+    async def run_places(self, run_ids: Collection[UUID]) -> list[RunPlace]: ...
     async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]: ...
     async def live_runs(self, executor_id: str | None = None) -> list[Run]: ...
     async def save_runs(self, runs: Iterable[Run]) -> None: ...

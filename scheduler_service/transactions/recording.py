@@ -107,17 +107,17 @@ class _Batch:
 
     @classmethod
     async def load(cls, tx: Transaction, run_ids: Sequence[UUID], rules: DispatchRules, fraction: Callable[[], float]) -> _Batch:
-        """Locks breakers, then tasks; a run is guarded by its task's lock and read again under it."""
+        """Locks breakers, then tasks; a run is guarded by its task's lock and read under it."""
         rules = await rules_in_force(tx, rules)
-        known = await tx.runs(run_ids)
-        keys = sorted({run.breaker_key for run in known.values()})
+        places = await tx.run_places(run_ids)
+        keys = sorted({place.breaker_key for place in places})
         breakers = await tx.breakers(keys, Lock.UPDATE)
         if len(breakers) < len(keys):
             # The row of an executor that was away for long: its outcomes count all the same.
             await tx.add_breakers(keys)
             breakers = await tx.breakers(keys, Lock.UPDATE)
         states = await tx.backend_states(Lock.UPDATE)
-        tasks = await tx.tasks({run.task_id for run in known.values()}, Lock.UPDATE)
+        tasks = await tx.tasks_to_move({place.task_id for place in places})
         return cls(tx, rules, fraction, breakers, states, tasks, await tx.runs(run_ids))
 
     def apply(self, executor_id: str, report: RunReport) -> None:
@@ -241,9 +241,14 @@ class _Batch:
         if report.outcome is None or run.state is RunState.ENDED:
             return
         ended = run.ended(
-            report.outcome, self._tx.now, exit_code=report.exit_code, signal=report.signal, error=report.error[:2000]
+            report.outcome,
+            self._tx.now,
+            exit_code=report.exit_code,
+            signal=report.signal,
+            error=report.error[:2000],
+            usage=report.usage,
         )
-        self._set_run(replace(ended, usage=dict(report.usage)))
+        self._set_run(ended)
         self._result.ended.append(ended)
         if ended.verdict is StartVerdict.SUCCESS and report.error_class in END_PAUSES:
             self._pause(run, END_PAUSES[report.error_class], report, f"{report.error_class}: said by a run of task {run.task_id}")

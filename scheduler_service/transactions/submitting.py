@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from graphlib import TopologicalSorter
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from scheduler_service.core.limits import QUEUE_MAX_TASKS, TaskSpec
 from scheduler_service.core.reasons import HoldReason

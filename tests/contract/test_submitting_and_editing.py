@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from msgspec import structs
 
 from scheduler_service.core.limits import TaskSpec
 from scheduler_service.core.reasons import HoldReason
@@ -170,7 +170,7 @@ async def test_a_task_that_missed_its_prerequisites_completion_is_found_by_the_h
     await cluster.completed(first.id)
     missed = await cluster.task(waiting.id)
     assert missed.blocked_by == 1
-    await cluster.run(lambda tx: tx.save_tasks([replace(missed, blocked_by=2, hold_reason=HoldReason.DEPENDENCY)]))
+    await cluster.run(lambda tx: tx.save_tasks([structs.replace(missed, blocked_by=2, hold_reason=HoldReason.DEPENDENCY)]))
     assert await cluster.run(lambda tx: tx.recount_blocked()) == 1
     assert (await cluster.task(waiting.id)).blocked_by == 1, "the other one is still under way"
     await cluster.completed(other.id)

@@ -10,18 +10,21 @@ import copy
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
+
+from msgspec import structs
 
 from scheduler_service.core.breaker import Breaker, BreakerState
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.run import Run, RunState
 from scheduler_service.core.slot_budget import is_internal
-from scheduler_service.core.task import ENDED_STATUSES, LIVE_STATUSES, Priority, Task, TaskStatus, is_due
+from scheduler_service.core.task import EDITABLE_FIELDS, ENDED_STATUSES, LIVE_STATUSES, Priority, Task, TaskStatus, is_due
 from scheduler_service.transactions import ports
 from scheduler_service.transactions.ports import Lock
 
 T = TypeVar("T")
+_SUBMITTED = ("create_time", "task_type", "depends_on", "dependency_policy", "timeout", "max_tries", "backend")
 _SHOWN = (TaskStatus.QUEUED, TaskStatus.DISPATCHING, TaskStatus.RUNNING, TaskStatus.QUARANTINED)
 
 
@@ -111,19 +114,22 @@ class MemoryTransaction:
     async def tasks(self, ids: Collection[UUID], lock: Lock = Lock.NONE) -> dict[UUID, Task]:
         return {id_: self.state.tasks[id_] for id_ in ids if id_ in self.state.tasks}
 
+    async def tasks_to_move(self, ids: Collection[UUID]) -> dict[UUID, Task]:
+        return {id_: structs.replace(task, description="", payload={}) for id_, task in (await self.tasks(ids)).items()}
+
     async def save_tasks(self, tasks: Iterable[Task]) -> None:
+        self._save(tasks, ())
+
+    async def save_edited_tasks(self, tasks: Iterable[Task]) -> None:
+        self._save(tasks, (*EDITABLE_FIELDS, "rank_time"))
+
+    def _save(self, tasks: Iterable[Task], edited: Collection[str]) -> None:
+        """What submission fixed is not for a transition to change, and what an operator edits only for an edit."""
+        fixed = {name for name in (*_SUBMITTED, *EDITABLE_FIELDS, "rank_time") if name not in edited}
         for task in tasks:
-            # What submission fixed, and the count that others keep, is not for a transition to change.
             kept = self.state.tasks[task.id]
-            self.state.tasks[task.id] = replace(
-                task,
-                create_time=kept.create_time,
-                task_type=kept.task_type,
-                depends_on=kept.depends_on,
-                dependency_policy=kept.dependency_policy,
-                timeout=kept.timeout,
-                max_tries=kept.max_tries,
-            )
+            unchanged: dict[str, Any] = {name: getattr(kept, name) for name in fixed}
+            self.state.tasks[task.id] = structs.replace(task, **unchanged)
 
     def _waiting(self, backend: str | None = None) -> list[Task]:
         found = [t for t in self.state.tasks.values() if t.status is TaskStatus.QUEUED and backend in (None, t.backend)]
@@ -157,7 +163,7 @@ class MemoryTransaction:
             if freed:
                 left = task.blocked_by - freed
                 hold = HoldReason.NONE if left == 0 and task.hold_reason is HoldReason.DEPENDENCY else task.hold_reason
-                self.state.tasks[task.id] = replace(task, blocked_by=left, hold_reason=hold, update_time=self._now)
+                self.state.tasks[task.id] = structs.replace(task, blocked_by=left, hold_reason=hold, update_time=self._now)
 
     async def recount_blocked(self) -> int:
         mended = 0
@@ -166,7 +172,7 @@ class MemoryTransaction:
             left = sum(1 for other in known if other is None or other.status is not TaskStatus.COMPLETED)
             if left < task.blocked_by:
                 hold = HoldReason.NONE if left == 0 and task.hold_reason is HoldReason.DEPENDENCY else task.hold_reason
-                self.state.tasks[task.id] = replace(task, blocked_by=left, hold_reason=hold, update_time=self._now)
+                self.state.tasks[task.id] = structs.replace(task, blocked_by=left, hold_reason=hold, update_time=self._now)
                 mended += 1
         return mended
 
@@ -233,7 +239,7 @@ class MemoryTransaction:
 
     async def list_tasks(self, chosen: ports.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
         return [
-            (seq, replace(task, description="", payload={}, result=""))
+            (seq, structs.replace(task, description="", payload={}, result=""))
             for seq, task in reversed(self._chosen(chosen))
             if before_seq is None or seq < before_seq
         ][:limit]
@@ -262,6 +268,9 @@ class MemoryTransaction:
 
     async def runs(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
         return {id_: self.state.runs[id_] for id_ in run_ids if id_ in self.state.runs}
+
+    async def run_places(self, run_ids: Collection[UUID]) -> list[ports.RunPlace]:
+        return [ports.RunPlace(run.task_id, run.breaker_key) for run in (await self.runs(run_ids)).values()]
 
     async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]:
         return sorted((r for r in self.state.runs.values() if r.task_id == task_id), key=lambda r: -r.fence)[:limit]

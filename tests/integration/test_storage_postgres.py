@@ -64,7 +64,7 @@ def test_every_named_statement_is_used_and_every_used_name_exists() -> None:
         Path(query_files.__file__).with_name("transaction.py").read_text()
         + Path(query_files.__file__).with_name("postgres.py").read_text()
     )
-    used = set(re.findall(r"(?:_all|_one|_do|_many)\(\s*\"([a-z_]+)\"", source)) | set(
+    used = set(re.findall(r"(?:_all|_one|_do|_many|_rows)\(\s*\"([a-z_]+)\"", source)) | set(
         re.findall(r"_queries\[\"([a-z_]+)\"\]", source)
     )
     for base in ("get_leader", "get_breakers", "get_tasks"):

@@ -1,24 +1,24 @@
 -- Tasks and their dependencies. Only transitions of core/task.py change a status; these queries carry rows.
 
--- name: add_task
--- Stores a new task.
+-- name: add_tasks
+-- Stores new tasks, given as JSON, in their order.
 INSERT INTO tasks (
     id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
     backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
     executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
     update_time, start_time, end_time, next_attempt_time, dependency_policy
-) VALUES (
-    %(id)s, %(title)s, %(description)s, %(task_type)s, %(priority)s, %(skill)s, %(payload)s, %(depends_on)s,
-    %(max_tries)s, %(not_before_time)s, %(timeout)s, %(backend)s, %(status)s, %(hold_reason)s, %(run_id)s, %(fence)s,
-    %(tries)s, %(start_failures)s, %(last_start_failure_time)s, %(backoff_count)s, %(executor_id)s, %(exit_code)s,
-    %(result)s, %(error)s, %(cancel_requested)s, %(blocked_by)s, %(rank_time)s, %(due_time)s, %(create_time)s,
-    %(update_time)s, %(start_time)s, %(end_time)s, %(next_attempt_time)s,
-    %(dependency_policy)s
-);
+)
+SELECT
+    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
+    backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
+    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
+    update_time, start_time, end_time, next_attempt_time, dependency_policy
+FROM json_populate_recordset(NULL::tasks, %(rows)s);
 
--- name: add_dependency
--- Notes one prerequisite.
-INSERT INTO task_dependencies (task_id, depends_on_id) VALUES (%(task_id)s, %(depends_on_id)s);
+-- name: add_dependencies
+-- Notes prerequisites, given as JSON.
+INSERT INTO task_dependencies (task_id, depends_on_id)
+SELECT task_id, depends_on_id FROM json_populate_recordset(NULL::task_dependencies, %(rows)s);
 
 -- name: get_tasks
 -- Tasks by id.
@@ -45,6 +45,15 @@ SELECT
     backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
     executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
     update_time, start_time, end_time, next_attempt_time, dependency_policy
+FROM tasks WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE;
+
+-- name: get_tasks_to_move
+-- The same, locked too, without the large columns that no transition looks at.
+SELECT
+    id, title, '' AS description, task_type, priority, skill, '{}'::jsonb AS payload, depends_on, max_tries,
+    not_before_time, timeout, backend, status, hold_reason, run_id, fence, tries, start_failures,
+    last_start_failure_time, backoff_count, executor_id, exit_code, result, error, cancel_requested, blocked_by,
+    rank_time, due_time, create_time, update_time, start_time, end_time, next_attempt_time, dependency_policy
 FROM tasks WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE;
 
 -- name: due_task_ids
@@ -76,18 +85,24 @@ UPDATE tasks SET status = 'quarantined', hold_reason = 'unreadable', error = %(w
     end_time = %(now)s, update_time = %(now)s
 WHERE id = %(id)s AND status = 'queued';
 
--- name: save_task
--- Writes what can change. The status is what a transition made it.
-UPDATE tasks SET
-    title = %(title)s, description = %(description)s, priority = %(priority)s, skill = %(skill)s,
-    payload = %(payload)s, not_before_time = %(not_before_time)s, backend = %(backend)s, status = %(status)s,
-    hold_reason = %(hold_reason)s, run_id = %(run_id)s, fence = %(fence)s, tries = %(tries)s,
-    start_failures = %(start_failures)s, last_start_failure_time = %(last_start_failure_time)s,
-    backoff_count = %(backoff_count)s, executor_id = %(executor_id)s, exit_code = %(exit_code)s, result = %(result)s,
-    error = %(error)s, cancel_requested = %(cancel_requested)s, blocked_by = %(blocked_by)s, rank_time = %(rank_time)s, due_time = %(due_time)s,
-    update_time = %(update_time)s, start_time = %(start_time)s, end_time = %(end_time)s,
-    next_attempt_time = %(next_attempt_time)s
-WHERE id = %(id)s;
+-- name: save_tasks
+-- Writes what a transition can change of tasks that are given as JSON. The status is what the transition made it.
+UPDATE tasks t SET
+    status = r.status, hold_reason = r.hold_reason, run_id = r.run_id, fence = r.fence, tries = r.tries,
+    start_failures = r.start_failures, last_start_failure_time = r.last_start_failure_time,
+    backoff_count = r.backoff_count, executor_id = r.executor_id, exit_code = r.exit_code, result = r.result,
+    error = r.error, cancel_requested = r.cancel_requested, blocked_by = r.blocked_by, due_time = r.due_time,
+    update_time = r.update_time, start_time = r.start_time, end_time = r.end_time, next_attempt_time = r.next_attempt_time
+FROM json_populate_recordset(NULL::tasks, %(rows)s) r
+WHERE t.id = r.id;
+
+-- name: save_edited_tasks
+-- Writes what an operator has changed of tasks that are given as JSON.
+UPDATE tasks t SET
+    title = r.title, description = r.description, priority = r.priority, skill = r.skill, payload = r.payload,
+    not_before_time = r.not_before_time, rank_time = r.rank_time
+FROM json_populate_recordset(NULL::tasks, %(rows)s) r
+WHERE t.id = r.id;
 
 -- name: unblock_dependents
 -- One prerequisite less for each queued task that waits for a completed one.

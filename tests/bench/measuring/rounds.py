@@ -14,7 +14,7 @@ from uuid import uuid4
 from tests.bench.measuring.bench import Absent, Bench
 from tests.bench.measuring.comparison import Comparison, Figures, Variant
 
-ROUND_DEADLINE_S = 300.0
+ROUND_DEADLINE_S = 900.0
 
 
 @dataclass
