@@ -55,7 +55,7 @@ COMPARISONS = (
         (Variant(OURS, partial(measure, library="ours")), *(Variant(name, partial(measure, library=name)) for name in PEERS)),
         tuple(Goal(figure, OURS, peer, at_most=1.0) for figure in ("succeed_ns", "fail_ns") for peer in PEERS),
         {"succeed_ns": "ns", "fail_ns": "ns"},
-        f"Nanoseconds that the breaker adds to a call of a Python function that returns at once, or raises at once, {CALLS:,} calls in a "
+        f"Nanoseconds of CPU that the breaker adds to a call of a Python function that returns at once, or raises at once, {CALLS:,} calls in a "
         "row, the bare call measured beside it; the threshold is never reached. Ours: the time is read, `admit`, the call, "
         "`record_success` or `record_failure`. The libraries keep their state in the object, ours makes a new value a change.",
     ),
