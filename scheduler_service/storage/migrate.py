@@ -68,7 +68,7 @@ async def migrate(conninfo: str) -> list[str]:
             done = await _apply(connection, applied)
             # Whoever serves before there is a leader writes events too.
             queries = query_files.load()
-            cursor = await connection.execute("SELECT now() AS now")
+            cursor = await connection.execute(queries["transaction_time"])
             await connection.execute(queries["ensure_partitions"], await cursor.fetchone())
             return done
 

@@ -233,8 +233,14 @@ class PostgresTransaction:
     async def oldest_due(self) -> dict[Priority, datetime]:
         return {Priority(row["priority"]): row["due_time"] for row in await self._all("oldest_due")}
 
-    async def count_waiting(self, limit: int) -> int:
-        return int((await self._one("count_waiting", limit=limit))["n"])
+    async def waiting_at_most(self) -> int:
+        return int((await self._one("waiting_at_most"))["n"])
+
+    async def count_waiting(self) -> int:
+        return int((await self._one("count_waiting"))["n"])
+
+    async def note_put_back(self, count: int) -> None:
+        await self._do("note_put_back", count=count)
 
     async def queue_position(self, task: Task) -> int:
         return int((await self._one("queue_position", id=task.id, backend=task.backend))["n"])

@@ -36,7 +36,7 @@ MILLISECOND = timedelta(milliseconds=1)
 class Facts:
     """What was gathered in one transaction. `live` counts tasks dispatching or running; `rules` are those in force.
 
-    `queue` is (queued, due) by backend.
+    `queue` is (queued, due) by backend; `window`: the decisions of the rules' window, grouped.
 
     `backends`: those that tasks are routed to, those that live executors have, and those that tasks are queued or live on.
     """
@@ -52,6 +52,7 @@ class Facts:
     drains: tuple[Drain, ...]
     billing_pauses: tuple[BillingPause, ...]
     live: tuple[LiveCount, ...]
+    window: tuple[WindowRow, ...]
 
     def running(self, backend: str, executor_id: str | None = None) -> int:
         """Tasks of a backend that are dispatching or running, on one executor or on all."""
@@ -108,7 +109,7 @@ async def gather(
         tripped=frozenset(tripped),
         settings=rules.checks,
     )
-    return Facts(rules, standing.operator, queue, gates, known, fleet, breakers, states, drains, pauses, live)
+    return Facts(rules, standing.operator, queue, gates, known, fleet, breakers, states, drains, pauses, live, tuple(rows))
 
 
 def idle_drains(drains: Iterable[Drain], live: Iterable[LiveCount]) -> list[Drain]:

@@ -400,8 +400,16 @@ class Transaction(Protocol):
         """Since when the oldest due, unblocked task of each priority is due; a priority without one is missing."""
         ...
 
-    async def count_waiting(self, limit: int) -> int:
-        """Queued tasks, counted up to `limit`."""
+    async def waiting_at_most(self) -> int:
+        """No fewer than the queued tasks that are committed, at a cost that does not grow with them."""
+        ...
+
+    async def count_waiting(self) -> int:
+        """Queued tasks, counted; `waiting_at_most` reckons on from there."""
+        ...
+
+    async def note_put_back(self, count: int) -> None:
+        """Tasks that had ended or were quarantined wait again: `waiting_at_most` would not see that by itself."""
         ...
 
     async def queue_position(self, task: Task) -> int:
@@ -487,7 +495,7 @@ class Database(Protocol):
     """Carries out transaction scripts."""
 
     async def run(self, work: Callable[[Transaction], Awaitable[T]], *, read_only: bool = False) -> T:
-        """Runs `work` in one transaction and commits.
+        """Runs `work` in one transaction and commits; `read_only`: work that only reads, and takes no locks.
 
         `work` may be run again as a whole after a serialization failure, deadlock or lock time-out. Raises StorageUnavailable
         (errors.py) when the database cannot be reached or does not answer in time; the commit may then have happened.

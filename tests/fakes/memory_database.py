@@ -238,8 +238,13 @@ class MemoryTransaction:
                 found[task.priority] = min(task.due_time, found.get(task.priority, task.due_time))
         return found
 
-    async def count_waiting(self, limit: int) -> int:
-        return min(limit, len(self._waiting()))
+    async def waiting_at_most(self) -> int:
+        return len(self._waiting())
+
+    async def count_waiting(self) -> int:
+        return len(self._waiting())
+
+    async def note_put_back(self, count: int) -> None: ...
 
     async def queue_position(self, task: Task) -> int:
         mine = (task.rank_time, self.state.seqs[task.id])

@@ -1,5 +1,9 @@
 -- The cluster, its leader and its executors.
 
+-- name: transaction_time
+-- The time by the database's clock.
+SELECT now() AS now;
+
 -- name: begin
 -- Begins a transaction and tells its time by the database's clock.
 BEGIN; SELECT now() AS now;

@@ -156,10 +156,6 @@ SELECT p.priority, t.due_time FROM (VALUES (0), (1), (2)) p (priority), LATERAL 
     WHERE status = 'queued' AND blocked_by = 0 AND priority = p.priority AND due_time <= %(now)s
     ORDER BY due_time LIMIT 1) t;
 
--- name: count_waiting
--- Queued tasks, counted up to a limit.
-SELECT count(*) AS n FROM (SELECT 1 FROM tasks WHERE status = 'queued' LIMIT %(limit)s) q;
-
 -- name: queue_position
 -- One more than the due, unblocked tasks of the backend that stand before this one.
 SELECT count(*) + 1 AS n FROM tasks t, (SELECT rank_time, seq FROM tasks WHERE id = %(id)s) me
