@@ -177,9 +177,7 @@ class Journal:
         elif owner[0] != APPLICATION_ID:
             raise JournalError(f"{self._path} is a database of another program: move it away, or set EXECUTOR_DATA_DIR")
         elif format_[0] != FORMAT:
-            raise JournalError(
-                f"{self._path} has format {format_[0]}, of another version of the executor; this one knows {FORMAT}"
-            )
+            raise JournalError(f"{self._path} has format {format_[0]}, of another version of the executor; must be {FORMAT}")
 
     def close(self) -> None:
         """Writes what has gathered, closes the journal and unlocks the folder."""
