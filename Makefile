@@ -53,7 +53,7 @@ chaos: $(VENV)/.dev-ready ## The long forms of the tests that break things (a qu
 	@$(BIN)/python -m venv --clear .bench/venv && mkdir -p .bench/node && cp tests/bench/peers/package.json .bench/node/
 	@missing=""; \
 	.bench/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -r tests/bench/peers/requirements.txt \
-		|| missing="celery, dramatiq, procrastinate (pip cannot get them)"; \
+		|| missing="celery, dramatiq, procrastinate, the circuit breakers (pip cannot get them)"; \
 	if ! command -v npm >/dev/null 2>&1; then missing="$$missing graphile-worker, pg-boss (npm, of Node.js, is not installed)"; \
 	else npm --prefix .bench/node install --no-fund --no-audit --no-package-lock --loglevel=error >/dev/null \
 		|| missing="$$missing graphile-worker, pg-boss (npm cannot get them)"; fi; \

@@ -106,6 +106,9 @@ class PostgresTransaction:
     async def save_window_settings(self, window_ms: int, open_duration_ms: int) -> None:
         await self._do("save_window_settings", window_ms=window_ms, open_duration_ms=open_duration_ms)
 
+    async def standing(self) -> ports.Standing:
+        return msgspec.convert((await self._one("standing"))["standing"], ports.Standing)
+
     # --- breakers and backends
 
     async def breakers(self, keys: Collection[str] | None = None, lock: Lock = Lock.NONE) -> dict[str, Breaker]:
@@ -123,13 +126,14 @@ class PostgresTransaction:
     async def tripped_by(self) -> dict[str, str]:
         return {row["key"]: row["tripped_by"] for row in await self._all("tripped_by")}
 
-    async def backend_states(self, lock: Lock = Lock.NONE) -> dict[str, ports.BackendState]:
-        suffix = _LOCK_SUFFIX[Lock.NONE if lock is Lock.NONE else Lock.UPDATE]
-        rows = await self._all("get_backend_states" + suffix)
-        return {row["backend"]: ports.BackendState(**row) for row in rows}
+    async def backend_states(self) -> dict[str, ports.BackendState]:
+        return {row["backend"]: ports.BackendState(**row) for row in await self._all("get_backend_states")}
 
-    async def save_backend_states(self, states: Iterable[ports.BackendState]) -> None:
-        await self._many("save_backend_state", (asdict(state) for state in sorted(states, key=lambda s: s.backend)))
+    async def note_start_successes(self, times: Mapping[str, datetime]) -> None:
+        await self._many("note_start_success", ({"backend": name, "time": times[name]} for name in sorted(times)))
+
+    async def note_trickles(self, times: Mapping[str, datetime]) -> None:
+        await self._many("note_trickle", ({"backend": name, "time": times[name]} for name in sorted(times)))
 
     # --- tasks
 
@@ -216,14 +220,8 @@ class PostgresTransaction:
         rows = await self._all("dependents", id=task_id, limit=limit)
         return [row["task_id"] for row in rows], rows[0]["total"] if rows else 0
 
-    async def queued_backends(self) -> set[str]:
-        return {row["backend"] for row in await self._all("queued_backends")}
-
     async def queue_counts(self) -> dict[str, tuple[int, int]]:
         return {row["backend"]: (row["queued"], row["due"]) for row in await self._all("queue_counts")}
-
-    async def has_internal_tasks(self) -> bool:
-        return bool((await self._one("has_internal_tasks"))["yes"])
 
     async def live_counts(self) -> list[ports.LiveCount]:
         return [ports.LiveCount(**row) for row in await self._all("live_counts")]
@@ -235,8 +233,14 @@ class PostgresTransaction:
     async def oldest_due(self) -> dict[Priority, datetime]:
         return {Priority(row["priority"]): row["due_time"] for row in await self._all("oldest_due")}
 
-    async def count_waiting(self, limit: int) -> int:
-        return int((await self._one("count_waiting", limit=limit))["n"])
+    async def waiting_at_most(self) -> int:
+        return int((await self._one("waiting_at_most"))["n"])
+
+    async def count_waiting(self) -> int:
+        return int((await self._one("count_waiting"))["n"])
+
+    async def note_put_back(self, count: int) -> None:
+        await self._do("note_put_back", count=count)
 
     async def queue_position(self, task: Task) -> int:
         return int((await self._one("queue_position", id=task.id, backend=task.backend))["n"])

@@ -111,6 +111,7 @@ async def _back_in_queue(tx: Transaction, task: Task) -> Task:
             f"prerequisite {other} has not completed and will not; requeue it first",
             reason=HoldReason.DEPENDENCY_FAILED.value,
         )
+    await tx.note_put_back(1)
     return blocked_by(task, prerequisites, tx.now)
 
 

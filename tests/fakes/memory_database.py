@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -100,11 +100,32 @@ class MemoryTransaction:
     async def tripped_by(self) -> dict[str, str]:
         return {key: who for key, who in sorted(self.state.tripped_by.items()) if who}
 
-    async def backend_states(self, lock: Lock = Lock.NONE) -> dict[str, ports.BackendState]:
+    async def standing(self) -> ports.Standing:
+        waiting, live = self._waiting(), (TaskStatus.QUEUED, *LIVE_STATUSES)
+        return ports.Standing(
+            operator=await self.operator_settings(),
+            breakers=await self.breakers(),
+            backend_states=await self.backend_states(),
+            drains=tuple(await self.drains()),
+            billing_pauses=tuple(await self.billing_pauses()),
+            tripped_by=await self.tripped_by(),
+            live=tuple(await self.live_counts()),
+            has_internal=any(t.status in live and is_internal(t.payload) for t in self.state.tasks.values()),
+            queued_backends=frozenset(task.backend for task in waiting),
+        )
+
+    async def backend_states(self) -> dict[str, ports.BackendState]:
         return dict(sorted(self.state.backend_states.items()))
 
-    async def save_backend_states(self, states: Iterable[ports.BackendState]) -> None:
-        self.state.backend_states |= {state.backend: state for state in states}
+    async def note_start_successes(self, times: Mapping[str, datetime]) -> None:
+        for backend, time in times.items():
+            known = self.state.backend_states.get(backend, ports.BackendState(backend))
+            self.state.backend_states[backend] = replace(known, last_start_success_time=time)
+
+    async def note_trickles(self, times: Mapping[str, datetime]) -> None:
+        for backend, time in times.items():
+            known = self.state.backend_states.get(backend, ports.BackendState(backend))
+            self.state.backend_states[backend] = replace(known, last_trickle_time=time)
 
     async def add_tasks(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
@@ -188,19 +209,12 @@ class MemoryTransaction:
         found = sorted(task.id for task in self.state.tasks.values() if task_id in task.depends_on)
         return found[:limit], len(found)
 
-    async def queued_backends(self) -> set[str]:
-        return {task.backend for task in self._waiting()}
-
     async def queue_counts(self) -> dict[str, tuple[int, int]]:
         counts: dict[str, tuple[int, int]] = {}
         for task in self._waiting():
             queued, due = counts.get(task.backend, (0, 0))
             counts[task.backend] = (queued + 1, due + (task.blocked_by == 0 and is_due(task, self._now)))
         return counts
-
-    async def has_internal_tasks(self) -> bool:
-        live = (TaskStatus.QUEUED, *LIVE_STATUSES)
-        return any(t.status in live and is_internal(t.payload) for t in self.state.tasks.values())
 
     async def live_counts(self) -> list[ports.LiveCount]:
         counts: dict[tuple[str, str, bool], int] = {}
@@ -224,8 +238,13 @@ class MemoryTransaction:
                 found[task.priority] = min(task.due_time, found.get(task.priority, task.due_time))
         return found
 
-    async def count_waiting(self, limit: int) -> int:
-        return min(limit, len(self._waiting()))
+    async def waiting_at_most(self) -> int:
+        return len(self._waiting())
+
+    async def count_waiting(self) -> int:
+        return len(self._waiting())
+
+    async def note_put_back(self, count: int) -> None: ...
 
     async def queue_position(self, task: Task) -> int:
         mine = (task.rank_time, self.state.seqs[task.id])

@@ -6,13 +6,13 @@ INSERT INTO tasks (
     id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
     backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
     executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time, dependency_policy
+    update_time, start_time, end_time, next_attempt_time, dependency_policy, internal
 )
 SELECT
     id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
     backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
     executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time, dependency_policy
+    update_time, start_time, end_time, next_attempt_time, dependency_policy, is_internal(payload)
 FROM json_populate_recordset(NULL::tasks, %(rows)s);
 
 -- name: add_dependencies
@@ -100,7 +100,7 @@ WHERE t.id = r.id;
 -- Writes what an operator has changed of tasks that are given as JSON.
 UPDATE tasks t SET
     title = r.title, description = r.description, priority = r.priority, skill = r.skill, payload = r.payload,
-    not_before_time = r.not_before_time, rank_time = r.rank_time
+    not_before_time = r.not_before_time, rank_time = r.rank_time, internal = is_internal(r.payload)
 FROM json_populate_recordset(NULL::tasks, %(rows)s) r
 WHERE t.id = r.id;
 
@@ -133,25 +133,11 @@ WHERE d.depends_on_id = ANY(%(ids)s) AND t.status = 'queued' ORDER BY d.task_id;
 SELECT task_id, count(*) OVER () AS total FROM task_dependencies
 WHERE depends_on_id = %(id)s ORDER BY task_id LIMIT %(limit)s;
 
--- name: queued_backends
--- Backends that have a queued task: one index probe each, however long the queue.
-WITH RECURSIVE b AS (
-    (SELECT backend FROM tasks WHERE status = 'queued' ORDER BY backend LIMIT 1)
-    UNION ALL
-    SELECT (SELECT t.backend FROM tasks t WHERE t.status = 'queued' AND t.backend > b.backend ORDER BY t.backend LIMIT 1)
-    FROM b WHERE b.backend IS NOT NULL
-)
-SELECT backend FROM b WHERE backend IS NOT NULL;
-
 -- name: queue_counts
 -- Queued tasks by backend, and how many of them are due.
 SELECT backend, count(*) AS queued, count(*) FILTER (WHERE blocked_by = 0
     AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)) AS due
 FROM tasks WHERE status = 'queued' GROUP BY backend;
-
--- name: has_internal_tasks
--- Whether an internal task (decomposition, or requires_cortex) is queued or live.
-SELECT EXISTS (SELECT 1 FROM tasks WHERE status IN ('queued', 'dispatching', 'running') AND internal) AS yes;
 
 -- name: live_counts
 -- Tasks dispatching or running, by executor, backend and kind.
@@ -169,10 +155,6 @@ SELECT p.priority, t.due_time FROM (VALUES (0), (1), (2)) p (priority), LATERAL 
     SELECT due_time FROM tasks
     WHERE status = 'queued' AND blocked_by = 0 AND priority = p.priority AND due_time <= %(now)s
     ORDER BY due_time LIMIT 1) t;
-
--- name: count_waiting
--- Queued tasks, counted up to a limit.
-SELECT count(*) AS n FROM (SELECT 1 FROM tasks WHERE status = 'queued' LIMIT %(limit)s) q;
 
 -- name: queue_position
 -- One more than the due, unblocked tasks of the backend that stand before this one.

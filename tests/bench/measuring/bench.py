@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Self
@@ -48,6 +48,7 @@ class Bench:
         self._cleanup = contextlib.AsyncExitStack()
         self._postgres: EmbeddedPostgres | None = None
         self._template = ""
+        self._filled: dict[str, str] = {}
         self._folder = Path()
 
     async def __aenter__(self) -> Self:
@@ -93,8 +94,10 @@ class Bench:
         return self._postgres
 
     @contextlib.asynccontextmanager
-    async def fresh_database(self, *, migrated: bool = True) -> AsyncIterator[str]:
+    async def fresh_database(self, *, migrated: bool = True, template: str = "") -> AsyncIterator[str]:
         """The libpq URL of a new database for the service's role, dropped afterwards; with our schema unless `migrated` is false.
+
+        `template`: the name of the database to copy instead.
 
         What the rounds before wrote is flushed first: nobody pays for another's checkpoint.
         """
@@ -102,12 +105,27 @@ class Bench:
         if migrated and not self._template:
             self._template = await migrated_template(server)
         name = new_name()
-        await create_database(server, name, self._template if migrated else "template0")
+        await create_database(server, name, template or (self._template if migrated else "template0"))
         try:
             await self.settle()
             yield with_database(server.database_url, name)
         finally:
             await drop_database(server, name)
+
+    @contextlib.asynccontextmanager
+    async def filled_database(self, name: str, fill: Callable[[str], Awaitable[None]]) -> AsyncIterator[str]:
+        """As `fresh_database`, with what `fill` puts into the database at a URL: done once a run for each name, then copied."""
+        if name not in self._filled:
+            server = await self.postgres()
+            self._template = self._template or await migrated_template(server)
+            template = new_name()
+            await create_database(server, template, self._template)
+            url = with_database(server.database_url, template)
+            await fill(url)
+            await self.settle(url)
+            self._filled[name] = template
+        async with self.fresh_database(template=self._filled[name]) as url:
+            yield url
 
     async def settle(self, *urls: str) -> None:
         """Statistics of these databases are fresh, and nothing waits to be written."""
