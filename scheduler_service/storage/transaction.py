@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, LiteralString
@@ -43,8 +43,8 @@ _EXECUTOR_RETENTION = timedelta(hours=24)
 _REQUEST_RETENTION = timedelta(hours=24)
 _COUNTER_RETENTION = timedelta(days=14)
 
-_DECISION_COLUMNS = tuple(field.name for field in fields(ports.DispatchEvent) if field.name != "id")
-_EVENT_COLUMNS = tuple(field.name for field in fields(ports.Event) if field.name != "id")
+_DECISION_COLUMNS = tuple(name for name in ports.DispatchEvent.__struct_fields__ if name != "id")
+_EVENT_COLUMNS = tuple(name for name in ports.Event.__struct_fields__ if name != "id")
 _COUNTED = ("create_time", "backend", "executor_id", "attempt", "success", "reason")
 """What decisions are counted by."""
 
@@ -271,8 +271,17 @@ class PostgresTransaction:
     async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]:
         return [run_of(row) for row in await self._all("runs_of_task", task_id=task_id, limit=limit)]
 
-    async def live_runs(self, executor_id: str | None = None) -> list[Run]:
+    async def live_runs(self, executor_id: str) -> list[Run]:
         return [run_of(row) for row in await self._all("live_runs", executor_id=executor_id)]
+
+    async def live_leases(self) -> list[ports.RunLease]:
+        return [ports.RunLease(**row) for row in await self._all("live_leases")]
+
+    async def unanswered_runs(self, executor_id: str, claimed_by: datetime) -> list[Run]:
+        return [run_of(row) for row in await self._all("unanswered_runs", executor_id=executor_id, claimed_by=claimed_by)]
+
+    async def runs_to_cancel(self, executor_id: str) -> list[UUID]:
+        return [row["run_id"] for row in await self._all("runs_to_cancel", executor_id=executor_id)]
 
     async def save_runs(self, runs: Iterable[Run]) -> None:
         await self._rows("save_runs", in_columns(RUN_COLUMNS, runs))

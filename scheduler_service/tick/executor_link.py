@@ -36,7 +36,7 @@ from scheduler_service.errors import ExecutorUnreachable, StorageUnavailable
 from scheduler_service.tick.ports import ExecutorClient, Observer
 from scheduler_service.transactions.consequences import tell
 from scheduler_service.transactions.gathering import breaker_keys_of
-from scheduler_service.transactions.leases import cancelled_runs, extend_leases, order_is_stale
+from scheduler_service.transactions.leases import extend_leases, order_is_stale
 from scheduler_service.transactions.orders import order_of
 from scheduler_service.transactions.ports import Database, ExecutorRow, Transaction
 from scheduler_service.transactions.recording import record_answers, record_lost, record_reports
@@ -281,17 +281,14 @@ class ExecutorLink:
         if not self.live or self.report is None:
             return
         executor_id = self.report.executor_id
-        cancelled = await self._database.run(lambda tx: cancelled_runs(tx, executor_id), read_only=True)
+        cancelled = await self._database.run(lambda tx: tx.runs_to_cancel(executor_id), read_only=True)
         await self.end_runs(identity, cancelled, "its task was cancelled")
         if not self._opening.caught_up:
             # What looks unanswered may be in the replay.
             return
 
-        async def unanswered(tx: Transaction) -> list[Run]:
-            runs = await tx.live_runs(executor_id)
-            return [run for run in runs if run.state is RunState.DISPATCHING and tx.now - run.claim_time >= ANSWERED_WITHIN]
-
-        await self._resend(identity, await self._database.run(unanswered, read_only=True))
+        late = await self._database.run(lambda tx: tx.unanswered_runs(executor_id, tx.now - ANSWERED_WITHIN), read_only=True)
+        await self._resend(identity, late)
 
     async def _resend(self, identity: LeaderIdentity, runs: Sequence[Run]) -> None:
         """Sends unanswered orders again under the same run_id: an unanswered dispatch is unknown, not failed.

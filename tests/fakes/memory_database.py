@@ -289,9 +289,22 @@ class MemoryTransaction:
     async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]:
         return sorted((r for r in self.state.runs.values() if r.task_id == task_id), key=lambda r: -r.fence)[:limit]
 
-    async def live_runs(self, executor_id: str | None = None) -> list[Run]:
-        live = [r for r in self.state.runs.values() if r.state is not RunState.ENDED and executor_id in (None, r.executor_id)]
+    async def live_runs(self, executor_id: str) -> list[Run]:
+        live = [r for r in self.state.runs.values() if r.state is not RunState.ENDED and r.executor_id == executor_id]
         return sorted(live, key=lambda r: (r.claim_time, r.run_id))
+
+    async def live_leases(self) -> list[ports.RunLease]:
+        live = (r for r in self.state.runs.values() if r.state is not RunState.ENDED)
+        return [ports.RunLease(r.run_id, r.renew_seq, r.lease_until) for r in live]
+
+    async def unanswered_runs(self, executor_id: str, claimed_by: datetime) -> list[Run]:
+        live = await self.live_runs(executor_id)
+        return [r for r in live if r.state is RunState.DISPATCHING and r.claim_time <= claimed_by]
+
+    async def runs_to_cancel(self, executor_id: str) -> list[UUID]:
+        tasks = self.state.tasks
+        live = await self.live_runs(executor_id)
+        return [r.run_id for r in live if r.task_id in tasks and tasks[r.task_id].cancel_requested]
 
     async def save_runs(self, runs: Iterable[Run]) -> None:
         self.state.runs |= {run.run_id: run for run in runs}
@@ -311,9 +324,9 @@ class MemoryTransaction:
     def flush(self) -> None:
         """Writes what was collected, under ids in the order of commits."""
         for decision in self._decisions:
-            self.state.decisions.append(replace(decision, id=len(self.state.decisions) + 1))
+            self.state.decisions.append(structs.replace(decision, id=len(self.state.decisions) + 1))
         for event in self._events:
-            self.state.events.append(replace(event, id=len(self.state.events) + 1))
+            self.state.events.append(structs.replace(event, id=len(self.state.events) + 1))
 
     async def window_rows(self, since: datetime, *, by_executor: bool = False) -> list[ports.WindowRow]:
         rows: dict[tuple[str, str, bool, bool, str], tuple[int, datetime]] = {}
