@@ -194,8 +194,11 @@ class PostgresTransaction:
         lock: Lock = Lock.UPDATE,
     ) -> ports.DueTasks:
         given = {"backend": backend, "limit": limit, "skip": list(skip), "unfailed_only": unfailed_only}
-        ids = [row["id"] for row in await self._all("due_task_ids" + _LOCK_SUFFIX[lock], **given)]
-        tasks, unreadable = await self._readable("get_tasks", ids) if ids else ({}, {})
+        try:
+            return ports.DueTasks([task_of(row) for row in await self._all("due_tasks" + _LOCK_SUFFIX[lock], **given)])
+        except _UNREADABLE:
+            ids = [row["id"] for row in await self._all("due_task_ids" + _LOCK_SUFFIX[lock], **given)]
+        tasks, unreadable = await self._readable("get_tasks", ids)
         told = [
             ports.UnreadableTask(**{**row, "priority": Priority(row["priority"])}, why=why)
             for id_, why in unreadable.items()

@@ -69,7 +69,7 @@ def test_every_named_statement_is_used_and_every_used_name_exists() -> None:
     )
     for base in ("get_leader", "get_breakers", "get_tasks"):
         used |= {base, f"{base}_for_share", f"{base}_for_update"}
-    used |= {"due_task_ids", "due_task_ids_for_update", "get_tasks"}
+    used |= {"due_tasks", "due_tasks_for_update", "due_task_ids", "due_task_ids_for_update", "get_tasks"}
     assert used == set(query_files.load())
 
 
