@@ -204,7 +204,9 @@ class PostgresTransaction:
             for id_, why in unreadable.items()
             for row in await self._all("describe_task", id=id_)
         ]
-        return ports.DueTasks([tasks[id_] for id_ in ids if id_ in tasks], told)
+        # Not locked, one may have been claimed between the two reads: it is not queued any more.
+        found = [task for id_ in ids if (task := tasks.get(id_)) is not None and task.status is TaskStatus.QUEUED]
+        return ports.DueTasks(found, told)
 
     async def unblock_dependents(self, completed: Collection[UUID]) -> None:
         if completed:

@@ -27,7 +27,7 @@ from scheduler_service.storage.postgres import PostgresDatabase
 from scheduler_service.storage.transaction import PostgresTransaction
 from scheduler_service.transactions import submitting
 from scheduler_service.transactions.editing import cancel_task
-from scheduler_service.transactions.ports import DispatchEvent, Event, ExecutorRow, Transaction
+from scheduler_service.transactions.ports import DispatchEvent, Event, ExecutorRow, Lock, Transaction
 from scheduler_service.transactions.reading import read_stats
 from scheduler_service.transactions.submitting import submit
 from tests.contract.conftest import DESCRIPTION
@@ -93,6 +93,26 @@ async def test_parallel_claimers_never_take_the_same_task(database: PostgresData
 
     await asyncio.gather(*(claimer() for _ in range(8)))
     assert len(taken) == len(set(taken)) == 60
+
+
+async def test_who_only_looks_is_not_shown_what_is_claimed_meanwhile(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = [TaskSpec(title=f"Task number {i}", description=DESCRIPTION) for i in range(3)]
+    _, *others = await database.run(lambda tx: submit(tx, specs, DEFAULT_ROUTES, uuid4))
+    read = PostgresTransaction._readable
+
+    async def claim_first(tx: Transaction) -> None:
+        await tx.save_tasks([claim(task, uuid4(), "host", tx.now) for task in (await tx.due_tasks("cecelia-run", 1)).tasks])
+
+    async def read_late(tx: PostgresTransaction, *words: Any) -> Any:
+        monkeypatch.setattr(PostgresTransaction, "_readable", read)
+        await database.run(claim_first)
+        return await read(tx, *words)
+
+    monkeypatch.setattr(PostgresTransaction, "_readable", read_late)
+    found = await database.run(lambda tx: tx.due_tasks("cecelia-run", 3, lock=Lock.NONE), read_only=True)
+    assert [task.id for task in found.tasks] == [task.id for task in others]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
