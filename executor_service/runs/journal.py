@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 FILE = "journal.sqlite3"
 APPLICATION_ID = 0x43454344  # "CECD": tells a journal from another program's database
-FORMAT = 1
+FORMAT = 2  # grows with every change of the tables
 VALUES_MAX = 8_000  # in one statement: as many as a full batch has, where SQLite takes them
 
 _PRAGMAS = (
