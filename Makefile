@@ -9,7 +9,7 @@ BUF := npx --yes --package=@bufbuild/buf@$(BUF_VERSION) buf
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help run test test-long chaos bench-admission core-coverage simulated-day lint fmt protos docs docs-site clean
+.PHONY: help run test test-long chaos bench bench-admission core-coverage simulated-day lint fmt protos docs docs-site clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 23
@@ -46,6 +46,21 @@ test-long: $(VENV)/.dev-ready ## What takes long: the page by clicks, alerts and
 
 chaos: $(VENV)/.dev-ready ## The long forms of the tests that break things (a quarter of an hour)
 	@CHAOS_CHILDREN=2000 CHAOS_KILLS=200 $(BIN)/python -m pytest -s tests/chaos $(ARGS)
+
+# What peers cannot be had for is left out of the table, with the reason: a missing package stops nothing.
+.bench/.peers-ready: tests/bench/peers/requirements.txt tests/bench/peers/package.json $(VENV)/.dev-ready
+	@echo "setting up the peers of the bench in .bench"
+	@$(BIN)/python -m venv --clear .bench/venv && mkdir -p .bench/node && cp tests/bench/peers/package.json .bench/node/
+	@missing=""; \
+	.bench/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -r tests/bench/peers/requirements.txt \
+		|| missing="celery, dramatiq, procrastinate, the circuit breakers (pip cannot get them)"; \
+	if ! command -v npm >/dev/null 2>&1; then missing="$$missing graphile-worker, pg-boss (npm, of Node.js, is not installed)"; \
+	else npm --prefix .bench/node install --no-fund --no-audit --no-package-lock --loglevel=error >/dev/null \
+		|| missing="$$missing graphile-worker, pg-boss (npm cannot get them)"; fi; \
+	if [ -n "$$missing" ]; then echo "left out, and tried again next time: $$missing"; else touch $@; fi
+
+bench: .bench/.peers-ready ## Measure us beside peers and the bare machine: writes docs/benchmarks.md (ARGS='--rounds 3 drain')
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 bench-admission: $(VENV)/.dev-ready ## 10,000 admission decisions under real load in a real cgroup (ten minutes)
 	@LONG_TESTS=1 BENCH_DECISIONS=10000 $(BIN)/python -m pytest -s tests/bench/test_admission.py $(ARGS)

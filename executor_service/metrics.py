@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry
 
@@ -77,10 +77,10 @@ class ExecutorMetrics:
         for backend in self._backends:
             self._configured.labels(backend).set(not wrong.get(backend))
 
-    def process_control(self, *, cgroup: bool) -> None:
-        """Which of the two is in force."""
+    def process_control(self, kinds: Collection[str]) -> None:
+        """Which of the two are in force; none where nothing runs here."""
         for kind in PROCESS_CONTROLS:
-            self._control.labels(kind).set(cgroup == (kind == "cgroup"))
+            self._control.labels(kind).set(kind in kinds)
 
     def run_ended(self, record: RunRecord) -> None:
         """A run is over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -18,6 +19,9 @@ from tests.postgres import (
 # No test may reach the real MiniMax service: whoever forgets to set the address gets one that refuses.
 os.environ["HK_MINIMAX_URL"] = "http://127.0.0.1:9"
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+# A suite that is started in the background, or under nohup, has these ignored, and so would the programs that it signals.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 LONG_TESTS = os.environ.get("LONG_TESTS") == "1"
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -25,9 +26,12 @@ BRIEF_CHARS = 80
 NAME_MAX_CHARS = 128
 RUNS_MAX = 500
 BATCH_MAX_BYTES = 2 * 1024 * 1024
+ENTRY_BYTES = 16
 TIMEOUT_DEFAULT = timedelta(hours=1)
 TIMEOUT_MAX = timedelta(days=7)
 LEASE_MAX = timedelta(days=7)
+
+_USUAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 BACKEND_KINDS = {
     None: pb.BACKEND_KIND_UNSPECIFIED,
@@ -62,6 +66,8 @@ class Checker(FieldChecker):
 
     def run_id(self, field: str, text: str) -> str:
         """A UUID, as text in its usual form."""
+        if _USUAL_UUID.fullmatch(text):
+            return text
         value = self.uuid(field, text)
         return str(value) if value is not None else text
 
@@ -179,6 +185,23 @@ def resources_message(report: ResourceReport, running: int, room: Room) -> pb.Ch
             )
         )
     return message
+
+
+def run_batches(records: Iterable[RunRecord]) -> Iterator[list[pb.Run]]:
+    """Runs in the portions that one message takes: at most 500 and 2 MiB; one run always fits."""
+    batch: list[pb.Run] = []
+    size = 0
+    for record in records:
+        message = run_message(record)
+        # With what the list adds to each of its entries.
+        own = message.ByteSize() + ENTRY_BYTES
+        if batch and (len(batch) == RUNS_MAX or size + own > BATCH_MAX_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(message)
+        size += own
+    if batch:
+        yield batch
 
 
 def run_message(record: RunRecord, *, brief: bool = False) -> pb.Run:

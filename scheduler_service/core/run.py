@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
+
+import msgspec
+from msgspec.structs import replace
 
 from scheduler_service.core.routing import BackendKind
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
@@ -22,8 +26,7 @@ class RunState(StrEnum):
     ENDED = "ended"
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """One claim. `breaker_generation` is that of the claim: outcomes of older generations are ignored by the breaker."""
 
     run_id: UUID
@@ -43,7 +46,7 @@ class Run:
     exit_code: int | None = None
     signal: int | None = None
     error: str = ""
-    usage: Mapping[str, Any] = field(default_factory=dict)
+    usage: Mapping[str, Any] = msgspec.field(default_factory=dict)
     accept_time: datetime | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None
@@ -79,9 +82,19 @@ class Run:
         exit_code: int | None = None,
         signal: int | None = None,
         error: str = "",
+        usage: Mapping[str, Any] = MappingProxyType({}),
     ) -> Run:
         """It is over."""
-        return replace(self, state=RunState.ENDED, outcome=outcome, end_time=now, exit_code=exit_code, signal=signal, error=error)
+        return replace(
+            self,
+            state=RunState.ENDED,
+            outcome=outcome,
+            end_time=now,
+            exit_code=exit_code,
+            signal=signal,
+            error=error,
+            usage=dict(usage),
+        )
 
 
 def total_usage(runs: Sequence[Run]) -> dict[str, Any]:
@@ -100,8 +113,7 @@ def _is_number(figure: Any) -> bool:
     return isinstance(figure, int | float) and not isinstance(figure, bool)
 
 
-@dataclass(frozen=True, slots=True)
-class RunReport:
+class RunReport(msgspec.Struct, frozen=True):
     """What an executor says of a run. `verdict` and `outcome` are None until they are known.
 
     `start_delay`: how long after its acceptance it started, by the executor's clock.
@@ -121,7 +133,7 @@ class RunReport:
     error: str = ""
     error_class: str = ""
     retry_time: datetime | None = None
-    usage: Mapping[str, Any] = field(default_factory=dict)
+    usage: Mapping[str, Any] = msgspec.field(default_factory=dict)
     start_delay: timedelta | None = None
 
 
@@ -165,8 +177,7 @@ class ExecutorReport:
     admission_reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RunOrder:
+class RunOrder(msgspec.Struct, frozen=True):
     """What an executor is sent to start a run."""
 
     run_id: UUID
@@ -185,8 +196,7 @@ class RunOrder:
     provider: str
 
 
-@dataclass(frozen=True, slots=True)
-class DispatchAnswer:
+class DispatchAnswer(msgspec.Struct, frozen=True):
     """An executor's answer to one order: accepted, or rejected with the executor's own code."""
 
     run_id: UUID

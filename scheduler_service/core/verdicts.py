@@ -6,9 +6,11 @@ blame for counts a try; out of tries it is quarantined (`max_tries`). A task who
 back to the queue.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+
+from msgspec.structs import replace
 
 from scheduler_service.core import backoff
 from scheduler_service.core.reasons import HoldReason

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, LiteralString, TypeVar
 
+import msgspec
 import psycopg
 import structlog
 from psycopg import AsyncConnection, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from scheduler_service.errors import StorageUnavailable
@@ -71,6 +74,10 @@ def service_conninfo(database_url: str) -> str:
     return make_conninfo("", **{**_CONNECTION_DEFAULTS, **given, "options": f"{_OPTIONS} {own_options}".strip()})
 
 
+async def _configure(connection: AsyncConnection[dict[str, Any]]) -> None:
+    set_json_loads(msgspec.json.decode, connection)
+
+
 class _ReadOnly(Exception):
     """The server takes no writes any more."""
 
@@ -96,6 +103,7 @@ class PostgresDatabase:
             min_size=1,
             max_size=size,
             open=False,
+            configure=_configure,
             timeout=deadline_s,
             kwargs={"row_factory": dict_row, "autocommit": True},
             reconnect_timeout=3600,
@@ -148,8 +156,8 @@ class PostgresDatabase:
     async def _once(self, work: Callable[[Transaction], Awaitable[T]], read_only: bool) -> T:
         async with asyncio.timeout(self._deadline_s), self._semaphore, self._pool.connection() as connection:
             try:
-                async with connection.transaction():
-                    transaction = PostgresTransaction(connection, self._queries, await self._now(connection))
+                async with self._only_its_time(connection) if read_only else self._begun(connection) as now:
+                    transaction = PostgresTransaction(connection, self._queries, now)
                     result = await work(transaction)
                     if not read_only:
                         await transaction.flush()
@@ -161,11 +169,29 @@ class PostgresDatabase:
             self._on_events()
         return result
 
-    async def _now(self, connection: AsyncConnection[dict[str, Any]]) -> datetime:
+    @contextlib.asynccontextmanager
+    async def _only_its_time(self, connection: AsyncConnection[dict[str, Any]]) -> AsyncIterator[datetime]:
+        """Reading needs no transaction around it: at READ COMMITTED each statement sees what is committed when it begins."""
         if self._clock is not None:
-            return self._clock()
+            yield self._clock()
+            return
         cursor = await connection.execute(self._queries["transaction_time"])
-        row = await cursor.fetchone()
-        if row is None:
-            raise StorageUnavailable("the database did not tell its time")
-        return aware_utc(row["now"])
+        yield _time_of(await cursor.fetchone())
+
+    @contextlib.asynccontextmanager
+    async def _begun(self, connection: AsyncConnection[dict[str, Any]]) -> AsyncIterator[datetime]:
+        """A transaction with its time; begun in the same message, as every message costs a task's start its share."""
+        cursor = await connection.execute(self._queries["begin"], prepare=False)
+        try:
+            cursor.nextset()
+            yield _time_of(await cursor.fetchone()) if self._clock is None else self._clock()
+        except BaseException:
+            await connection.rollback()
+            raise
+        await connection.commit()
+
+
+def _time_of(row: Mapping[str, Any] | None) -> datetime:
+    if row is None:
+        raise StorageUnavailable("the database did not tell its time")
+    return aware_utc(row["now"])

@@ -1,12 +1,16 @@
-"""Rows to values and back. Column names are field names; only types differ."""
+"""Rows to values and back. Column names are field names; only types differ.
+
+Many rows go to the database as one JSON text, which one statement takes apart (`json_populate_recordset`): a statement for
+each row costs several times as much, on both sides.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
-from psycopg.types.json import Jsonb
+import msgspec
 
 from scheduler_service.core.breaker import Breaker, BreakerState
 from scheduler_service.core.reasons import HoldReason
@@ -16,52 +20,77 @@ from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 
 Row = Mapping[str, Any]
 
-_TASK_FIELDS = tuple(field.name for field in fields(Task))
-_RUN_FIELDS = tuple(field.name for field in fields(Run))
+
+def in_columns(columns: Iterable[str], values: Iterable[object]) -> Iterator[dict[str, Any]]:
+    """Each value's fields of these names."""
+    names = tuple(columns)
+    fields_of = attrgetter(*names)
+    return (dict(zip(names, fields_of(value), strict=True)) for value in values)
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """Rows as one JSON text."""
+    return msgspec.json.encode(rows, enc_hook=_plain).decode()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no form as JSON")
+
+
+TASK_COLUMNS = Task.__struct_fields__
+RUN_COLUMNS = Run.__struct_fields__
+EDITED_COLUMNS = ("id", "title", "description", "priority", "skill", "payload", "not_before_time", "rank_time")
+MOVED_COLUMNS = tuple(
+    name
+    for name in TASK_COLUMNS
+    if name == "id"
+    or name
+    not in (*EDITED_COLUMNS, "task_type", "depends_on", "max_tries", "timeout", "backend", "create_time", "dependency_policy")
+)
+"""What a transition can change; the rest is what was submitted, or what an operator edits."""
+
+
+_PRIORITIES = {priority.value: priority for priority in Priority}
+_STATUSES = {status.value: status for status in TaskStatus}
+_HOLDS = {hold.value: hold for hold in HoldReason}
+_POLICIES = {policy.value: policy for policy in DependencyPolicy}
+_RUN_STATES = {state.value: state for state in RunState}
+_VERDICTS: Mapping[str | None, StartVerdict | None] = {None: None, **{verdict.value: verdict for verdict in StartVerdict}}
+_OUTCOMES: Mapping[str | None, OutcomeClass | None] = {None: None, **{outcome.value: outcome for outcome in OutcomeClass}}
 
 
 def task_of(row: Row) -> Task:
     """A task from its row. Raises ValueError for values that no task has."""
-    values = {name: row[name] for name in _TASK_FIELDS}
-    if not isinstance(values["payload"], dict):
-        raise ValueError(f"payload is no JSON object but {type(values['payload']).__name__}")
-    values["priority"] = Priority(values["priority"])
-    values["status"] = TaskStatus(values["status"])
-    values["hold_reason"] = HoldReason(values["hold_reason"])
-    values["depends_on"] = tuple(values["depends_on"])
-    values["dependency_policy"] = DependencyPolicy(values["dependency_policy"])
-    return Task(**values)
-
-
-def task_row(task: Task) -> dict[str, Any]:
-    """A task's row."""
-    values = {name: getattr(task, name) for name in _TASK_FIELDS}
-    values["priority"] = int(task.priority)
-    values["status"] = task.status.value
-    values["hold_reason"] = task.hold_reason.value
-    values["depends_on"] = list(task.depends_on)
-    values["dependency_policy"] = task.dependency_policy.value
-    values["payload"] = Jsonb(task.payload)
-    return values
+    payload = row["payload"]
+    if not isinstance(payload, dict):
+        raise ValueError(f"payload is no JSON object but {type(payload).__name__}")
+    try:
+        return Task(
+            **{
+                **row,
+                "priority": _PRIORITIES[row["priority"]],
+                "status": _STATUSES[row["status"]],
+                "hold_reason": _HOLDS[row["hold_reason"]],
+                "depends_on": tuple(row["depends_on"]),
+                "dependency_policy": _POLICIES[row["dependency_policy"]],
+            }
+        )
+    except KeyError as error:
+        raise ValueError(f"{error.args[0]!r} is no value that a task has") from error
 
 
 def run_of(row: Row) -> Run:
     """A run from its row."""
-    values = {name: row[name] for name in _RUN_FIELDS}
-    values["state"] = RunState(values["state"])
-    values["verdict"] = StartVerdict(values["verdict"]) if values["verdict"] else None
-    values["outcome"] = OutcomeClass(values["outcome"]) if values["outcome"] else None
-    return Run(**values)
-
-
-def run_row(run: Run) -> dict[str, Any]:
-    """A run's row."""
-    values = {name: getattr(run, name) for name in _RUN_FIELDS}
-    values["state"] = run.state.value
-    values["verdict"] = run.verdict.value if run.verdict else None
-    values["outcome"] = run.outcome.value if run.outcome else None
-    values["usage"] = Jsonb(dict(run.usage))
-    return values
+    return Run(
+        **{
+            **row,
+            "state": _RUN_STATES[row["state"]],
+            "verdict": _VERDICTS[row["verdict"]],
+            "outcome": _OUTCOMES[row["outcome"]],
+        }
+    )
 
 
 def breaker_of(row: Row) -> Breaker:

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any, LiteralString
 from uuid import UUID
 
+import msgspec
 import structlog
 from psycopg import AsyncConnection, DataError, sql
 from psycopg.types.json import Jsonb
@@ -16,19 +18,35 @@ from psycopg.types.json import Jsonb
 from scheduler_service.core.breaker import Breaker
 from scheduler_service.core.run import Run
 from scheduler_service.core.task import Priority, Task, TaskStatus
-from scheduler_service.storage.rows import breaker_of, breaker_row, run_of, run_row, task_of, task_row
+from scheduler_service.storage.rows import (
+    EDITED_COLUMNS,
+    MOVED_COLUMNS,
+    RUN_COLUMNS,
+    TASK_COLUMNS,
+    as_json,
+    breaker_of,
+    breaker_row,
+    in_columns,
+    run_of,
+    task_of,
+)
 from scheduler_service.transactions import ports
 from scheduler_service.transactions.ports import Lock
 
 _log = structlog.get_logger(__name__)
 
 _LOCK_SUFFIX = {Lock.NONE: "", Lock.SHARE: "_for_share", Lock.UPDATE: "_for_update"}
-_UNREADABLE = (DataError, ValueError, TypeError, OverflowError, RecursionError)
+_UNREADABLE = (DataError, ValueError, TypeError, OverflowError, RecursionError, msgspec.MsgspecError)
 """What a row raises that holds what no transaction of ours has written."""
 
 _EXECUTOR_RETENTION = timedelta(hours=24)
 _REQUEST_RETENTION = timedelta(hours=24)
 _COUNTER_RETENTION = timedelta(days=14)
+
+_DECISION_COLUMNS = tuple(name for name in ports.DispatchEvent.__struct_fields__ if name != "id")
+_EVENT_COLUMNS = tuple(name for name in ports.Event.__struct_fields__ if name != "id")
+_COUNTED = ("create_time", "backend", "executor_id", "attempt", "success", "reason")
+"""What decisions are counted by."""
 
 Connection = AsyncConnection[dict[str, Any]]
 
@@ -66,6 +84,12 @@ class PostgresTransaction:
             async with self._connection.cursor() as cursor:
                 await cursor.executemany(self._queries[query], batch)
 
+    async def _rows(self, query: str, rows: Iterable[Mapping[str, object]]) -> None:
+        """One statement for many rows."""
+        batch = list(rows)
+        if batch:
+            await self._do(query, rows=as_json(batch))
+
     # --- cluster and leader
 
     async def cluster_id(self) -> UUID:
@@ -81,6 +105,9 @@ class PostgresTransaction:
 
     async def save_window_settings(self, window_ms: int, open_duration_ms: int) -> None:
         await self._do("save_window_settings", window_ms=window_ms, open_duration_ms=open_duration_ms)
+
+    async def standing(self) -> ports.Standing:
+        return msgspec.convert((await self._one("standing"))["standing"], ports.Standing)
 
     # --- breakers and backends
 
@@ -99,27 +126,34 @@ class PostgresTransaction:
     async def tripped_by(self) -> dict[str, str]:
         return {row["key"]: row["tripped_by"] for row in await self._all("tripped_by")}
 
-    async def backend_states(self, lock: Lock = Lock.NONE) -> dict[str, ports.BackendState]:
-        suffix = _LOCK_SUFFIX[Lock.NONE if lock is Lock.NONE else Lock.UPDATE]
-        rows = await self._all("get_backend_states" + suffix)
-        return {row["backend"]: ports.BackendState(**row) for row in rows}
+    async def backend_states(self) -> dict[str, ports.BackendState]:
+        return {row["backend"]: ports.BackendState(**row) for row in await self._all("get_backend_states")}
 
-    async def save_backend_states(self, states: Iterable[ports.BackendState]) -> None:
-        await self._many("save_backend_state", (asdict(state) for state in sorted(states, key=lambda s: s.backend)))
+    async def note_start_successes(self, times: Mapping[str, datetime]) -> None:
+        await self._many("note_start_success", ({"backend": name, "time": times[name]} for name in sorted(times)))
+
+    async def note_trickles(self, times: Mapping[str, datetime]) -> None:
+        await self._many("note_trickle", ({"backend": name, "time": times[name]} for name in sorted(times)))
 
     # --- tasks
 
     async def add_tasks(self, tasks: Sequence[Task]) -> None:
-        await self._many("add_task", (task_row(task) for task in tasks))
-        await self._many(
-            "add_dependency",
+        await self._rows("add_tasks", in_columns(TASK_COLUMNS, tasks))
+        await self._rows(
+            "add_dependencies",
             ({"task_id": task.id, "depends_on_id": other} for task in tasks for other in task.depends_on),
         )
 
     async def tasks(self, ids: Collection[UUID], lock: Lock = Lock.NONE) -> dict[UUID, Task]:
+        return await self._tasks("get_tasks" + _LOCK_SUFFIX[lock], ids)
+
+    async def tasks_to_move(self, ids: Collection[UUID]) -> dict[UUID, Task]:
+        return await self._tasks("get_tasks_to_move", ids)
+
+    async def _tasks(self, query: str, ids: Collection[UUID]) -> dict[UUID, Task]:
         if not ids:
             return {}
-        tasks, unreadable = await self._readable("get_tasks" + _LOCK_SUFFIX[lock], list(ids))
+        tasks, unreadable = await self._readable(query, list(ids))
         for id_, why in unreadable.items():
             _log.error("task_row_unreadable", task_id=str(id_), error=why)
         return tasks
@@ -143,7 +177,12 @@ class PostgresTransaction:
         await self._many("quarantine_unreadable", ({"id": task.id, "why": task.why} for task in tasks))
 
     async def save_tasks(self, tasks: Iterable[Task]) -> None:
-        await self._many("save_task", (task_row(task) for task in tasks))
+        await self._rows("save_tasks", in_columns(MOVED_COLUMNS, tasks))
+
+    async def save_edited_tasks(self, tasks: Iterable[Task]) -> None:
+        edited = list(tasks)
+        await self._rows("save_edited_tasks", in_columns(EDITED_COLUMNS, edited))
+        await self.save_tasks(edited)
 
     async def due_tasks(
         self,
@@ -155,14 +194,19 @@ class PostgresTransaction:
         lock: Lock = Lock.UPDATE,
     ) -> ports.DueTasks:
         given = {"backend": backend, "limit": limit, "skip": list(skip), "unfailed_only": unfailed_only}
-        ids = [row["id"] for row in await self._all("due_task_ids" + _LOCK_SUFFIX[lock], **given)]
-        tasks, unreadable = await self._readable("get_tasks", ids) if ids else ({}, {})
+        try:
+            return ports.DueTasks([task_of(row) for row in await self._all("due_tasks" + _LOCK_SUFFIX[lock], **given)])
+        except _UNREADABLE:
+            ids = [row["id"] for row in await self._all("due_task_ids" + _LOCK_SUFFIX[lock], **given)]
+        tasks, unreadable = await self._readable("get_tasks", ids)
         told = [
             ports.UnreadableTask(**{**row, "priority": Priority(row["priority"])}, why=why)
             for id_, why in unreadable.items()
             for row in await self._all("describe_task", id=id_)
         ]
-        return ports.DueTasks([tasks[id_] for id_ in ids if id_ in tasks], told)
+        # Not locked, one may have been claimed between the two reads: it is not queued any more.
+        found = [task for id_ in ids if (task := tasks.get(id_)) is not None and task.status is TaskStatus.QUEUED]
+        return ports.DueTasks(found, told)
 
     async def unblock_dependents(self, completed: Collection[UUID]) -> None:
         if completed:
@@ -181,14 +225,8 @@ class PostgresTransaction:
         rows = await self._all("dependents", id=task_id, limit=limit)
         return [row["task_id"] for row in rows], rows[0]["total"] if rows else 0
 
-    async def queued_backends(self) -> set[str]:
-        return {row["backend"] for row in await self._all("queued_backends")}
-
     async def queue_counts(self) -> dict[str, tuple[int, int]]:
         return {row["backend"]: (row["queued"], row["due"]) for row in await self._all("queue_counts")}
-
-    async def has_internal_tasks(self) -> bool:
-        return bool((await self._one("has_internal_tasks"))["yes"])
 
     async def live_counts(self) -> list[ports.LiveCount]:
         return [ports.LiveCount(**row) for row in await self._all("live_counts")]
@@ -200,15 +238,21 @@ class PostgresTransaction:
     async def oldest_due(self) -> dict[Priority, datetime]:
         return {Priority(row["priority"]): row["due_time"] for row in await self._all("oldest_due")}
 
-    async def count_waiting(self, limit: int) -> int:
-        return int((await self._one("count_waiting", limit=limit))["n"])
+    async def waiting_at_most(self) -> int:
+        return int((await self._one("waiting_at_most"))["n"])
+
+    async def count_waiting(self) -> int:
+        return int((await self._one("count_waiting"))["n"])
+
+    async def note_put_back(self, count: int) -> None:
+        await self._do("note_put_back", count=count)
 
     async def queue_position(self, task: Task) -> int:
         return int((await self._one("queue_position", id=task.id, backend=task.backend))["n"])
 
     async def list_tasks(self, chosen: ports.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
         rows = await self._all("list_tasks", before_seq=before_seq, limit=limit, **_filter(chosen))
-        return [(row["seq"], task_of(row)) for row in rows]
+        return [(row.pop("seq"), task_of(row)) for row in rows]
 
     async def count_tasks(self, chosen: ports.TaskFilter, after_seq: int, limit: int) -> int:
         return int((await self._one("count_tasks", after_seq=after_seq, limit=limit, **_filter(chosen)))["n"])
@@ -220,20 +264,32 @@ class PostgresTransaction:
     # --- runs
 
     async def add_runs(self, runs: Sequence[Run]) -> None:
-        await self._many("add_run", (run_row(run) for run in runs))
+        await self._rows("add_runs", in_columns(RUN_COLUMNS, runs))
 
     async def runs(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
         rows = await self._all("get_runs", run_ids=list(run_ids)) if run_ids else []
         return {row["run_id"]: run_of(row) for row in rows}
 
+    async def run_places(self, run_ids: Collection[UUID]) -> list[ports.RunPlace]:
+        return [ports.RunPlace(**row) for row in await self._all("run_places", run_ids=list(run_ids))]
+
     async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]:
         return [run_of(row) for row in await self._all("runs_of_task", task_id=task_id, limit=limit)]
 
-    async def live_runs(self, executor_id: str | None = None) -> list[Run]:
+    async def live_runs(self, executor_id: str) -> list[Run]:
         return [run_of(row) for row in await self._all("live_runs", executor_id=executor_id)]
 
+    async def live_leases(self) -> list[ports.RunLease]:
+        return [ports.RunLease(**row) for row in await self._all("live_leases")]
+
+    async def unanswered_runs(self, executor_id: str, claimed_by: datetime) -> list[Run]:
+        return [run_of(row) for row in await self._all("unanswered_runs", executor_id=executor_id, claimed_by=claimed_by)]
+
+    async def runs_to_cancel(self, executor_id: str) -> list[UUID]:
+        return [row["run_id"] for row in await self._all("runs_to_cancel", executor_id=executor_id)]
+
     async def save_runs(self, runs: Iterable[Run]) -> None:
-        await self._many("save_run", (run_row(run) for run in runs))
+        await self._rows("save_runs", in_columns(RUN_COLUMNS, runs))
 
     # --- executors
 
@@ -255,17 +311,11 @@ class PostgresTransaction:
         """Writes collected decisions and events; the last statements of the transaction, by lock order."""
         if not self._decisions and not self._events:
             return
-        counted: Counter[tuple[datetime, str, str, bool, bool, str]] = Counter()
-        for event in self._decisions:
-            key = (event.create_time, event.backend, event.executor_id, event.attempt, event.success, event.reason)
-            counted[key] += 1
-        names = ("time", "backend", "executor_id", "attempt", "success", "reason")
-        rows = [{**dict(zip(names, key, strict=True)), "n": counted[key]} for key in sorted(counted)]
-        await self._many("count_by_second", rows)
-        await self._many("count_by_minute", rows)
+        counted = Counter(attrgetter(*_COUNTED)(event) for event in self._decisions)
+        await self._rows("count_decisions", ({**dict(zip(_COUNTED, key, strict=True)), "n": n} for key, n in counted.items()))
         await self._connection.execute(self._queries["event_lock"])
-        await self._many("add_dispatch_event", (asdict(event) for event in self._decisions))
-        await self._many("add_event", ({**asdict(event), "payload": Jsonb(dict(event.payload))} for event in self._events))
+        await self._rows("add_dispatch_events", in_columns(_DECISION_COLUMNS, self._decisions))
+        await self._rows("add_events", in_columns(_EVENT_COLUMNS, self._events))
 
     @property
     def emitted(self) -> bool:

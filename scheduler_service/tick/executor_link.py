@@ -11,7 +11,7 @@ import contextlib
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from uuid import UUID
 
@@ -24,6 +24,7 @@ from scheduler_service.core.run import (
     ExecutorReport,
     LeaderIdentity,
     Run,
+    RunOrder,
     RunReport,
     RunState,
     Stamp,
@@ -35,7 +36,7 @@ from scheduler_service.errors import ExecutorUnreachable, StorageUnavailable
 from scheduler_service.tick.ports import ExecutorClient, Observer
 from scheduler_service.transactions.consequences import tell
 from scheduler_service.transactions.gathering import breaker_keys_of
-from scheduler_service.transactions.leases import cancelled_runs, extend_leases, order_is_stale
+from scheduler_service.transactions.leases import extend_leases, order_is_stale
 from scheduler_service.transactions.orders import order_of
 from scheduler_service.transactions.ports import Database, ExecutorRow, Transaction
 from scheduler_service.transactions.recording import record_answers, record_lost, record_reports
@@ -47,6 +48,8 @@ LIVE_FOR_S = 10.0
 SILENCE_S = 15.0
 RECONNECT_MAX_S = 2.0
 BATCH = 500
+ANSWERED_WITHIN = timedelta(seconds=2)
+"""A claim that is younger is on its way, or its acceptance is: it is not sent again yet."""
 
 
 class ExecutorLink:
@@ -218,6 +221,11 @@ class ExecutorLink:
 
     # --- reports
 
+    async def take_in_accepted(self, orders: Iterable[RunOrder]) -> None:
+        """Has accepted runs recorded with what the stream says of them: a short one has ended by then, and is written once."""
+        for order in orders:
+            await self._inbox.put(RunReport(order.run_id, order.task_id, order.fence, live=True))
+
     async def _take_in(self, identity: LeaderIdentity) -> None:
         while True:
             batch = [await self._inbox.get()]
@@ -273,13 +281,14 @@ class ExecutorLink:
         if not self.live or self.report is None:
             return
         executor_id = self.report.executor_id
-        cancelled = await self._database.run(lambda tx: cancelled_runs(tx, executor_id), read_only=True)
+        cancelled = await self._database.run(lambda tx: tx.runs_to_cancel(executor_id), read_only=True)
         await self.end_runs(identity, cancelled, "its task was cancelled")
         if not self._opening.caught_up:
             # What looks unanswered may be in the replay.
             return
-        runs = await self._database.run(lambda tx: tx.live_runs(executor_id), read_only=True)
-        await self._resend(identity, [run for run in runs if run.state is RunState.DISPATCHING])
+
+        late = await self._database.run(lambda tx: tx.unanswered_runs(executor_id, tx.now - ANSWERED_WITHIN), read_only=True)
+        await self._resend(identity, late)
 
     async def _resend(self, identity: LeaderIdentity, runs: Sequence[Run]) -> None:
         """Sends unanswered orders again under the same run_id: an unanswered dispatch is unknown, not failed.

@@ -188,8 +188,12 @@ class TickLoop:
             if stamp is None:
                 raise ExecutorUnreachable("not heard yet")
             answers = await link.client.dispatch(self._identity, orders, stamp, self._rules.lease_ttl)
-            recorded = await self._database.run(lambda tx: record_answers(tx, answers, self._rules, random.random))
-            self._observer.recorded(recorded)
+            accepted = {answer.run_id for answer in answers if answer.accepted}
+            await link.take_in_accepted(order for order in orders if order.run_id in accepted)
+            rejected = [answer for answer in answers if not answer.accepted]
+            if rejected:
+                recorded = await self._database.run(lambda tx: record_answers(tx, rejected, self._rules, random.random))
+                self._observer.recorded(recorded)
         except (ExecutorUnreachable, StorageUnavailable) as error:
             _log.warning("dispatch_unanswered", target=link.client.target, runs=len(orders), error=str(error))
             return [_decision(order, None, str(error)) for order in orders]
@@ -200,7 +204,7 @@ class TickLoop:
             link.take_for_full()
         if any(answer.reason == Reason.ALREADY_RUNNING for answer in answers):
             link.compare_soon()
-        if any(not answer.accepted for answer in answers):
+        if rejected:
             self.wake()
         return [_decision(order, by_run.get(order.run_id), "") for order in orders]
 

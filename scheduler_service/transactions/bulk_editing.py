@@ -61,6 +61,7 @@ async def requeue_tasks(tx: Transaction, chosen: TaskFilter, after_seq: int, cal
                 known[task.id] = requeue(task, tx.now)
             back += ready
         changed = [(task, blocked_by(known[task.id], known, tx.now)) for task in back]
+        await tx.note_put_back(len(changed))
         await tx.save_tasks(after for _, after in changed)
         return changed
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.task import (
@@ -110,6 +111,7 @@ async def _back_in_queue(tx: Transaction, task: Task) -> Task:
             f"prerequisite {other} has not completed and will not; requeue it first",
             reason=HoldReason.DEPENDENCY_FAILED.value,
         )
+    await tx.note_put_back(1)
     return blocked_by(task, prerequisites, tx.now)
 
 
@@ -139,6 +141,6 @@ async def update_task(tx: Transaction, task_id: UUID, changes: TaskChanges, *, a
     after = edit(task, tx.now, **changes)
     if task.status is TaskStatus.QUARANTINED:
         after = await _back_in_queue(tx, after)
-    await tx.save_tasks([after])
+    await tx.save_edited_tasks([after])
     await _audit(tx, "UpdateTask", task, after, Caller(actor, "", request_id), sorted(changes))
     return after

@@ -164,11 +164,13 @@ async def set_budget_cap(tx: Transaction, slots: int | None, caller: Caller) -> 
 async def shown_breakers(
     tx: Transaction, executors: Sequence[ExecutorReport], rules: DispatchRules, lock: Lock = Lock.NONE
 ) -> tuple[dict[str, Breaker], dict[str, list[str]]]:
-    """The rows, and for each bare name of a per-executor backend the keys that it stands for.
-
-    A bare name stands for the rows of live executors, and while none is live for all of its rows.
-    """
+    """The rows, and for each bare name of a per-executor backend the keys that it stands for."""
     rows = await tx.breakers(lock=lock)
+    return rows, _bare_names(rows, executors, rules)
+
+
+def _bare_names(rows: Mapping[str, Breaker], executors: Sequence[ExecutorReport], rules: DispatchRules) -> dict[str, list[str]]:
+    """A bare name stands for the rows of live executors, and while none is live for all of its rows."""
     bare: dict[str, list[str]] = {}
     live = {report.executor_id for report in executors}
     for backend in backends_of(rules, executors, rows).values():
@@ -176,14 +178,18 @@ async def shown_breakers(
             own = [key for key in rows if key.startswith(f"{backend.name}@")]
             alive = [key for key in own if key.partition("@")[2] in live]
             bare[backend.name] = alive or own
-    return rows, bare
+    return bare
 
 
 async def list_breakers(tx: Transaction, executors: Sequence[ExecutorReport], rules: DispatchRules) -> dict[str, Breaker]:
     """Every breaker by key: the rows and the answers of bare names."""
-    rows, bare = await shown_breakers(tx, executors, rules)
+    return with_bare_names(await tx.breakers(), executors, rules)
+
+
+def with_bare_names(rows: Mapping[str, Breaker], executors: Sequence[ExecutorReport], rules: DispatchRules) -> dict[str, Breaker]:
+    """The rows, and the answers of the bare names of per-executor backends, by key."""
     shown = dict(rows)
-    for name, keys in bare.items():
+    for name, keys in _bare_names(rows, executors, rules).items():
         shown[name] = describe_bare(name, [rows[key] for key in keys], rules.checks.breaker)
     return dict(sorted(shown.items()))
 

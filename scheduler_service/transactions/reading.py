@@ -24,9 +24,9 @@ from scheduler_service.transactions.gathering import (
     rules_in_force,
     window_of,
 )
-from scheduler_service.transactions.overrides import list_breakers
+from scheduler_service.transactions.overrides import with_bare_names
 from scheduler_service.transactions.planning import NO_MEMORY, TickBasis, TickMemory, TickPlan, plan_tick
-from scheduler_service.transactions.ports import BillingPause, BudgetCap, Drain, LastDispatch, Leadership, Transaction
+from scheduler_service.transactions.ports import BillingPause, BudgetCap, Drain, LastDispatch, Leadership, Transaction, WindowRow
 from service_runtime.errors import NotFound
 
 
@@ -138,11 +138,18 @@ async def read_stats(
     rules = await rules_in_force(tx, rules)
     further = [(length, await _window_stats(tx, length, by_executor)) for length in lengths]
     own = await _window_stats(tx, rules.window, by_executor)
-    return DispatchStats(own.decisions, own.attempts, own.attempts_by_backend, own.attempts_by_executor, windows=tuple(further))
+    return _dispatch_stats(own, further)
 
 
 async def _window_stats(tx: Transaction, length: timedelta, by_executor: bool) -> WindowStats:
-    rows = await tx.window_rows(tx.now - length, by_executor=by_executor)
+    return _stats_of(await tx.window_rows(tx.now - length, by_executor=by_executor), by_executor)
+
+
+def _dispatch_stats(own: WindowStats, further: Sequence[tuple[timedelta, WindowStats]] = ()) -> DispatchStats:
+    return DispatchStats(own.decisions, own.attempts, own.attempts_by_backend, own.attempts_by_executor, windows=tuple(further))
+
+
+def _stats_of(rows: Sequence[WindowRow], by_executor: bool) -> WindowStats:
     return WindowStats(
         window_of(rows),
         window_of(row for row in rows if row.attempt),
@@ -164,7 +171,7 @@ async def explain(
     """
     task = await read_task(tx, task_id) if task_id is not None else None
     queue = await tx.queue_counts()
-    plan = await plan_tick(tx, TickBasis(executors, await gather(tx, executors, rules, queue), memory), queue)
+    plan = await plan_tick(tx, TickBasis(executors, await gather(tx, executors, rules, queue), memory))
     outlook = _outlook(plan)
     verdicts = tuple(outlook.verdicts)
     if task is None:
@@ -215,8 +222,8 @@ async def read_status(
         leadership=await tx.leadership(),
         explanation=explanation,
         slots=SlotsView(facts.fleet, facts.operator.cap, facts),
-        stats=await read_stats(tx, rules),
-        breakers=await list_breakers(tx, executors, facts.rules),
+        stats=_dispatch_stats(_stats_of(facts.window, by_executor=False)),
+        breakers=with_bare_names(facts.breakers, executors, facts.rules),
         tripped_by=await tx.tripped_by(),
         drains=facts.drains,
         billing_pauses=tuple(pause for pause in facts.billing_pauses if pause.until_time > tx.now),

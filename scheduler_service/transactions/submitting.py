@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from graphlib import TopologicalSorter
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from scheduler_service.core.limits import QUEUE_MAX_TASKS, TaskSpec
 from scheduler_service.core.reasons import HoldReason
@@ -25,9 +26,6 @@ async def submit(tx: Transaction, specs: Sequence[TaskSpec], routes: Mapping[str
     does not exist ends at once as FAILED (`dependency_failed`), unless its policy is to wait. Raises AlreadyExists for a task_id
     that is taken, ResourceExhausted for a full queue.
     """
-    waiting = await tx.count_waiting(QUEUE_MAX_TASKS + 1)
-    if waiting + len(specs) > QUEUE_MAX_TASKS:
-        raise ResourceExhausted(f"the queue holds {waiting} waiting tasks; at most {QUEUE_MAX_TASKS} fit", reason="QUEUE_FULL")
     ids = [spec.task_id or new_id() for spec in specs]
     taken = await tx.tasks([spec.task_id for spec in specs if spec.task_id is not None])
     if taken:
@@ -36,6 +34,7 @@ async def submit(tx: Transaction, specs: Sequence[TaskSpec], routes: Mapping[str
     outside = {other for spec in specs for other in spec.depends_on if other not in inside}
     # Locked, so that none completes between our count and our commit.
     known = await tx.tasks(sorted(outside), Lock.SHARE)
+    await _require_room(tx, len(specs))
     new: dict[UUID, Task] = {}
     order = TopologicalSorter({id_: [d for d in spec.depends_on if d in inside] for id_, spec in zip(ids, specs, strict=True)})
     specs_by_id = dict(zip(ids, specs, strict=True))
@@ -45,6 +44,15 @@ async def submit(tx: Transaction, specs: Sequence[TaskSpec], routes: Mapping[str
     await tx.add_tasks(tasks)
     await conclude(tx, [(task, None) for task in tasks if task.status is TaskStatus.FAILED])
     return tasks
+
+
+async def _require_room(tx: Transaction, count: int) -> None:
+    """Raises ResourceExhausted when so many more do not fit into the queue, which is counted only when it might be full."""
+    if await tx.waiting_at_most() + count <= QUEUE_MAX_TASKS:
+        return
+    waiting = await tx.count_waiting()
+    if waiting + count > QUEUE_MAX_TASKS:
+        raise ResourceExhausted(f"the queue holds {waiting} waiting tasks; at most {QUEUE_MAX_TASKS} fit", reason="QUEUE_FULL")
 
 
 def _new_task(tx: Transaction, id_: UUID, spec: TaskSpec, backend: str, known: Mapping[UUID, Task]) -> Task:

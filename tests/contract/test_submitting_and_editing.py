@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from msgspec import structs
 
 from scheduler_service.core.limits import TaskSpec
 from scheduler_service.core.reasons import HoldReason
-from scheduler_service.core.task import DependencyPolicy, Priority, TaskStatus
+from scheduler_service.core.task import DependencyPolicy, Priority, TaskChanges, TaskStatus
 from scheduler_service.core.verdicts import OutcomeClass
 from scheduler_service.transactions import submitting
+from scheduler_service.transactions.bulk_editing import requeue_tasks
 from scheduler_service.transactions.editing import cancel_task, requeue_task, update_task
 from scheduler_service.transactions.idempotency import once
 from scheduler_service.transactions.ports import TaskFilter, Transaction
 from scheduler_service.transactions.reading import explain
 from service_runtime.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
-from tests.contract.conftest import DESCRIPTION, Cluster
+from tests.contract.conftest import CALLER, DESCRIPTION, Cluster
 
 
 async def test_a_stored_task_reads_back_as_it_was_submitted(cluster: Cluster) -> None:
@@ -46,6 +47,38 @@ async def test_a_full_queue_takes_no_more(cluster: Cluster, monkeypatch: pytest.
     third = await cluster.add("The last that fits")
     await cluster.run(lambda tx: cancel_task(tx, third.id, actor="me", reason="", request_id=""))
     await cluster.add("What has ended takes no room")
+
+
+async def test_what_comes_back_to_the_queue_takes_room(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitting, "QUEUE_MAX_TASKS", 3)
+    by_hand, in_bulk, live = [
+        await cluster.add(title) for title in ("Put back by hand", "Put back in bulk", "Put back by itself")
+    ]
+    for task in (by_hand, in_bulk):
+        await cluster.run(lambda tx, id_=task.id: cancel_task(tx, id_, actor="me", reason="", request_id=""))
+    assert len((await cluster.tick()).orders) == 1
+    new = await cluster.add("Counted while nothing waits")
+    await cluster.run(lambda tx: requeue_task(tx, by_hand.id, actor="me", reason="", request_id=""))
+    cancelled = TaskFilter(statuses=(TaskStatus.CANCELLED,))
+    assert (await cluster.run(lambda tx: requeue_tasks(tx, cancelled, 0, CALLER))).changed == 1
+    await cluster.answered(live.id, accepted=False, reason="server_overloaded")
+    waiting = [task for task in (by_hand, in_bulk, live, new) if (await cluster.task(task.id)).status is TaskStatus.QUEUED]
+    assert len(waiting) == 4
+    assert await cluster.run(lambda tx: tx.waiting_at_most()) >= 4
+    with pytest.raises(ResourceExhausted, match="holds 4 waiting tasks; at most 3 fit"):
+        await cluster.add("One too many")
+
+
+async def test_a_quarantined_task_that_was_changed_takes_room(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitting, "QUEUE_MAX_TASKS", 1)
+    poor = await cluster.add("TODO", description="")
+    await cluster.tick()
+    assert (await cluster.task(poor.id)).status is TaskStatus.QUARANTINED
+    await cluster.run(lambda tx: tx.count_waiting())
+    changes: TaskChanges = {"title": "A good title", "description": DESCRIPTION}
+    await cluster.run(lambda tx: update_task(tx, poor.id, changes, actor="me", request_id=""))
+    with pytest.raises(ResourceExhausted, match="holds 1 waiting tasks"):
+        await cluster.add("One too many")
 
 
 async def test_a_task_waits_for_its_prerequisites_in_the_batch_and_before_it(cluster: Cluster) -> None:
@@ -137,7 +170,7 @@ async def test_a_task_that_missed_its_prerequisites_completion_is_found_by_the_h
     await cluster.completed(first.id)
     missed = await cluster.task(waiting.id)
     assert missed.blocked_by == 1
-    await cluster.run(lambda tx: tx.save_tasks([replace(missed, blocked_by=2, hold_reason=HoldReason.DEPENDENCY)]))
+    await cluster.run(lambda tx: tx.save_tasks([structs.replace(missed, blocked_by=2, hold_reason=HoldReason.DEPENDENCY)]))
     assert await cluster.run(lambda tx: tx.recount_blocked()) == 1
     assert (await cluster.task(waiting.id)).blocked_by == 1, "the other one is still under way"
     await cluster.completed(other.id)

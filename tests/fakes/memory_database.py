@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
+
+from msgspec import structs
 
 from scheduler_service.core.breaker import Breaker, BreakerState
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.run import Run, RunState
 from scheduler_service.core.slot_budget import is_internal
-from scheduler_service.core.task import ENDED_STATUSES, LIVE_STATUSES, Priority, Task, TaskStatus, is_due
+from scheduler_service.core.task import EDITABLE_FIELDS, ENDED_STATUSES, LIVE_STATUSES, Priority, Task, TaskStatus, is_due
 from scheduler_service.transactions import ports
 from scheduler_service.transactions.ports import Lock
 
 T = TypeVar("T")
+_SUBMITTED = ("create_time", "task_type", "depends_on", "dependency_policy", "timeout", "max_tries", "backend")
 _SHOWN = (TaskStatus.QUEUED, TaskStatus.DISPATCHING, TaskStatus.RUNNING, TaskStatus.QUARANTINED)
 
 
@@ -97,11 +100,32 @@ class MemoryTransaction:
     async def tripped_by(self) -> dict[str, str]:
         return {key: who for key, who in sorted(self.state.tripped_by.items()) if who}
 
-    async def backend_states(self, lock: Lock = Lock.NONE) -> dict[str, ports.BackendState]:
+    async def standing(self) -> ports.Standing:
+        waiting, live = self._waiting(), (TaskStatus.QUEUED, *LIVE_STATUSES)
+        return ports.Standing(
+            operator=await self.operator_settings(),
+            breakers=await self.breakers(),
+            backend_states=await self.backend_states(),
+            drains=tuple(await self.drains()),
+            billing_pauses=tuple(await self.billing_pauses()),
+            tripped_by=await self.tripped_by(),
+            live=tuple(await self.live_counts()),
+            has_internal=any(t.status in live and is_internal(t.payload) for t in self.state.tasks.values()),
+            queued_backends=frozenset(task.backend for task in waiting),
+        )
+
+    async def backend_states(self) -> dict[str, ports.BackendState]:
         return dict(sorted(self.state.backend_states.items()))
 
-    async def save_backend_states(self, states: Iterable[ports.BackendState]) -> None:
-        self.state.backend_states |= {state.backend: state for state in states}
+    async def note_start_successes(self, times: Mapping[str, datetime]) -> None:
+        for backend, time in times.items():
+            known = self.state.backend_states.get(backend, ports.BackendState(backend))
+            self.state.backend_states[backend] = replace(known, last_start_success_time=time)
+
+    async def note_trickles(self, times: Mapping[str, datetime]) -> None:
+        for backend, time in times.items():
+            known = self.state.backend_states.get(backend, ports.BackendState(backend))
+            self.state.backend_states[backend] = replace(known, last_trickle_time=time)
 
     async def add_tasks(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
@@ -111,19 +135,22 @@ class MemoryTransaction:
     async def tasks(self, ids: Collection[UUID], lock: Lock = Lock.NONE) -> dict[UUID, Task]:
         return {id_: self.state.tasks[id_] for id_ in ids if id_ in self.state.tasks}
 
+    async def tasks_to_move(self, ids: Collection[UUID]) -> dict[UUID, Task]:
+        return {id_: structs.replace(task, description="", payload={}) for id_, task in (await self.tasks(ids)).items()}
+
     async def save_tasks(self, tasks: Iterable[Task]) -> None:
+        self._save(tasks, ())
+
+    async def save_edited_tasks(self, tasks: Iterable[Task]) -> None:
+        self._save(tasks, (*EDITABLE_FIELDS, "rank_time"))
+
+    def _save(self, tasks: Iterable[Task], edited: Collection[str]) -> None:
+        """What submission fixed is not for a transition to change, and what an operator edits only for an edit."""
+        fixed = {name for name in (*_SUBMITTED, *EDITABLE_FIELDS, "rank_time") if name not in edited}
         for task in tasks:
-            # What submission fixed, and the count that others keep, is not for a transition to change.
             kept = self.state.tasks[task.id]
-            self.state.tasks[task.id] = replace(
-                task,
-                create_time=kept.create_time,
-                task_type=kept.task_type,
-                depends_on=kept.depends_on,
-                dependency_policy=kept.dependency_policy,
-                timeout=kept.timeout,
-                max_tries=kept.max_tries,
-            )
+            unchanged: dict[str, Any] = {name: getattr(kept, name) for name in fixed}
+            self.state.tasks[task.id] = structs.replace(task, **unchanged)
 
     def _waiting(self, backend: str | None = None) -> list[Task]:
         found = [t for t in self.state.tasks.values() if t.status is TaskStatus.QUEUED and backend in (None, t.backend)]
@@ -157,7 +184,7 @@ class MemoryTransaction:
             if freed:
                 left = task.blocked_by - freed
                 hold = HoldReason.NONE if left == 0 and task.hold_reason is HoldReason.DEPENDENCY else task.hold_reason
-                self.state.tasks[task.id] = replace(task, blocked_by=left, hold_reason=hold, update_time=self._now)
+                self.state.tasks[task.id] = structs.replace(task, blocked_by=left, hold_reason=hold, update_time=self._now)
 
     async def recount_blocked(self) -> int:
         mended = 0
@@ -166,7 +193,7 @@ class MemoryTransaction:
             left = sum(1 for other in known if other is None or other.status is not TaskStatus.COMPLETED)
             if left < task.blocked_by:
                 hold = HoldReason.NONE if left == 0 and task.hold_reason is HoldReason.DEPENDENCY else task.hold_reason
-                self.state.tasks[task.id] = replace(task, blocked_by=left, hold_reason=hold, update_time=self._now)
+                self.state.tasks[task.id] = structs.replace(task, blocked_by=left, hold_reason=hold, update_time=self._now)
                 mended += 1
         return mended
 
@@ -182,19 +209,12 @@ class MemoryTransaction:
         found = sorted(task.id for task in self.state.tasks.values() if task_id in task.depends_on)
         return found[:limit], len(found)
 
-    async def queued_backends(self) -> set[str]:
-        return {task.backend for task in self._waiting()}
-
     async def queue_counts(self) -> dict[str, tuple[int, int]]:
         counts: dict[str, tuple[int, int]] = {}
         for task in self._waiting():
             queued, due = counts.get(task.backend, (0, 0))
             counts[task.backend] = (queued + 1, due + (task.blocked_by == 0 and is_due(task, self._now)))
         return counts
-
-    async def has_internal_tasks(self) -> bool:
-        live = (TaskStatus.QUEUED, *LIVE_STATUSES)
-        return any(t.status in live and is_internal(t.payload) for t in self.state.tasks.values())
 
     async def live_counts(self) -> list[ports.LiveCount]:
         counts: dict[tuple[str, str, bool], int] = {}
@@ -218,8 +238,13 @@ class MemoryTransaction:
                 found[task.priority] = min(task.due_time, found.get(task.priority, task.due_time))
         return found
 
-    async def count_waiting(self, limit: int) -> int:
-        return min(limit, len(self._waiting()))
+    async def waiting_at_most(self) -> int:
+        return len(self._waiting())
+
+    async def count_waiting(self) -> int:
+        return len(self._waiting())
+
+    async def note_put_back(self, count: int) -> None: ...
 
     async def queue_position(self, task: Task) -> int:
         mine = (task.rank_time, self.state.seqs[task.id])
@@ -228,7 +253,7 @@ class MemoryTransaction:
 
     async def list_tasks(self, chosen: ports.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
         return [
-            (seq, replace(task, description="", payload={}, result=""))
+            (seq, structs.replace(task, description="", payload={}, result=""))
             for seq, task in reversed(self._chosen(chosen))
             if before_seq is None or seq < before_seq
         ][:limit]
@@ -258,12 +283,28 @@ class MemoryTransaction:
     async def runs(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
         return {id_: self.state.runs[id_] for id_ in run_ids if id_ in self.state.runs}
 
+    async def run_places(self, run_ids: Collection[UUID]) -> list[ports.RunPlace]:
+        return [ports.RunPlace(run.task_id, run.breaker_key) for run in (await self.runs(run_ids)).values()]
+
     async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]:
         return sorted((r for r in self.state.runs.values() if r.task_id == task_id), key=lambda r: -r.fence)[:limit]
 
-    async def live_runs(self, executor_id: str | None = None) -> list[Run]:
-        live = [r for r in self.state.runs.values() if r.state is not RunState.ENDED and executor_id in (None, r.executor_id)]
+    async def live_runs(self, executor_id: str) -> list[Run]:
+        live = [r for r in self.state.runs.values() if r.state is not RunState.ENDED and r.executor_id == executor_id]
         return sorted(live, key=lambda r: (r.claim_time, r.run_id))
+
+    async def live_leases(self) -> list[ports.RunLease]:
+        live = (r for r in self.state.runs.values() if r.state is not RunState.ENDED)
+        return [ports.RunLease(r.run_id, r.renew_seq, r.lease_until) for r in live]
+
+    async def unanswered_runs(self, executor_id: str, claimed_by: datetime) -> list[Run]:
+        live = await self.live_runs(executor_id)
+        return [r for r in live if r.state is RunState.DISPATCHING and r.claim_time <= claimed_by]
+
+    async def runs_to_cancel(self, executor_id: str) -> list[UUID]:
+        tasks = self.state.tasks
+        live = await self.live_runs(executor_id)
+        return [r.run_id for r in live if r.task_id in tasks and tasks[r.task_id].cancel_requested]
 
     async def save_runs(self, runs: Iterable[Run]) -> None:
         self.state.runs |= {run.run_id: run for run in runs}
@@ -283,9 +324,9 @@ class MemoryTransaction:
     def flush(self) -> None:
         """Writes what was collected, under ids in the order of commits."""
         for decision in self._decisions:
-            self.state.decisions.append(replace(decision, id=len(self.state.decisions) + 1))
+            self.state.decisions.append(structs.replace(decision, id=len(self.state.decisions) + 1))
         for event in self._events:
-            self.state.events.append(replace(event, id=len(self.state.events) + 1))
+            self.state.events.append(structs.replace(event, id=len(self.state.events) + 1))
 
     async def window_rows(self, since: datetime, *, by_executor: bool = False) -> list[ports.WindowRow]:
         rows: dict[tuple[str, str, bool, bool, str], tuple[int, datetime]] = {}

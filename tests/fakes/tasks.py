@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.task import Priority, Task, TaskStatus, due_time, rank_time

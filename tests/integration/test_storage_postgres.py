@@ -13,18 +13,21 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.limits import TaskSpec
 from scheduler_service.core.outcome_window import Window
 from scheduler_service.core.routing import DEFAULT_ROUTES
-from scheduler_service.core.task import claim
+from scheduler_service.core.task import Task, claim
 from scheduler_service.errors import StorageUnavailable
 from scheduler_service.storage import query_files
 from scheduler_service.storage.migrate import MigrationError, migrate
 from scheduler_service.storage.postgres import PostgresDatabase
 from scheduler_service.storage.transaction import PostgresTransaction
-from scheduler_service.transactions.ports import DispatchEvent, Event, ExecutorRow, Transaction
+from scheduler_service.transactions import submitting
+from scheduler_service.transactions.editing import cancel_task
+from scheduler_service.transactions.ports import DispatchEvent, Event, ExecutorRow, Lock, Transaction
 from scheduler_service.transactions.reading import read_stats
 from scheduler_service.transactions.submitting import submit
 from tests.contract.conftest import DESCRIPTION
@@ -61,12 +64,12 @@ def test_every_named_statement_is_used_and_every_used_name_exists() -> None:
         Path(query_files.__file__).with_name("transaction.py").read_text()
         + Path(query_files.__file__).with_name("postgres.py").read_text()
     )
-    used = set(re.findall(r"(?:_all|_one|_do|_many)\(\s*\"([a-z_]+)\"", source)) | set(
+    used = set(re.findall(r"(?:_all|_one|_do|_many|_rows|_tasks)\(\s*\"([a-z_]+)\"", source)) | set(
         re.findall(r"_queries\[\"([a-z_]+)\"\]", source)
     )
     for base in ("get_leader", "get_breakers", "get_tasks"):
         used |= {base, f"{base}_for_share", f"{base}_for_update"}
-    used |= {"get_backend_states", "get_backend_states_for_update", "due_task_ids", "due_task_ids_for_update", "get_tasks"}
+    used |= {"due_tasks", "due_tasks_for_update", "due_task_ids", "due_task_ids_for_update", "get_tasks"}
     assert used == set(query_files.load())
 
 
@@ -90,6 +93,26 @@ async def test_parallel_claimers_never_take_the_same_task(database: PostgresData
 
     await asyncio.gather(*(claimer() for _ in range(8)))
     assert len(taken) == len(set(taken)) == 60
+
+
+async def test_who_only_looks_is_not_shown_what_is_claimed_meanwhile(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = [TaskSpec(title=f"Task number {i}", description=DESCRIPTION) for i in range(3)]
+    _, *others = await database.run(lambda tx: submit(tx, specs, DEFAULT_ROUTES, uuid4))
+    read = PostgresTransaction._readable
+
+    async def claim_first(tx: Transaction) -> None:
+        await tx.save_tasks([claim(task, uuid4(), "host", tx.now) for task in (await tx.due_tasks("cecelia-run", 1)).tasks])
+
+    async def read_late(tx: PostgresTransaction, *words: Any) -> Any:
+        monkeypatch.setattr(PostgresTransaction, "_readable", read)
+        await database.run(claim_first)
+        return await read(tx, *words)
+
+    monkeypatch.setattr(PostgresTransaction, "_readable", read_late)
+    found = await database.run(lambda tx: tx.due_tasks("cecelia-run", 3, lock=Lock.NONE), read_only=True)
+    assert [task.id for task in found.tasks] == [task.id for task in others]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
@@ -146,7 +169,45 @@ async def test_a_failing_script_leaves_nothing_behind(database: PostgresDatabase
 
     with pytest.raises(ValueError, match="in the middle"):
         await database.run(broken)
-    assert await database.run(lambda tx: tx.count_waiting(10)) == 0
+    assert await database.run(lambda tx: tx.count_waiting()) == 0
+
+
+async def test_the_queue_is_counted_only_when_it_might_be_full(
+    database: PostgresDatabase, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def census() -> tuple[int, int]:
+        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+            row = await (await connection.execute("SELECT open_tasks, seq FROM queue_census")).fetchone()
+            assert row is not None
+            return row[0], row[1]
+
+    async def add(count: int) -> list[Task]:
+        specs = [TaskSpec(title=f"Task number {i}", description=DESCRIPTION) for i in range(count)]
+        return await database.run(lambda tx: submit(tx, specs, DEFAULT_ROUTES, uuid4))
+
+    monkeypatch.setattr(submitting, "QUEUE_MAX_TASKS", 10)
+    first = await add(6)
+    assert await census() == (0, 0)
+    for task in first:
+        await database.run(lambda tx, id_=task.id: cancel_task(tx, id_, actor="me", reason="", request_id=""))
+    await add(4)
+    assert await census() == (0, 0)
+    # Ten have come, four of them wait: the eleventh must be let in, and the count serves those after it too.
+    await add(1)
+    assert await census() == (4, 10)
+    await add(5)
+    assert await census() == (4, 10)
+    assert await database.run(lambda tx: tx.waiting_at_most()) == await database.run(lambda tx: tx.count_waiting()) == 10
+
+
+@pytest.mark.parametrize(("read_only", "status"), [(True, TransactionStatus.IDLE), (False, TransactionStatus.INTRANS)])
+async def test_reading_costs_no_begin_and_commit(database: PostgresDatabase, read_only: bool, status: TransactionStatus) -> None:
+    async def look(tx: Transaction) -> TransactionStatus:
+        assert isinstance(tx, PostgresTransaction)
+        await tx.leadership()
+        return tx._connection.info.transaction_status
+
+    assert await database.run(look, read_only=read_only) is status
 
 
 async def test_no_database_is_storage_unavailable_and_soon() -> None:

@@ -4,25 +4,27 @@
 -- Held until the commit, so that ids become visible in their order.
 SELECT pg_advisory_xact_lock(4922341);
 
--- name: add_dispatch_event
--- Appends a decision.
+-- name: add_dispatch_events
+-- Appends decisions, given as JSON.
 INSERT INTO dispatch_events (id, create_time, success, reason, detail, attempt, backend, task_id, run_id, executor_id)
-VALUES (nextval('dispatch_events_id'), %(create_time)s, %(success)s, %(reason)s, %(detail)s, %(attempt)s, %(backend)s,
-        %(task_id)s, %(run_id)s, %(executor_id)s);
+SELECT nextval('dispatch_events_id'), create_time, success, reason, detail, attempt, backend, task_id, run_id, executor_id
+FROM json_populate_recordset(NULL::dispatch_events, %(rows)s);
 
--- name: count_by_second
--- Adds to the counter of one second.
-INSERT INTO dispatch_second_counts AS c (second, backend, executor_id, attempt, success, reason, n, last_time)
-VALUES (date_trunc('second', %(time)s::timestamptz, 'UTC'), %(backend)s, %(executor_id)s, %(attempt)s, %(success)s, %(reason)s,
-        %(n)s, %(time)s)
-ON CONFLICT (second, backend, executor_id, attempt, success, reason)
-DO UPDATE SET n = c.n + excluded.n, last_time = greatest(c.last_time, excluded.last_time);
-
--- name: count_by_minute
--- Adds to the counter of one minute.
+-- name: count_decisions
+-- Adds decisions, counted and given as JSON, to the counters of their seconds and minutes.
+WITH counted AS (
+    SELECT * FROM json_to_recordset(%(rows)s) AS r (
+        create_time timestamptz, backend text, executor_id text, attempt boolean, success boolean, reason text, n bigint)
+), seconds AS (
+    INSERT INTO dispatch_second_counts AS c (second, backend, executor_id, attempt, success, reason, n, last_time)
+    SELECT date_trunc('second', create_time, 'UTC'), backend, executor_id, attempt, success, reason, sum(n), max(create_time)
+    FROM counted GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6
+    ON CONFLICT (second, backend, executor_id, attempt, success, reason)
+    DO UPDATE SET n = c.n + excluded.n, last_time = greatest(c.last_time, excluded.last_time)
+)
 INSERT INTO dispatch_minute_counts AS c (minute, backend, executor_id, attempt, success, reason, n, last_time)
-VALUES (date_trunc('minute', %(time)s::timestamptz, 'UTC'), %(backend)s, %(executor_id)s, %(attempt)s, %(success)s, %(reason)s,
-        %(n)s, %(time)s)
+SELECT date_trunc('minute', create_time, 'UTC'), backend, executor_id, attempt, success, reason, sum(n), max(create_time)
+FROM counted GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6
 ON CONFLICT (minute, backend, executor_id, attempt, success, reason)
 DO UPDATE SET n = c.n + excluded.n, last_time = greatest(c.last_time, excluded.last_time);
 
@@ -43,10 +45,10 @@ WHERE (%(before_id)s::bigint IS NULL OR id < %(before_id)s)
     AND (%(success)s::boolean IS NULL OR success = %(success)s)
 ORDER BY id DESC LIMIT %(limit)s;
 
--- name: add_event
--- Appends an event.
+-- name: add_events
+-- Appends events, given as JSON, in their order.
 INSERT INTO events (id, type, time, source, payload)
-VALUES (nextval('events_id'), %(type)s, %(time)s, %(source)s, %(payload)s);
+SELECT nextval('events_id'), type, time, source, payload FROM json_populate_recordset(NULL::events, %(rows)s);
 
 -- name: events_after
 -- Events after an id, in order.

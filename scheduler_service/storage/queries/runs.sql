@@ -1,16 +1,17 @@
 -- Runs: one row a claim.
 
--- name: add_run
--- Stores a claim.
+-- name: add_runs
+-- Stores claims, given as JSON.
 INSERT INTO task_runs (
     run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, state, verdict,
     verdict_reason, outcome, exit_code, signal, error, usage, claim_time, accept_time, start_time, end_time,
     lease_until, renew_seq
-) VALUES (
-    %(run_id)s, %(task_id)s, %(fence)s, %(executor_id)s, %(backend)s, %(breaker_key)s, %(breaker_generation)s,
-    %(is_probe)s, %(state)s, %(verdict)s, %(verdict_reason)s, %(outcome)s, %(exit_code)s, %(signal)s, %(error)s,
-    %(usage)s, %(claim_time)s, %(accept_time)s, %(start_time)s, %(end_time)s, %(lease_until)s, %(renew_seq)s
-);
+)
+SELECT
+    run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, state, verdict,
+    verdict_reason, outcome, exit_code, signal, error, usage, claim_time, accept_time, start_time, end_time,
+    lease_until, renew_seq
+FROM json_populate_recordset(NULL::task_runs, %(rows)s);
 
 -- name: get_runs
 -- Runs by id. Their task's lock guards them.
@@ -19,6 +20,10 @@ SELECT
     verdict_reason, outcome, exit_code, signal, error, usage, claim_time, accept_time, start_time, end_time,
     lease_until, renew_seq
 FROM task_runs WHERE run_id = ANY(%(run_ids)s);
+
+-- name: run_places
+-- The tasks and breakers of runs, which never change.
+SELECT DISTINCT task_id, breaker_key FROM task_runs WHERE run_id = ANY(%(run_ids)s);
 
 -- name: runs_of_task
 -- A task's runs, newest first.
@@ -29,19 +34,39 @@ SELECT
 FROM task_runs WHERE task_id = %(task_id)s ORDER BY fence DESC LIMIT %(limit)s;
 
 -- name: live_runs
--- Runs that have not ended, of one executor or of all.
+-- Runs of an executor that have not ended.
 SELECT
     run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, state, verdict,
     verdict_reason, outcome, exit_code, signal, error, usage, claim_time, accept_time, start_time, end_time,
     lease_until, renew_seq
-FROM task_runs WHERE state <> 'ended' AND (%(executor_id)s::text IS NULL OR executor_id = %(executor_id)s)
+FROM task_runs WHERE state <> 'ended' AND executor_id = %(executor_id)s
 ORDER BY claim_time, run_id;
 
--- name: save_run
--- Writes what can change.
-UPDATE task_runs SET
-    state = %(state)s, verdict = %(verdict)s, verdict_reason = %(verdict_reason)s, outcome = %(outcome)s,
-    exit_code = %(exit_code)s, signal = %(signal)s, error = %(error)s, usage = %(usage)s,
-    accept_time = %(accept_time)s, start_time = %(start_time)s, end_time = %(end_time)s,
-    lease_until = %(lease_until)s, renew_seq = %(renew_seq)s
-WHERE run_id = %(run_id)s;
+-- name: unanswered_runs
+-- Claims of an executor that are as old as that, and still unanswered.
+SELECT
+    run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, state, verdict,
+    verdict_reason, outcome, exit_code, signal, error, usage, claim_time, accept_time, start_time, end_time,
+    lease_until, renew_seq
+FROM task_runs WHERE state <> 'ended' AND executor_id = %(executor_id)s
+    AND state = 'dispatching' AND claim_time <= %(claimed_by)s
+ORDER BY claim_time, run_id;
+
+-- name: runs_to_cancel
+-- Live runs of an executor whose task is to be cancelled.
+SELECT r.run_id FROM task_runs r JOIN tasks t ON t.id = r.task_id
+WHERE r.state <> 'ended' AND r.executor_id = %(executor_id)s AND t.cancel_requested ORDER BY r.claim_time, r.run_id;
+
+-- name: live_leases
+-- The leases of all runs that have not ended.
+SELECT run_id, renew_seq, lease_until FROM task_runs WHERE state <> 'ended';
+
+-- name: save_runs
+-- Writes what can change of runs that are given as JSON.
+UPDATE task_runs t SET
+    state = r.state, verdict = r.verdict, verdict_reason = r.verdict_reason, outcome = r.outcome,
+    exit_code = r.exit_code, signal = r.signal, error = r.error, usage = r.usage,
+    accept_time = r.accept_time, start_time = r.start_time, end_time = r.end_time,
+    lease_until = r.lease_until, renew_seq = r.renew_seq
+FROM json_populate_recordset(NULL::task_runs, %(rows)s) r
+WHERE t.run_id = r.run_id;

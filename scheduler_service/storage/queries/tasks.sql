@@ -1,24 +1,24 @@
 -- Tasks and their dependencies. Only transitions of core/task.py change a status; these queries carry rows.
 
--- name: add_task
--- Stores a new task.
+-- name: add_tasks
+-- Stores new tasks, given as JSON, in their order.
 INSERT INTO tasks (
     id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
     backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
     executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time, dependency_policy
-) VALUES (
-    %(id)s, %(title)s, %(description)s, %(task_type)s, %(priority)s, %(skill)s, %(payload)s, %(depends_on)s,
-    %(max_tries)s, %(not_before_time)s, %(timeout)s, %(backend)s, %(status)s, %(hold_reason)s, %(run_id)s, %(fence)s,
-    %(tries)s, %(start_failures)s, %(last_start_failure_time)s, %(backoff_count)s, %(executor_id)s, %(exit_code)s,
-    %(result)s, %(error)s, %(cancel_requested)s, %(blocked_by)s, %(rank_time)s, %(due_time)s, %(create_time)s,
-    %(update_time)s, %(start_time)s, %(end_time)s, %(next_attempt_time)s,
-    %(dependency_policy)s
-);
+    update_time, start_time, end_time, next_attempt_time, dependency_policy, internal
+)
+SELECT
+    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
+    backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
+    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
+    update_time, start_time, end_time, next_attempt_time, dependency_policy, is_internal(payload)
+FROM json_populate_recordset(NULL::tasks, %(rows)s);
 
--- name: add_dependency
--- Notes one prerequisite.
-INSERT INTO task_dependencies (task_id, depends_on_id) VALUES (%(task_id)s, %(depends_on_id)s);
+-- name: add_dependencies
+-- Notes prerequisites, given as JSON.
+INSERT INTO task_dependencies (task_id, depends_on_id)
+SELECT task_id, depends_on_id FROM json_populate_recordset(NULL::task_dependencies, %(rows)s);
 
 -- name: get_tasks
 -- Tasks by id.
@@ -47,8 +47,46 @@ SELECT
     update_time, start_time, end_time, next_attempt_time, dependency_policy
 FROM tasks WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE;
 
+-- name: get_tasks_to_move
+-- The same, locked too, without the large columns that no transition looks at.
+SELECT
+    id, title, '' AS description, task_type, priority, skill, '{}'::jsonb AS payload, depends_on, max_tries,
+    not_before_time, timeout, backend, status, hold_reason, run_id, fence, tries, start_failures,
+    last_start_failure_time, backoff_count, executor_id, exit_code, result, error, cancel_requested, blocked_by,
+    rank_time, due_time, create_time, update_time, start_time, end_time, next_attempt_time, dependency_policy
+FROM tasks WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE;
+
+-- name: due_tasks
+-- The next due tasks of a backend in rank order.
+SELECT
+    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
+    backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
+    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
+    update_time, start_time, end_time, next_attempt_time, dependency_policy
+FROM tasks
+WHERE status = 'queued' AND backend = %(backend)s AND blocked_by = 0 AND id <> ALL(%(skip)s)
+    AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)
+    AND (NOT %(unfailed_only)s OR last_start_failure_time IS NULL)
+ORDER BY rank_time, seq
+LIMIT %(limit)s;
+
+-- name: due_tasks_for_update
+-- The same, locked; what others have locked is passed over.
+SELECT
+    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
+    backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
+    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
+    update_time, start_time, end_time, next_attempt_time, dependency_policy
+FROM tasks
+WHERE status = 'queued' AND backend = %(backend)s AND blocked_by = 0 AND id <> ALL(%(skip)s)
+    AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)
+    AND (NOT %(unfailed_only)s OR last_start_failure_time IS NULL)
+ORDER BY rank_time, seq
+LIMIT %(limit)s
+FOR NO KEY UPDATE SKIP LOCKED;
+
 -- name: due_task_ids
--- The next due tasks of a backend in rank order. Ids only: a row that cannot be read must not hide the others.
+-- The ids of the same: asked when one of them cannot be read, which must not hide the others.
 SELECT id FROM tasks
 WHERE status = 'queued' AND backend = %(backend)s AND blocked_by = 0 AND id <> ALL(%(skip)s)
     AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)
@@ -76,18 +114,24 @@ UPDATE tasks SET status = 'quarantined', hold_reason = 'unreadable', error = %(w
     end_time = %(now)s, update_time = %(now)s
 WHERE id = %(id)s AND status = 'queued';
 
--- name: save_task
--- Writes what can change. The status is what a transition made it.
-UPDATE tasks SET
-    title = %(title)s, description = %(description)s, priority = %(priority)s, skill = %(skill)s,
-    payload = %(payload)s, not_before_time = %(not_before_time)s, backend = %(backend)s, status = %(status)s,
-    hold_reason = %(hold_reason)s, run_id = %(run_id)s, fence = %(fence)s, tries = %(tries)s,
-    start_failures = %(start_failures)s, last_start_failure_time = %(last_start_failure_time)s,
-    backoff_count = %(backoff_count)s, executor_id = %(executor_id)s, exit_code = %(exit_code)s, result = %(result)s,
-    error = %(error)s, cancel_requested = %(cancel_requested)s, blocked_by = %(blocked_by)s, rank_time = %(rank_time)s, due_time = %(due_time)s,
-    update_time = %(update_time)s, start_time = %(start_time)s, end_time = %(end_time)s,
-    next_attempt_time = %(next_attempt_time)s
-WHERE id = %(id)s;
+-- name: save_tasks
+-- Writes what a transition can change of tasks that are given as JSON. The status is what the transition made it.
+UPDATE tasks t SET
+    status = r.status, hold_reason = r.hold_reason, run_id = r.run_id, fence = r.fence, tries = r.tries,
+    start_failures = r.start_failures, last_start_failure_time = r.last_start_failure_time,
+    backoff_count = r.backoff_count, executor_id = r.executor_id, exit_code = r.exit_code, result = r.result,
+    error = r.error, cancel_requested = r.cancel_requested, blocked_by = r.blocked_by, due_time = r.due_time,
+    update_time = r.update_time, start_time = r.start_time, end_time = r.end_time, next_attempt_time = r.next_attempt_time
+FROM json_populate_recordset(NULL::tasks, %(rows)s) r
+WHERE t.id = r.id;
+
+-- name: save_edited_tasks
+-- Writes what an operator has changed of tasks that are given as JSON.
+UPDATE tasks t SET
+    title = r.title, description = r.description, priority = r.priority, skill = r.skill, payload = r.payload,
+    not_before_time = r.not_before_time, rank_time = r.rank_time, internal = is_internal(r.payload)
+FROM json_populate_recordset(NULL::tasks, %(rows)s) r
+WHERE t.id = r.id;
 
 -- name: unblock_dependents
 -- One prerequisite less for each queued task that waits for a completed one.
@@ -118,25 +162,11 @@ WHERE d.depends_on_id = ANY(%(ids)s) AND t.status = 'queued' ORDER BY d.task_id;
 SELECT task_id, count(*) OVER () AS total FROM task_dependencies
 WHERE depends_on_id = %(id)s ORDER BY task_id LIMIT %(limit)s;
 
--- name: queued_backends
--- Backends that have a queued task: one index probe each, however long the queue.
-WITH RECURSIVE b AS (
-    (SELECT backend FROM tasks WHERE status = 'queued' ORDER BY backend LIMIT 1)
-    UNION ALL
-    SELECT (SELECT t.backend FROM tasks t WHERE t.status = 'queued' AND t.backend > b.backend ORDER BY t.backend LIMIT 1)
-    FROM b WHERE b.backend IS NOT NULL
-)
-SELECT backend FROM b WHERE backend IS NOT NULL;
-
 -- name: queue_counts
 -- Queued tasks by backend, and how many of them are due.
 SELECT backend, count(*) AS queued, count(*) FILTER (WHERE blocked_by = 0
     AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)) AS due
 FROM tasks WHERE status = 'queued' GROUP BY backend;
-
--- name: has_internal_tasks
--- Whether an internal task (decomposition, or requires_cortex) is queued or live.
-SELECT EXISTS (SELECT 1 FROM tasks WHERE status IN ('queued', 'dispatching', 'running') AND internal) AS yes;
 
 -- name: live_counts
 -- Tasks dispatching or running, by executor, backend and kind.
@@ -154,10 +184,6 @@ SELECT p.priority, t.due_time FROM (VALUES (0), (1), (2)) p (priority), LATERAL 
     SELECT due_time FROM tasks
     WHERE status = 'queued' AND blocked_by = 0 AND priority = p.priority AND due_time <= %(now)s
     ORDER BY due_time LIMIT 1) t;
-
--- name: count_waiting
--- Queued tasks, counted up to a limit.
-SELECT count(*) AS n FROM (SELECT 1 FROM tasks WHERE status = 'queued' LIMIT %(limit)s) q;
 
 -- name: queue_position
 -- One more than the due, unblocked tasks of the backend that stand before this one.

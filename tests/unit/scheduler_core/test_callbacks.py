@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from scheduler_service.core.callback import CALLBACK_STATUSES, Callback, report_of
 from scheduler_service.core.run import Run

@@ -1,10 +1,10 @@
 """The circuit breaker: thresholds, probes, generations, overrides and what is told about them."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from msgspec import structs
 
 from scheduler_service.core.breaker import (
     TRANSITIONS,
@@ -130,7 +130,7 @@ class TestOpen:
             claim_probe(opened(), RUN, NOW + OPEN_DURATION - MS, SETTINGS)
 
     def test_an_opened_time_in_the_future_counts_as_now(self) -> None:
-        ahead = replace(opened(), opened_time=NOW + timedelta(hours=10))
+        ahead = structs.replace(opened(), opened_time=NOW + timedelta(hours=10))
         assert retry_time(ahead, SETTINGS, NOW) == NOW + OPEN_DURATION
         clamped = clamp_opened_time(ahead, NOW)
         assert clamped.opened_time == NOW
@@ -143,7 +143,7 @@ class TestOpen:
         assert retry_time(breaker, SETTINGS, NOW) == datetime.max.replace(tzinfo=UTC)
 
     def test_a_row_without_opened_time_blocks_and_has_no_retry_time(self) -> None:
-        broken = replace(opened(), opened_time=None)
+        broken = structs.replace(opened(), opened_time=None)
         assert retry_time(broken, SETTINGS, NOW) is None
         assert admit(broken, NOW, SETTINGS) is Admission.BLOCK
 

@@ -1,11 +1,11 @@
 """A start that fails: the task goes back with a back-off, the breaker counts, the window names the reason."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from scheduler_service.core.breaker import Breaker, BreakerSettings, BreakerState, record_failure, record_neutral
 from scheduler_service.core.outcome_window import Outcome, compute_window

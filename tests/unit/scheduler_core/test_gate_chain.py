@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from scheduler_service.core.breaker import Breaker, BreakerState
 from scheduler_service.core.dispatch_checks import (
@@ -168,11 +169,11 @@ class TestGates:
         ("breakers", "held", "detail"),
         [
             ((), False, "closed"),
-            ((replace(OPEN, opened_time=NOW - HOUR),), False, "open; a probe may go"),
-            ((replace(OPEN, state=BreakerState.HALF_OPEN),), True, "a probe is under way"),
-            ((OPEN, replace(OPEN, state=BreakerState.HALF_OPEN)), True, "a probe is under way"),
+            ((structs.replace(OPEN, opened_time=NOW - HOUR),), False, "open; a probe may go"),
+            ((structs.replace(OPEN, state=BreakerState.HALF_OPEN),), True, "a probe is under way"),
+            ((OPEN, structs.replace(OPEN, state=BreakerState.HALF_OPEN)), True, "a probe is under way"),
             ((OPEN, Breaker("cecelia-run@beta")), False, "closed"),
-            ((replace(OPEN, reason=""),), True, "the breaker is open"),
+            ((structs.replace(OPEN, reason=""),), True, "the breaker is open"),
         ],
     )
     def test_a_breaker_gate_holds_only_when_every_breaker_says_no(
@@ -182,7 +183,7 @@ class TestGates:
         assert (result.holds, result.detail) == (held, detail)
 
     def test_half_open_alone_clears_at_no_known_time(self) -> None:
-        facts = with_hk(breakers=(replace(OPEN, state=BreakerState.HALF_OPEN),))
+        facts = with_hk(breakers=(structs.replace(OPEN, state=BreakerState.HALF_OPEN),))
         assert verdict(facts, "circuit_breaker_open", "hk-minimax").clears_time is None
 
 
@@ -218,7 +219,7 @@ class TestBreakerGuard:
         assert (held.holds, held.would_hold) == (True, False)
 
     def test_a_tripped_one_beside_one_that_is_only_observed_leaves_the_other_open(self) -> None:
-        other = replace(OPEN, key="another")
+        other = structs.replace(OPEN, key="another")
         held = self.judge(GuardMode.OBSERVE, OPEN, other, tripped=frozenset({OPEN.key}))
         assert (held.holds, held.would_hold) == (False, True)
 
@@ -247,12 +248,12 @@ def test_a_pool_without_slots_names_what_leaves_none(changes: dict[str, Any], wo
 
 class TestPermits:
     def test_a_probe_is_all_that_may_start(self) -> None:
-        due = replace(OPEN, opened_time=NOW - HOUR)
+        due = structs.replace(OPEN, opened_time=NOW - HOUR)
         facts = with_hk(breakers=(due,))
         assert permits(facts, evaluate(facts))["hk-minimax"] == Permit()
 
     def test_one_closed_breaker_lets_all_start(self) -> None:
-        facts = with_run(breakers=(replace(OPEN, opened_time=NOW - HOUR), Breaker("cecelia-run@beta")))
+        facts = with_run(breakers=(structs.replace(OPEN, opened_time=NOW - HOUR), Breaker("cecelia-run@beta")))
         assert permits(facts, evaluate(facts))["cecelia-run"] == Permit()
 
     def test_a_held_backend_has_none(self) -> None:

@@ -1,11 +1,11 @@
 """The end of a run: whose fault it was, and what becomes of the task."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.task import IllegalTransition, Task, TaskStatus, claim, request_cancel, start

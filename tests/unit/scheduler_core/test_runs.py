@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.run import Run, RunState, total_usage

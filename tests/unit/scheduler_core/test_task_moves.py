@@ -1,12 +1,12 @@
 """A task's moves: which are legal, and what each clears and keeps."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from scheduler_service.core import task as tasks
 from scheduler_service.core.reasons import HoldReason

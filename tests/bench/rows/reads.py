@@ -1,0 +1,121 @@
+"""What people and dashboards read, with 10³ to 10⁶ decisions in the window, beside a call that runs one query of one row."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from statistics import median
+
+import psycopg
+from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+from cecelia.scheduler.v1 import scheduler_service_pb2_grpc as pb_grpc
+
+from tests.acceptance.programs import Pair, channel_to
+from tests.bench.measuring.bench import ROOT, Bench
+from tests.bench.measuring.comparison import Comparison, Goal, Variant
+from tests.bench.measuring.filling import fill_window
+from tests.bench.peers import one_query
+
+SIZES = {"10³ in the window": 10**3, "10⁵ in the window": 10**5, "10⁶ in the window": 10**6}
+PLAIN = "one-row query"
+CALLERS, CALLS, WARM_UPS = 8, 600, 40
+END_S = 10.0
+FIGURES = ("stats", "breakers", "status")
+Call = Callable[[], Awaitable[object]]
+
+
+async def measure(bench: Bench, decisions: int) -> Mapping[str, float]:
+    """The three rpcs of a pair as shipped that has nothing to do."""
+    decisions = bench.size(decisions, decisions // 100)
+    fill = partial(fill_window, count=decisions)
+    async with bench.filled_database(f"{decisions} decisions", fill) as url:
+        with bench.scratch("reads") as folder:
+            pair = Pair(folder, url, TICK_INTERVAL_MS="5000", LEADER_LEASE_MS="3000")
+            try:
+                await pair.start()
+                async with pair.calls() as stub:
+                    seen = (await stub.GetDispatchStats(pb.GetDispatchStatsRequest(), timeout=10)).window_1h.total
+                    if not 0.9 * decisions < seen < 1.1 * decisions:
+                        raise RuntimeError(f"the window has {seen} decisions instead of {decisions}")
+                    figures: dict[str, float] = {}
+                    for name, call in (
+                        ("stats", partial(stub.GetDispatchStats, pb.GetDispatchStatsRequest(), timeout=10)),
+                        ("breakers", partial(stub.ListBreakers, pb.ListBreakersRequest(), timeout=10)),
+                        ("status", partial(stub.GetStatus, pb.GetStatusRequest(), timeout=10)),
+                    ):
+                        figures |= {f"{name}_{unit}": value for unit, value in (await _speed(bench, call)).items()}
+                    return figures
+            finally:
+                await pair.stop()
+
+
+async def measure_plain(bench: Bench) -> Mapping[str, float]:
+    """The same figure for each of the three: there is one thing to read."""
+    async with bench.fresh_database() as url:
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+            await connection.execute(
+                "INSERT INTO circuit_breaker_states (key, state, failures, generation, reason) VALUES (%s, 'CLOSED', 0, 0, '')",
+                (one_query.KEY,),
+            )
+        async with _plain_server(url) as port, channel_to(port) as channel:
+            stub = pb_grpc.SchedulerServiceStub(channel)  # type: ignore[no-untyped-call]
+            speed = await _speed(bench, partial(stub.GetBreaker, pb.GetBreakerRequest(key=one_query.KEY), timeout=10))
+    return {f"{name}_{unit}": value for name in FIGURES for unit, value in speed.items()}
+
+
+@asynccontextmanager
+async def _plain_server(url: str) -> AsyncIterator[int]:
+    env = {"PATH": os.environ["PATH"], "GRPC_ENABLE_FORK_SUPPORT": "0"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", one_query.__name__, url, cwd=ROOT, env=env, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(END_S):
+            line = await process.stdout.readline()
+        yield int(line)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def _speed(bench: Bench, call: Call) -> Mapping[str, float]:
+    """Calls a second of CALLERS that call one after the other, and the median of a caller that is alone."""
+    total = bench.size(CALLS, 40)
+
+    async def caller(count: int) -> list[float]:
+        took = []
+        for _ in range(count):
+            began = time.perf_counter()
+            await call()
+            took.append(time.perf_counter() - began)
+        return took
+
+    await asyncio.gather(*(caller(WARM_UPS // CALLERS) for _ in range(CALLERS)))
+    alone = await caller(total // 4)
+    began = time.perf_counter()
+    await asyncio.gather(*(caller(total // CALLERS) for _ in range(CALLERS)))
+    return {"calls_s": total / (time.perf_counter() - began), "p50_ms": 1_000 * median(alone)}
+
+
+COMPARISONS = (
+    Comparison(
+        "reads",
+        "What do statistics, breakers and status cost, and does it grow with the window?",
+        (
+            *(Variant(name, partial(measure, decisions=decisions)) for name, decisions in SIZES.items()),
+            Variant(PLAIN, measure_plain),
+        ),
+        tuple(Goal(f"{name}_calls_s", size, PLAIN, at_least=0.8) for name in FIGURES for size in SIZES),
+        {f"{name}_{figure}": unit for name in FIGURES for figure, unit in (("calls_s", "1/s"), ("p50_ms", "ms"))},
+        f"`GetDispatchStats`, `ListBreakers` and `GetStatus` of a pair as shipped that has nothing to do. Beside it a server of the same "
+        "kind (our `GrpcServer` with its interceptor, one pool) with one rpc that reads one row by its primary key in autocommit. "
+        f"`calls_s`: {CALLERS} callers on one channel; `p50_ms`: one caller alone. {CALLS} calls.",
+    ),
+)
