@@ -414,9 +414,11 @@ class PostgresTransaction:
     async def ensure_partitions(self) -> None:
         await self._do("ensure_partitions")
 
-    async def purge(self, task_retention_ms: int, event_retention_ms: int, limit: int) -> int:
+    async def purge(self, task_retention_ms: int, event_retention_ms: int, audit_retention_ms: int, limit: int) -> int:
         deleted = await self._do("purge_tasks", before=self._now - timedelta(milliseconds=task_retention_ms), limit=limit)
         events_before = self._now - timedelta(milliseconds=event_retention_ms)
+        audit_before = self._now - timedelta(milliseconds=audit_retention_ms)
+        deleted += await self._do("purge_audit_entries", before=audit_before, limit=limit)
         deleted += await self._do("purge_requests", before=self._now - _REQUEST_RETENTION)
         deleted += await self._do("purge_second_counts", before=self._now - _COUNTER_RETENTION)
         deleted += await self._do("purge_minute_counts", before=self._now - _COUNTER_RETENTION)

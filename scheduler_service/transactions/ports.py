@@ -500,7 +500,7 @@ class Transaction(Protocol):
 
     # --- housekeeping
     async def ensure_partitions(self) -> None: ...
-    async def purge(self, task_retention_ms: int, event_retention_ms: int, limit: int) -> int:
+    async def purge(self, task_retention_ms: int, event_retention_ms: int, audit_retention_ms: int, limit: int) -> int:
         """Deletes what its retention is over, at most `limit` rows a kind; tasks still depended on stay. Returns rows deleted."""
         ...
 

@@ -344,7 +344,7 @@ async def test_forgetting_an_executor_leaves_those_of_like_names_alone(database:
             await tx.save_executor(ExecutorRow(name, "t", "b", {}, heard))
 
     await database.run(prepare)
-    await database.run(lambda tx: tx.purge(1, 1, 10))
+    await database.run(lambda tx: tx.purge(1, 1, 1, 10))
     assert len(await database.run(lambda tx: tx.breakers())) == 4, "an ordinary round forgets no executor"
     await database.run(lambda tx: tx.purge_executors())
     assert set(await database.run(lambda tx: tx.breakers())) == {"cecelia-run@gpu-1", "cecelia-run@1", "hk-minimax"}

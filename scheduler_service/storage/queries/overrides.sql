@@ -70,6 +70,10 @@ DELETE FROM request_ids WHERE create_time < %(before)s;
 INSERT INTO audit_entries (time, actor, method, target, reason, request_id, detail)
 VALUES (%(time)s, %(actor)s, %(method)s, %(target)s, %(reason)s, %(request_id)s, %(detail)s);
 
+-- name: purge_audit_entries
+-- Entries past their retention.
+DELETE FROM audit_entries WHERE id IN (SELECT id FROM audit_entries WHERE time < %(before)s ORDER BY time LIMIT %(limit)s);
+
 -- name: list_audit_entries
 -- A page of the audit log, newest first.
 SELECT id, time, actor, method, target, reason, request_id, detail FROM audit_entries
