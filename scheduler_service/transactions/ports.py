@@ -14,6 +14,8 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
+import msgspec
+
 from scheduler_service.core.breaker import Breaker
 from scheduler_service.core.run import Run
 from scheduler_service.core.task import Priority, Task, TaskStatus
@@ -42,8 +44,7 @@ class Leadership:
     tick_error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DispatchEvent:
+class DispatchEvent(msgspec.Struct, frozen=True):
     """A decision behind the window. `id` is 0 until it is stored."""
 
     create_time: datetime
@@ -58,8 +59,7 @@ class DispatchEvent:
     id: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """Something that happened. `id` is 0 until it is stored; ids grow in the order of commits."""
 
     type: str
@@ -276,6 +276,15 @@ class RunPlace:
 
 
 @dataclass(frozen=True, slots=True)
+class RunLease:
+    """The lease of a live run."""
+
+    run_id: UUID
+    renew_seq: int
+    lease_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class EventFilter:
     """Which decisions a page shows; None and '' mean all."""
 
@@ -433,7 +442,16 @@ class Transaction(Protocol):
     async def runs(self, run_ids: Collection[UUID]) -> dict[UUID, Run]: ...
     async def run_places(self, run_ids: Collection[UUID]) -> list[RunPlace]: ...
     async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]: ...
-    async def live_runs(self, executor_id: str | None = None) -> list[Run]: ...
+    async def live_runs(self, executor_id: str) -> list[Run]: ...
+    async def live_leases(self) -> list[RunLease]: ...
+    async def unanswered_runs(self, executor_id: str, claimed_by: datetime) -> list[Run]:
+        """Runs that were claimed by a time, and of which nothing has been heard."""
+        ...
+
+    async def runs_to_cancel(self, executor_id: str) -> list[UUID]:
+        """Live runs whose task is to be cancelled."""
+        ...
+
     async def save_runs(self, runs: Iterable[Run]) -> None: ...
 
     # --- executors
@@ -473,8 +491,8 @@ class Transaction(Protocol):
     async def delete_setting_override(self, name: str) -> None: ...
 
     # --- requests and audit
-    async def stored_request(self, method: str, request_id: str) -> StoredRequest | None: ...
-    async def store_request(self, method: str, request_id: str, request: StoredRequest) -> None: ...
+    async def stored_requests(self, method: str, request_ids: Collection[str]) -> dict[str, StoredRequest]: ...
+    async def store_requests(self, method: str, requests: Mapping[str, StoredRequest]) -> None: ...
     async def append_audit(self, entry: AuditEntry) -> None: ...
     async def audit_entries(self, chosen: AuditFilter, before_id: int | None, limit: int) -> list[AuditEntry]:
         """Newest first, below `before_id`."""
@@ -482,7 +500,7 @@ class Transaction(Protocol):
 
     # --- housekeeping
     async def ensure_partitions(self) -> None: ...
-    async def purge(self, task_retention_ms: int, event_retention_ms: int, limit: int) -> int:
+    async def purge(self, task_retention_ms: int, event_retention_ms: int, audit_retention_ms: int, limit: int) -> int:
         """Deletes what its retention is over, at most `limit` rows a kind; tasks still depended on stay. Returns rows deleted."""
         ...
 

@@ -7,9 +7,11 @@ move together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
+
+from msgspec import structs
 
 from scheduler_service.core.billing import END_PAUSES, START_PAUSES, pause_until
 from scheduler_service.core.breaker import Breaker, record_failure, record_neutral, record_success
@@ -182,7 +184,7 @@ class _Batch:
             return
         lost = RunReport(run.run_id, run.task_id, run.fence, False, outcome=OutcomeClass.LOST, error=detail)
         if run.verdict is None:
-            lost = replace(lost, verdict=StartVerdict.NEUTRAL, verdict_reason="lost", verdict_detail=detail)
+            lost = structs.replace(lost, verdict=StartVerdict.NEUTRAL, verdict_reason="lost", verdict_detail=detail)
         self.apply(run.executor_id, lost)
 
     def _current_task(self, run: Run) -> Task | None:

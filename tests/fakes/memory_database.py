@@ -289,9 +289,22 @@ class MemoryTransaction:
     async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]:
         return sorted((r for r in self.state.runs.values() if r.task_id == task_id), key=lambda r: -r.fence)[:limit]
 
-    async def live_runs(self, executor_id: str | None = None) -> list[Run]:
-        live = [r for r in self.state.runs.values() if r.state is not RunState.ENDED and executor_id in (None, r.executor_id)]
+    async def live_runs(self, executor_id: str) -> list[Run]:
+        live = [r for r in self.state.runs.values() if r.state is not RunState.ENDED and r.executor_id == executor_id]
         return sorted(live, key=lambda r: (r.claim_time, r.run_id))
+
+    async def live_leases(self) -> list[ports.RunLease]:
+        live = (r for r in self.state.runs.values() if r.state is not RunState.ENDED)
+        return [ports.RunLease(r.run_id, r.renew_seq, r.lease_until) for r in live]
+
+    async def unanswered_runs(self, executor_id: str, claimed_by: datetime) -> list[Run]:
+        live = await self.live_runs(executor_id)
+        return [r for r in live if r.state is RunState.DISPATCHING and r.claim_time <= claimed_by]
+
+    async def runs_to_cancel(self, executor_id: str) -> list[UUID]:
+        tasks = self.state.tasks
+        live = await self.live_runs(executor_id)
+        return [r.run_id for r in live if r.task_id in tasks and tasks[r.task_id].cancel_requested]
 
     async def save_runs(self, runs: Iterable[Run]) -> None:
         self.state.runs |= {run.run_id: run for run in runs}
@@ -311,9 +324,9 @@ class MemoryTransaction:
     def flush(self) -> None:
         """Writes what was collected, under ids in the order of commits."""
         for decision in self._decisions:
-            self.state.decisions.append(replace(decision, id=len(self.state.decisions) + 1))
+            self.state.decisions.append(structs.replace(decision, id=len(self.state.decisions) + 1))
         for event in self._events:
-            self.state.events.append(replace(event, id=len(self.state.events) + 1))
+            self.state.events.append(structs.replace(event, id=len(self.state.events) + 1))
 
     async def window_rows(self, since: datetime, *, by_executor: bool = False) -> list[ports.WindowRow]:
         rows: dict[tuple[str, str, bool, bool, str], tuple[int, datetime]] = {}
@@ -383,15 +396,14 @@ class MemoryTransaction:
     async def save_budget_cap(self, cap: ports.BudgetCap) -> None:
         self.state.cap = cap
 
-    async def stored_request(self, method: str, request_id: str) -> ports.StoredRequest | None:
-        found = self.state.requests.get((method, request_id))
-        return found[0] if found else None
+    async def stored_requests(self, method: str, request_ids: Collection[str]) -> dict[str, ports.StoredRequest]:
+        return {id_: self.state.requests[method, id_][0] for id_ in request_ids if (method, id_) in self.state.requests}
 
-    async def store_request(self, method: str, request_id: str, request: ports.StoredRequest) -> None:
-        self.state.requests[(method, request_id)] = (request, self._now)
+    async def store_requests(self, method: str, requests: Mapping[str, ports.StoredRequest]) -> None:
+        self.state.requests |= {(method, id_): (request, self._now) for id_, request in requests.items()}
 
     async def append_audit(self, entry: ports.AuditEntry) -> None:
-        self.state.audit.append(replace(entry, id=len(self.state.audit) + 1))
+        self.state.audit.append(replace(entry, id=self.state.audit[-1].id + 1 if self.state.audit else 1))
 
     async def audit_entries(self, chosen: ports.AuditFilter, before_id: int | None, limit: int) -> list[ports.AuditEntry]:
         return [
@@ -408,8 +420,11 @@ class MemoryTransaction:
     async def ensure_partitions(self) -> None:
         """Nothing to prepare here."""
 
-    async def purge(self, task_retention_ms: int, event_retention_ms: int, limit: int) -> int:
+    async def purge(self, task_retention_ms: int, event_retention_ms: int, audit_retention_ms: int, limit: int) -> int:
         state, tasks_before = self.state, self._now - timedelta(milliseconds=task_retention_ms)
+        audit_before = self._now - timedelta(milliseconds=audit_retention_ms)
+        kept = [entry for entry in state.audit if entry.time >= audit_before]
+        purged, state.audit = len(state.audit) - len(kept), kept
         needed = {other for task in state.tasks.values() for other in task.depends_on}
         old = [
             t.id
@@ -423,7 +438,7 @@ class MemoryTransaction:
         for id_ in old:
             del state.tasks[id_]
         state.runs = {id_: run for id_, run in state.runs.items() if run.task_id not in old}
-        return len(old)
+        return len(old) + purged
 
     async def purge_executors(self) -> int:
         before = self._now - timedelta(hours=24)

@@ -56,8 +56,37 @@ SELECT
     rank_time, due_time, create_time, update_time, start_time, end_time, next_attempt_time, dependency_policy
 FROM tasks WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE;
 
+-- name: due_tasks
+-- The next due tasks of a backend in rank order.
+SELECT
+    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
+    backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
+    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
+    update_time, start_time, end_time, next_attempt_time, dependency_policy
+FROM tasks
+WHERE status = 'queued' AND backend = %(backend)s AND blocked_by = 0 AND id <> ALL(%(skip)s)
+    AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)
+    AND (NOT %(unfailed_only)s OR last_start_failure_time IS NULL)
+ORDER BY rank_time, seq
+LIMIT %(limit)s;
+
+-- name: due_tasks_for_update
+-- The same, locked; what others have locked is passed over.
+SELECT
+    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
+    backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
+    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
+    update_time, start_time, end_time, next_attempt_time, dependency_policy
+FROM tasks
+WHERE status = 'queued' AND backend = %(backend)s AND blocked_by = 0 AND id <> ALL(%(skip)s)
+    AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)
+    AND (NOT %(unfailed_only)s OR last_start_failure_time IS NULL)
+ORDER BY rank_time, seq
+LIMIT %(limit)s
+FOR NO KEY UPDATE SKIP LOCKED;
+
 -- name: due_task_ids
--- The next due tasks of a backend in rank order. Ids only: a row that cannot be read must not hide the others.
+-- The ids of the same: asked when one of them cannot be read, which must not hide the others.
 SELECT id FROM tasks
 WHERE status = 'queued' AND backend = %(backend)s AND blocked_by = 0 AND id <> ALL(%(skip)s)
     AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)
