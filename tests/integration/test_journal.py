@@ -8,13 +8,13 @@ import json
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from executor_service.core.run import EndReport, RunOutcome, RunRecord, RunSpec, RunState, StartReport, StartVerdict
 from executor_service.errors import JournalError
@@ -230,7 +230,7 @@ async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def old_record(run: RunRecord) -> str:
     """run.json as it was written."""
-    spec = {name: getattr(run.spec, name) for name in RunSpec.__slots__}
+    spec = {name: getattr(run.spec, name) for name in RunSpec.__struct_fields__}
     spec |= {"timeout": run.spec.timeout.total_seconds(), "lease_ttl": run.spec.lease_ttl.total_seconds()}
     times = {
         name: moment and moment.isoformat()
@@ -246,7 +246,7 @@ def old_record(run: RunRecord) -> str:
             "start": start and {"verdict": start.verdict.value, "reason": start.reason, "detail": start.detail},
             "end": end
             and {
-                **{name: getattr(end, name) for name in EndReport.__slots__},
+                **{name: getattr(end, name) for name in EndReport.__struct_fields__},
                 "outcome": end.outcome.value,
                 "retry_time": end.retry_time and end.retry_time.isoformat(),
             },

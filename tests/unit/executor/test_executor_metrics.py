@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from msgspec import structs
 from prometheus_client import CollectorRegistry
 
 from executor_service.core.admission import ResourceReport, ResourceSample
@@ -45,8 +46,8 @@ def test_every_series_is_there_at_zero_from_the_start() -> None:
 
 def test_runs_are_counted_by_their_state_and_backend_and_no_longer_when_they_have_ended() -> None:
     scraped = Scraped()
-    remote = replace(SPEC, backend="remote")
-    scraped.metrics.observe(REPORT, ROOM, [ACCEPTED, RUNNING, RUNNING, replace(RUNNING, spec=remote)])
+    remote = structs.replace(SPEC, backend="remote")
+    scraped.metrics.observe(REPORT, ROOM, [ACCEPTED, RUNNING, RUNNING, structs.replace(RUNNING, spec=remote)])
     assert (scraped.series("effective_slots"), scraped.series("admission_slots")) == ({(): 5}, {(): 3})
     assert scraped.series("resource_pressure") == {("cpu",): 0.1, ("memory",): 0.2, ("swap",): 0.3, ("max",): 0.4}
     wanted = {("local", "accepted"): 1, ("local", "running"): 2, ("remote", "accepted"): 0, ("remote", "running"): 1}
