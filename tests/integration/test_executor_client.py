@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,6 +13,7 @@ import pytest
 from cecelia.executor.v1 import executor_service_pb2 as pb
 from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
 from google.protobuf.timestamp_pb2 import Timestamp
+from msgspec.structs import replace
 
 from scheduler_service.core.limits import DISPATCH_MAX_BYTES, DISPATCH_MAX_RUNS
 from scheduler_service.core.run import ExecutorReport, LeaderIdentity, ReplayEnd, RunOrder, RunReport, Stamp
@@ -99,6 +99,24 @@ async def test_nonsense_is_passed_over_and_sense_is_taken(foreign: tuple[Foreign
     final = heard[-2]
     assert isinstance(final, RunReport)
     assert (final.run_id, final.result, final.usage) == (UUID(run_id), "a\ufffdb", {"tokens": 7})
+
+
+async def test_many_runs_in_a_message_are_as_many_reports_and_one_without_sense_spoils_no_other(
+    foreign: tuple[Foreign, GrpcExecutorClient],
+) -> None:
+    servicer, client = foreign
+    ids = [str(uuid4()) for _ in range(3)]
+    runs = [pb.Run(run_id=id_, task_id=id_, state=pb.RUN_STATE_RUNNING) for id_ in ids]
+    runs.insert(1, pb.Run(run_id="not a uuid", task_id="x", state=pb.RUN_STATE_RUNNING))
+    runs.insert(2, pb.Run(run_id=ids[0], task_id=ids[0], state=pb.RUN_STATE_REFUSED))
+    servicer.says = [pb.WatchRunsResponse(runs=pb.RunBatch(runs=runs)), pb.WatchRunsResponse(replay_end=pb.ReplayEnd(runs=3))]
+    heard: list[object] = []
+    async for message in client.watch(IDENTITY):
+        heard.append(message)
+        if isinstance(message, ReplayEnd):
+            break
+    assert [str(report.run_id) for report in heard if isinstance(report, RunReport)] == ids
+    assert len(heard) == 4
 
 
 async def test_an_unreadable_answer_is_no_answer(foreign: tuple[Foreign, GrpcExecutorClient]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from msgspec import structs
 from prometheus_client import CollectorRegistry
 
@@ -71,3 +72,12 @@ def test_a_duration_is_that_of_the_whole_run_under_its_own_outcome() -> None:
     counted = {labels: n for labels, n in scraped.series("run_duration_seconds_count").items() if n}
     assert counted == {("local", "timed_out"): 1}
     assert scraped.series("run_duration_seconds_sum")[("local", "timed_out")] == 7
+
+
+@pytest.mark.parametrize(("kinds", "cgroup", "process_group"), [({"cgroup", ""}, 1, 0), ({"process_group"}, 0, 1), ({""}, 0, 0)])
+def test_what_holds_processes_together_is_what_a_backend_says_and_nothing_where_none_run(
+    kinds: set[str], cgroup: int, process_group: int
+) -> None:
+    scraped = Scraped()
+    scraped.metrics.process_control(kinds)
+    assert scraped.series("process_control") == {("cgroup",): cgroup, ("process_group",): process_group}
