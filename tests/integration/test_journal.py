@@ -158,6 +158,8 @@ async def test_a_closed_journal_says_so(journal: Journal) -> None:
     journal.close()
     with pytest.raises(JournalError, match="not open"):
         journal.load()
+    with pytest.raises(JournalError, match="not open"):
+        await journal.add([accepted()])
     journal.open()
 
 
