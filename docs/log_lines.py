@@ -66,6 +66,7 @@ MEANINGS = {
     "postgres_is_back": "the embedded PostgreSQL answers again",
     "postgres_keeps_reading_capability": "PostgreSQL's user cannot read its programs without a capability; it keeps that one",
     "postgres_recovers": "the embedded PostgreSQL recovers after it was killed; that may take some minutes",
+    "reader_cut_off": "somebody took nothing of an HTTP answer for 30 s; a stream is resumed when its reader asks again",
     "removing_stale_pid_file": "a killed PostgreSQL left its pid file",
     "resources_not_measured": "the machine could not be measured; told once. Without a sample nothing is accepted",
     "rpc": "an rpc has ended",

@@ -396,15 +396,14 @@ class MemoryTransaction:
     async def save_budget_cap(self, cap: ports.BudgetCap) -> None:
         self.state.cap = cap
 
-    async def stored_request(self, method: str, request_id: str) -> ports.StoredRequest | None:
-        found = self.state.requests.get((method, request_id))
-        return found[0] if found else None
+    async def stored_requests(self, method: str, request_ids: Collection[str]) -> dict[str, ports.StoredRequest]:
+        return {id_: self.state.requests[method, id_][0] for id_ in request_ids if (method, id_) in self.state.requests}
 
-    async def store_request(self, method: str, request_id: str, request: ports.StoredRequest) -> None:
-        self.state.requests[(method, request_id)] = (request, self._now)
+    async def store_requests(self, method: str, requests: Mapping[str, ports.StoredRequest]) -> None:
+        self.state.requests |= {(method, id_): (request, self._now) for id_, request in requests.items()}
 
     async def append_audit(self, entry: ports.AuditEntry) -> None:
-        self.state.audit.append(replace(entry, id=len(self.state.audit) + 1))
+        self.state.audit.append(replace(entry, id=self.state.audit[-1].id + 1 if self.state.audit else 1))
 
     async def audit_entries(self, chosen: ports.AuditFilter, before_id: int | None, limit: int) -> list[ports.AuditEntry]:
         return [
@@ -421,8 +420,11 @@ class MemoryTransaction:
     async def ensure_partitions(self) -> None:
         """Nothing to prepare here."""
 
-    async def purge(self, task_retention_ms: int, event_retention_ms: int, limit: int) -> int:
+    async def purge(self, task_retention_ms: int, event_retention_ms: int, audit_retention_ms: int, limit: int) -> int:
         state, tasks_before = self.state, self._now - timedelta(milliseconds=task_retention_ms)
+        audit_before = self._now - timedelta(milliseconds=audit_retention_ms)
+        kept = [entry for entry in state.audit if entry.time >= audit_before]
+        purged, state.audit = len(state.audit) - len(kept), kept
         needed = {other for task in state.tasks.values() for other in task.depends_on}
         old = [
             t.id
@@ -436,7 +438,7 @@ class MemoryTransaction:
         for id_ in old:
             del state.tasks[id_]
         state.runs = {id_: run for id_, run in state.runs.items() if run.task_id not in old}
-        return len(old)
+        return len(old) + purged
 
     async def purge_executors(self) -> int:
         before = self._now - timedelta(hours=24)
