@@ -110,13 +110,14 @@ async def test_many_runs_in_a_message_are_as_many_reports_and_one_without_sense_
     runs.insert(1, pb.Run(run_id="not a uuid", task_id="x", state=pb.RUN_STATE_RUNNING))
     runs.insert(2, pb.Run(run_id=ids[0], task_id=ids[0], state=pb.RUN_STATE_REFUSED))
     servicer.says = [pb.WatchRunsResponse(runs=pb.RunBatch(runs=runs)), pb.WatchRunsResponse(replay_end=pb.ReplayEnd(runs=3))]
-    heard: list[object] = []
-    async for message in client.watch(IDENTITY):
-        heard.append(message)
-        if isinstance(message, ReplayEnd):
+    reports, end = [], []
+    async for messages in client.watch(IDENTITY):
+        if isinstance(messages[0], ReplayEnd):
+            end = list(messages)
             break
-    assert [str(report.run_id) for report in heard if isinstance(report, RunReport)] == ids
-    assert len(heard) == 4
+        reports += messages
+    assert [str(report.run_id) for report in reports if isinstance(report, RunReport)] == ids
+    assert (len(reports), end) == (3, [ReplayEnd(3)])
 
 
 async def test_an_unreadable_answer_is_no_answer(foreign: tuple[Foreign, GrpcExecutorClient]) -> None:
