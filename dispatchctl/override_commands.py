@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -46,7 +47,8 @@ def drain(session: Session, switch: str, source: str, until_idle: bool, reason: 
     else:
         show(session, state, [state], (), name=lambda _: word.replace(" ", "_"))
     if request.enabled:
-        until = "nothing runs" if until_idle else "dispatchctl drain off"
+        ends = f"dispatchctl drain off{f' --source {shlex.quote(source)}' if source else ''}"
+        until = "nothing runs" if until_idle else ends
         note(f"{by_whom(request.reason, source=source or 'operator')}, since {iso(state.since_time)}, until {until}")
     elif state.draining:
         note("another source drains still; see who: dispatchctl status")

@@ -27,6 +27,7 @@ OVERRIDE_AGE = timedelta(days=1)
 # Ticks that may be missed before the tick counts as standing still, and the least time that this is.
 MISSED_TICKS = 3
 TICK_LEAST = timedelta(seconds=15)
+HOLDING_MODES = frozenset({"held", "draining"})
 DATABASE_SILENT = "STORAGE_UNAVAILABLE"
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -70,6 +71,7 @@ async def pair_findings(client: SchedulerClient, environ: Mapping[str, str], clo
         *leader_findings(status),
         *executor_findings(status, answers),
         *backend_findings(status, answers),
+        *dispatch_findings(status),
         *clock_findings(found, answers),
         *override_findings(status),
         *_disk_findings(client.address, environ),
@@ -191,6 +193,24 @@ def backend_findings(status: pb.GetStatusResponse, answers: Sequence[ExecutorAns
         for backend, detail in wrong.items():
             remedy = "mend it on that executor, and start the executor again; or leave it out of EXECUTOR_BACKENDS"
             found.append(problem("backends", f"{backend} on {name}", f"config_error: {detail}", remedy))
+    return found
+
+
+def dispatch_findings(status: pb.GetStatusResponse) -> list[Finding]:
+    """Tells what keeps tasks from being started, and which breakers are not closed. Either may be meant, and is no problem."""
+    if status.mode in HOLDING_MODES:
+        found = [
+            warning("dispatch", "starts", status.sentence, "see every gate: dispatchctl explain; docs/how-to/troubleshoot.md")
+        ]
+    else:
+        found = [ok("dispatch", "starts", status.sentence)]
+    now = moment(status.scheduler_time)
+    for breaker in status.breakers:
+        if breaker.state != pb.BREAKER_STATE_CLOSED and now is not None:
+            state = pb.BreakerState.Name(breaker.state).removeprefix("BREAKER_STATE_")
+            detail = f"{state} since {relative(breaker.opened_time, now)}: {breaker.reason}"
+            remedy = f"mend the backend, then: dispatchctl reset {breaker.key}; why: dispatchctl history --reason executor_failed"
+            found.append(warning("dispatch", f"breaker {breaker.key}", detail, remedy))
     return found
 
 

@@ -15,11 +15,11 @@ from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
 from prometheus_client import CollectorRegistry
 
 from executor_service.backends.loading import BackendLoader
+from executor_service.backends.plugged import Plugged
 from executor_service.core.admission import ResourceReport
 from executor_service.core.reservation import Room
 from executor_service.core.run import RunOutcome, RunRecord, RunSpec
 from executor_service.errors import JournalError
-from executor_service.host.delegation import delegated_group
 from executor_service.host.guarding.files import boot_id
 from executor_service.host.resource_sampler import ResourceSampler
 from executor_service.host.run_use import RunUses
@@ -27,10 +27,11 @@ from executor_service.metrics import ExecutorMetrics
 from executor_service.rpc.executor_servicer import SNAPSHOT_EVERY_S, ExecutorServicer
 from executor_service.runs.door import CallerIdentity
 from executor_service.runs.journal import Journal
-from executor_service.runs.manager import RunManager, StaleTerm
+from executor_service.runs.manager import RunManager
 from executor_service.runs.ports import BackendState
 from executor_service.runs.regular_files import read_regular
-from executor_service.runs.watching import TooSlow
+from executor_service.runs.terms import StaleTerm
+from executor_service.runs.watching import TooSlow, newest
 from executor_service.settings import ExecutorSettings
 from service_runtime.clock import Clock, SystemClock
 from service_runtime.disk import watch_free_bytes
@@ -108,19 +109,19 @@ class Executor:
         with _callers_words():
             return await self._manager.cancel(run_id, reason, CallerIdentity(cluster_id, term), recorded)
 
-    async def watch(self, cluster_id: str, term: int) -> AsyncGenerator[RunRecord | int | None, None]:
+    async def watch(self, cluster_id: str, term: int) -> AsyncGenerator[Sequence[RunRecord] | int | None, None]:
         with _callers_words():
             await self._manager.note_term(CallerIdentity(cluster_id, term))
         # Watching begins before the replay, so that nothing falls between the two.
         with self._manager.watchers.watch(cluster_id) as watcher:
             yield None
             replay = self._manager.open_records(cluster_id)
-            for record in replay:
-                yield record
+            yield replay
             yield len(replay)
             while True:
                 try:
-                    yield await watcher.next(SNAPSHOT_EVERY_S)
+                    news = await watcher.next(SNAPSHOT_EVERY_S)
+                    yield None if news is None else newest([news, *watcher.waiting()])
                 except TooSlow:
                     raise ResourceExhausted(
                         "the stream was read too slowly; open it anew", reason="TOO_SLOW", retry_after=timedelta(seconds=1)
@@ -184,7 +185,7 @@ class ExecutorApp:
         loader = BackendLoader(settings, environ)
         backends = loader.offered()
         self._metrics = ExecutorMetrics(self._registry, version, backends)
-        self._metrics.process_control(cgroup=delegated_group() is not None)
+        self._metrics.process_control({b.process_control for b in backends.values() if isinstance(b, Plugged)})
         self.manager = RunManager(
             self._journal,
             backends,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry
 
@@ -30,12 +30,14 @@ class ExecutorMetrics:
         self._runs = make.gauge(
             "runs", "Runs that have not ended.", {"backend": names, "state": [state.value for state in LIVE_STATES]}
         )
-        self._durations = make.histogram(
+        durations = make.histogram(
             "run_duration_seconds",
             "How long runs took from their acceptance to their end.",
             RUN_SECONDS,
             {"backend": names, "outcome": [outcome.value for outcome in RunOutcome]},
         )
+        # Found once: to look a series up by its labels costs a short run more than to count it.
+        self._duration_of = {(name, outcome): durations.labels(name, outcome.value) for name in names for outcome in RunOutcome}
         self._pressure = make.gauge("resource_pressure", "Pressure of a resource; 1 leaves no slot.", {"resource": RESOURCES})
         self._slots = make.gauge("effective_slots", "Slots that the pressure leaves.")
         self._admission = make.gauge(
@@ -77,13 +79,13 @@ class ExecutorMetrics:
         for backend in self._backends:
             self._configured.labels(backend).set(not wrong.get(backend))
 
-    def process_control(self, *, cgroup: bool) -> None:
-        """Which of the two is in force."""
+    def process_control(self, kinds: Collection[str]) -> None:
+        """Which of the two are in force; none where nothing runs here."""
         for kind in PROCESS_CONTROLS:
-            self._control.labels(kind).set(cgroup == (kind == "cgroup"))
+            self._control.labels(kind).set(kind in kinds)
 
     def run_ended(self, record: RunRecord) -> None:
         """A run is over."""
         if record.end is not None and record.end_time is not None and record.spec.backend in self._backends:
             seconds = (record.end_time - record.accept_time).total_seconds()
-            self._durations.labels(record.spec.backend, record.end.outcome.value).observe(seconds)
+            self._duration_of[record.spec.backend, record.end.outcome].observe(seconds)

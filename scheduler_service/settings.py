@@ -91,6 +91,9 @@ class SchedulerSettings(ServiceSettings):
     log_format: Literal["json", "console"] = Field("console", description="json or console")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     event_retention_ms: Milliseconds = Field(14 * _DAY_MS, description="how long decisions and events are kept")
+    audit_retention_ms: Annotated[int, Field(ge=_DAY_MS, le=3_660 * _DAY_MS)] = Field(
+        365 * _DAY_MS, description="how long the audit log is kept"
+    )
 
     http_allowed_hosts: str = Field(
         "", max_length=10_000, description="host names served besides loopback names and IP literals, comma-separated; *: any"
@@ -171,6 +174,7 @@ class SchedulerSettings(ServiceSettings):
             tick_enabled=self.tick_enabled,
             task_retention=_span(self.task_retention_ms),
             event_retention=_span(self.event_retention_ms),
+            audit_retention=_span(self.audit_retention_ms),
             checks=CheckSettings(
                 rate_threshold=self.dispatch_rate_threshold,
                 min_sample=self.dispatch_min_sample,

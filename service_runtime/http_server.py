@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import h11
+import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -21,9 +22,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from service_runtime.http_app import PROBLEM_TYPE, problem
 from service_runtime.lifecycle import bound_socket
 
+_log = structlog.get_logger(__name__)
+
 STOP_S = 2.0
 CONNECTIONS_MAX = 1_000
 HEAD_S = 10.0
+SLOW_READER_S = 30.0
 OPERATIONAL_PATHS = frozenset({"/metrics", "/healthz", "/readyz"})
 
 
@@ -55,9 +59,13 @@ def operational_routes(registry: CollectorRegistry, readiness: Callable[[], Read
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's, with bounds on connections and on the time that a request's head may take, and our words for what is no HTTP."""
+    """uvicorn's, with bounds on connections and on how long a request's head may take and an answer may go unread.
+
+    What is no HTTP is told in our words.
+    """
 
     _head_deadline: asyncio.TimerHandle | None = None
+    _read_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
@@ -69,7 +77,36 @@ class _Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_deadline()
+        self._forget_read_deadline()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._forget_read_deadline()
+
+    def _expect_reading(self) -> None:
+        """Cuts the connection off unless some of what waits for its reader is taken in time."""
+        self._forget_read_deadline()
+        unread = self.transport.get_write_buffer_size()
+        self._read_deadline = self.loop.call_later(SLOW_READER_S, self._look_at_reader, unread)
+
+    def _look_at_reader(self, unread: int) -> None:
+        if self.transport.get_write_buffer_size() < unread:
+            self._expect_reading()
+            return
+        self._read_deadline = None
+        _log.info("reader_cut_off", peer=str(self.client), unread_bytes=unread, seconds=SLOW_READER_S)
+        # Closing would wait until all is read.
+        self.transport.abort()
+
+    def _forget_read_deadline(self) -> None:
+        if self._read_deadline is not None:
+            self._read_deadline.cancel()
+            self._read_deadline = None
 
     def handle_events(self) -> None:
         super().handle_events()

@@ -19,6 +19,7 @@ from executor_service.backends.http_call import JsonCaller, wrong_url
 from executor_service.backends.in_process import Calls
 from executor_service.backends.replies import Reply, lost
 from executor_service.core.run import BackendKind, EndReport, RunOutcome, RunSpec, StartReport, StartVerdict
+from executor_service.runs.folders import fresh_folder
 from executor_service.runs.ports import Reporter
 from service_runtime.clock import Clock
 
@@ -54,7 +55,8 @@ class HttpBridge:
         return wrong_url("EXECUTOR_BRIDGE_URL", self._caller.url)
 
     def prepare(self, spec: RunSpec, run_dir: Path) -> None:
-        """Nothing: the bridge writes its own files."""
+        """Makes the folder in which the launch will be noted; the bridge writes its own files."""
+        fresh_folder(run_dir)
 
     async def execute(self, spec: RunSpec, run_dir: Path, lease_from: int, reporter: Reporter) -> EndReport:
         """Triggers the bridge; then waits until the scheduler, which the bridge reports to, says that the run is over."""

@@ -33,6 +33,7 @@ from executor_service.errors import BackendError
 from executor_service.host.guarding.control_group import ControlGroup
 from executor_service.host.guarding.files import claim, write_file
 from executor_service.host.processes import ProcessIdentity, SpawnedGuard, end_leftovers, guard_of
+from executor_service.runs.folders import fresh_folder
 from executor_service.runs.output import last_bytes
 from executor_service.runs.ports import Reporter
 from executor_service.runs.regular_files import read_regular
@@ -75,6 +76,7 @@ class LocalBridge:
         self._environ = {name: environ[name] for name in (*INHERITED, *passed_through) if name in environ}
         self._grace_s = grace_s
         self._cgroup = cgroup
+        self.process_control = "process_group" if cgroup is None else "cgroup"
 
     def check_configuration(self) -> str:
         """What is wrong with the command; '' when nothing is."""
@@ -91,6 +93,7 @@ class LocalBridge:
         command = self._resolved()
         if command is None:
             raise BackendError(self.check_configuration())
+        fresh_folder(run_dir)
         work = run_dir / "work"
         work.mkdir(mode=0o700)
         prompt = run_dir / "prompt.txt"
@@ -164,6 +167,8 @@ class LocalBridge:
         while True:
             try:
                 return claim(str(run_dir), given_up)
+            except FileNotFoundError:
+                return True  # no folder, so no guard: its batch failed half-way, or somebody has removed it
             except OSError as error:
                 _log.warning("run_not_taken_up_yet", run_id=run_dir.name, error=error.strerror)
                 await asyncio.sleep(RETRY_S)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -16,7 +17,6 @@ _log = structlog.get_logger(__name__)
 
 CLOSE_S = 5.0
 INT32_MAX = 2**31 - 1
-EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class _Checked:
@@ -43,6 +43,8 @@ class Plugged:
         self.max_runs: int = inner.max_runs
         self.outlives_executor: bool = inner.outlives_executor
         self.ends_by_callback: bool = inner.ends_by_callback
+        self.process_control = str(getattr(inner, "process_control", ""))
+        """What holds the processes of its runs together; '' where there are none here."""
 
     def check_configuration(self) -> str:
         """What is wrong with the configuration, a check that fails included."""
@@ -69,13 +71,19 @@ class Plugged:
         return self._an_end(await self._inner.reattach(spec, run_dir, _Checked(reporter)))
 
     def _an_end(self, end: object) -> EndReport:
+        """The end, if it could be stored and sent once it is tidied. Raises TypeError."""
         if not isinstance(end, EndReport) or not isinstance(end.outcome, RunOutcome):
             raise TypeError(f"{self.name} gave {end!r:.200} for the end of a run; must be an EndReport with a RunOutcome")
         for code in (end.exit_code, end.signal):
             if code is not None and (not isinstance(code, int) or abs(code) > INT32_MAX):
                 raise TypeError(f"{self.name} gave {code!r:.200} for an exit status or signal; must be a whole number or None")
-        # Raises for anything that could not be stored or sent.
-        end.tidied(EPOCH)
+        for text in (end.result, end.error, end.error_class):
+            if not isinstance(text, str):
+                raise TypeError(f"{self.name} gave {text!r:.200} for a text of the end of a run; must be a str")
+        if end.retry_time is not None and (not isinstance(end.retry_time, datetime) or end.retry_time.utcoffset() is None):
+            raise TypeError(f"{self.name} gave {end.retry_time!r:.200} for a retry time; must be a datetime with a time zone")
+        if not isinstance(end.usage, Mapping):
+            raise TypeError(f"{self.name} gave {end.usage!r:.200} for the usage; must be a mapping of figures")
         return end
 
     async def make_sure_gone(self, spec: RunSpec, run_dir: Path) -> None:

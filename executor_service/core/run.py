@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -20,10 +20,14 @@ TASK_AT_FAULT = "task"
 
 def clean_text(text: str, most: int) -> str:
     """Text as it can be sent and stored: no NUL, no half of a surrogate pair, shortened."""
+    if len(text) <= most and text.isascii() and "\x00" not in text:
+        return text
     return text[:most].replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 def _clean_result(text: str) -> str:
+    if len(text) <= RESULT_MAX_BYTES and text.isascii() and "\x00" not in text:
+        return text
     raw = text.replace("\x00", "\ufffd").encode("utf-8", "replace")
     return raw[-RESULT_MAX_BYTES:].decode("utf-8", "ignore")
 
@@ -115,7 +119,9 @@ class StartReport:
 
     def tidied(self) -> StartReport:
         """As it can be sent and stored, whatever a backend made of it."""
-        return replace(self, reason=clean_text(self.reason, 100), detail=clean_text(self.detail, WORDS_MAX_CHARS))
+        return StartReport(
+            self.verdict, clean_text(self.reason, 100), clean_text(self.detail, WORDS_MAX_CHARS), self.known_at_end
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +140,15 @@ class EndReport:
     def tidied(self, now: datetime) -> EndReport:
         """As it can be sent and stored, whatever a backend made of it; a retry time counts only in the next 31 days."""
         retry = self.retry_time
-        return replace(
-            self,
-            result=_clean_result(self.result),
-            error=clean_text(self.error, WORDS_MAX_CHARS),
-            error_class=clean_text(self.error_class, 100),
-            retry_time=None if retry is None or retry <= now else min(retry, now + RETRY_TIME_MAX),
-            usage=_figures(self.usage),
+        return EndReport(
+            self.outcome,
+            self.exit_code,
+            self.signal,
+            _clean_result(self.result),
+            clean_text(self.error, WORDS_MAX_CHARS),
+            clean_text(self.error_class, 100),
+            None if retry is None or retry <= now else min(retry, now + RETRY_TIME_MAX),
+            _figures(self.usage),
         )
 
 
@@ -167,11 +175,11 @@ class RunRecord:
             return self
         running = report.verdict is StartVerdict.SUCCESS
         begun = self.accept_time if report.known_at_end else now
-        return replace(self, start=report, start_time=begun, state=RunState.RUNNING if running else self.state)
+        return RunRecord(self.spec, RunState.RUNNING if running else self.state, self.accept_time, report, self.end, begun)
 
     def ended(self, report: EndReport, now: datetime) -> RunRecord:
         """It is over. An end without a start verdict gets a neutral one, so that every run has exactly one."""
         if not self.live:
             return self
         start = self.start or StartReport(StartVerdict.NEUTRAL, report.outcome.value, report.error)
-        return replace(self, state=RunState.ENDED, start=start, start_time=self.start_time or now, end=report, end_time=now)
+        return RunRecord(self.spec, RunState.ENDED, self.accept_time, start, report, self.start_time or now, now)

@@ -21,6 +21,7 @@ from executor_service.rpc.conversions import (
     RUNS_MAX,
     Checker,
     resources_message,
+    run_batches,
     run_message,
 )
 from executor_service.runs.ports import BackendState
@@ -64,8 +65,8 @@ class ExecutorPart(Protocol):
     async def cancel(
         self, run_id: str, reason: str, cluster_id: str, term: int, recorded: RunOutcome | None
     ) -> RunRecord | None: ...
-    def watch(self, cluster_id: str, term: int) -> AsyncIterator[RunRecord | int | None]:
-        """Open runs, their number as the end of the replay, then changes; None asks for a snapshot."""
+    def watch(self, cluster_id: str, term: int) -> AsyncIterator[Sequence[RunRecord] | int | None]:
+        """Open runs, their number as the end of the replay, then runs as they change; None asks for a snapshot."""
         ...
 
     def output(self, run_id: str, offset: int, *, tail_bytes: int, follow: bool) -> AsyncGenerator[tuple[int, bytes], None]:
@@ -177,7 +178,8 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
                 elif isinstance(item, int):
                     yield pb.WatchRunsResponse(replay_end=pb.ReplayEnd(runs=item))
                 else:
-                    yield pb.WatchRunsResponse(run=run_message(item))
+                    for batch in run_batches(item):
+                        yield _changes(batch)
 
     def _snapshot(self) -> pb.WatchRunsResponse:
         boot_id, stamp = self._executor.stamp()
@@ -236,6 +238,12 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
                     yield pb.StreamRunLogsResponse(offset=offset, data=data)
         finally:
             self._log_streams -= 1
+
+
+def _changes(runs: Sequence[pb.Run]) -> pb.WatchRunsResponse:
+    if len(runs) == 1:
+        return pb.WatchRunsResponse(run=runs[0])
+    return pb.WatchRunsResponse(runs=pb.RunBatch(runs=runs))
 
 
 def _refused(run_id: str) -> pb.Run:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from executor_service.core.admission import NO_SAMPLE
 from executor_service.core.reservation import LocalRun, Room
-from executor_service.core.run import RunSpec
+from executor_service.core.run import RunRecord, RunSpec, RunState
 from executor_service.runs.ports import Backend, Resources
 from executor_service.runs.table import RunTable
 
@@ -61,16 +62,14 @@ class Door:
             return self._runs.live_on(backend)
         return sum(self._runs.live_on(name) for name, one in self._backends.items() if one.local)
 
-    def local_runs(self, runs: RunTable | None = None) -> list[LocalRun]:
-        """The live runs of local backends, here or in another table."""
+    def local_runs(self) -> list[LocalRun]:
+        """The live runs of local backends."""
         local = {name for name, one in self._backends.items() if one.local}
-        live = (self._runs if runs is None else runs).live
-        return [LocalRun(record.spec.run_id, record.accept_time) for record in live if record.spec.backend in local]
+        return [LocalRun(record.spec.run_id, record.accept_time) for record in self._runs.live if record.spec.backend in local]
 
-    def room(self, pending: RunTable | None = None) -> Room:
+    def room(self, let_in: Sequence[LocalRun] = ()) -> Room:
         """How many local runs may be under way at once, with those that are let in and not journalled yet."""
-        waiting = [] if pending is None else self.local_runs(pending)
-        return self._resources.room([*self.local_runs(), *waiting])
+        return self._resources.room([*self.local_runs(), *let_in])
 
     def misconfigured(self, backend: Backend) -> str:
         """What is wrong with how a backend is set up, in words; '' when nothing is."""
@@ -85,56 +84,112 @@ class Door:
             return "config_error", wrong
         if self.draining:
             return "draining", "the executor takes no new runs"
-        return self._room(backend, RunTable())
+        return Sitting(self, CallerIdentity(), datetime.min).full(backend)
 
-    def _room(self, backend: Backend, pending: RunTable) -> tuple[str, str]:
+    def known(self, spec: RunSpec) -> Answer | None:
+        """The answer to a run that has been here before, or was cancelled before it came; None for a new one."""
+        if spec.run_id in self._refused:
+            return Answer(spec.run_id, False, "refused", "the run was cancelled before it was seen")
+        known = self._runs.get(spec.run_id)
+        if known is None:
+            return None
+        if replace(known.spec, lease_ttl=spec.lease_ttl) != spec:
+            return Answer(spec.run_id, False, "config_error", "another run has this run_id")
+        return Answer(spec.run_id, True)
+
+    def backend(self, name: str) -> Backend | None:
+        """A backend by its name."""
+        return self._backends.get(name)
+
+    def live_of_task(self, task_id: str) -> str | None:
+        """The run of a task that is under way here."""
+        return self._runs.live_of_task(task_id)
+
+    def age_ns(self, caller: CallerIdentity) -> int | None:
+        """How old the caller's stamp is; None when it is of another boot."""
+        return None if caller.boot_id != self._boot_id else self._now_stamp() - caller.stamp
+
+
+class Sitting:
+    """One batch at the door. What is asked of a backend and of the machine is asked once, and the room is counted down."""
+
+    def __init__(self, door: Door, caller: CallerIdentity, now: datetime) -> None:
+        self._door = door
+        self._now = now
+        # A paused caller that wakes up must not take an old view for fresh: see design.md section 3.
+        self._aged = bool(caller.boot_id)
+        self._age_ns = door.age_ns(caller)
+        self._wrong: dict[str, str] = {}
+        self._used: dict[str, int] = {}
+        self._tasks: dict[str, str] = {}
+        self._local: list[LocalRun] = []
+        self._room: Room | None = None
+        self.let_in: list[RunRecord] = []
+        """The new runs that may begin."""
+
+    def decide(self, spec: RunSpec) -> Answer:
+        """The answer to the next run of the batch; one that is let in counts for those behind it."""
+        known = self._door.known(spec)
+        if known is not None:
+            return known
+        backend = self._door.backend(spec.backend)
+        if backend is None:
+            return Answer(spec.run_id, False, "config_error", f"there is no backend {spec.backend!r} here")
+        reason, detail = self._refusal(spec, backend)
+        if reason:
+            return Answer(spec.run_id, False, reason, detail)
+        self._tasks[spec.task_id] = spec.run_id
+        self._used[spec.backend] = self._in_use(spec.backend) + 1
         if backend.local:
-            found = self.room(pending)
+            self._local.append(LocalRun(spec.run_id, self._now))
+        self.let_in.append(RunRecord(spec, RunState.ACCEPTED, self._now))
+        return Answer(spec.run_id, True)
+
+    def _refusal(self, spec: RunSpec, backend: Backend) -> tuple[str, str]:
+        stale = self._stale(spec)
+        if stale:
+            return "stale_request", stale
+        if self._door.draining:
+            return "draining", "the executor takes no new runs"
+        if backend.name not in self._wrong:
+            self._wrong[backend.name] = self._door.misconfigured(backend)
+        if self._wrong[backend.name]:
+            return "config_error", self._wrong[backend.name]
+        other = self._door.live_of_task(spec.task_id) or self._tasks.get(spec.task_id)
+        if other is not None:
+            return "already_running", f"run {other} of this task is under way here"
+        return self.full(backend)
+
+    def _stale(self, spec: RunSpec) -> str:
+        if not self._aged:
+            return ""
+        if self._age_ns is None:
+            return "the stamp is of another boot"
+        limit = int(spec.lease_ttl.total_seconds() * 1e9) // 4
+        stale = limit and self._age_ns > limit
+        return f"the stamp is {self._age_ns / 1e9:.1f} s old; at most {limit / 1e9:.1f} s count" if stale else ""
+
+    def full(self, backend: Backend) -> tuple[str, str]:
+        """Why there is no room for another run of a backend, as code and words; two empty texts when there is."""
+        if backend.local:
+            found = self._machine()
             if found.reason == NO_SAMPLE:
                 return NO_SAMPLE, "there is no fresh resource sample"
             if found.reason:
                 return "server_overloaded", found.reason
-        used = self.running(backend.name) + pending.live_on(backend.name)
+        used = self._in_use(backend.name)
         if backend.max_runs and used >= backend.max_runs:
             return "server_overloaded", f"{used} of {backend.max_runs} runs are under way"
         return "", ""
 
-    def decide(self, spec: RunSpec, caller: CallerIdentity, pending: RunTable) -> Answer:
-        """The answer to one run; `pending` are those of the same batch that were let in before it."""
+    def _in_use(self, backend: str) -> int:
+        if backend not in self._used:
+            self._used[backend] = self._door.running(backend)
+        return self._used[backend]
 
-        def rejected(reason: str, detail: str) -> Answer:
-            return Answer(spec.run_id, False, reason, detail)
-
-        if spec.run_id in self._refused:
-            return rejected("refused", "the run was cancelled before it was seen")
-        known = self._runs.get(spec.run_id)
-        if known is not None:
-            if replace(known.spec, lease_ttl=spec.lease_ttl) != spec:
-                return rejected("config_error", "another run has this run_id")
-            return Answer(spec.run_id, True)
-        backend = self._backends.get(spec.backend)
-        if backend is None:
-            return rejected("config_error", f"there is no backend {spec.backend!r} here")
-        stale = self._stale(spec, caller)
-        if stale:
-            return rejected("stale_request", stale)
-        if self.draining:
-            return rejected("draining", "the executor takes no new runs")
-        wrong = self.misconfigured(backend)
-        if wrong:
-            return rejected("config_error", wrong)
-        other = self._runs.live_of_task(spec.task_id) or pending.live_of_task(spec.task_id)
-        if other is not None:
-            return rejected("already_running", f"run {other} of this task is under way here")
-        reason, detail = self._room(backend, pending)
-        return rejected(reason, detail) if reason else Answer(spec.run_id, True)
-
-    def _stale(self, spec: RunSpec, caller: CallerIdentity) -> str:
-        """A paused caller that wakes up must not take an old view for fresh: see design.md section 3."""
-        if not caller.boot_id:
-            return ""
-        if caller.boot_id != self._boot_id:
-            return "the stamp is of another boot"
-        age = self._now_stamp() - caller.stamp
-        limit = int(spec.lease_ttl.total_seconds() * 1e9) // 4
-        return f"the stamp is {age / 1e9:.1f} s old; at most {limit / 1e9:.1f} s count" if limit and age > limit else ""
+    def _machine(self) -> Room:
+        """Whether the machine has room for one more. Each run takes one of the slots; asked again only to say what is short."""
+        room = self._room
+        if room is None or (not room.reason and self._door.running() + len(self._local) >= room.slots):
+            room = self._room = self._door.room(self._local)
+        return room

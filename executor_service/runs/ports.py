@@ -78,7 +78,10 @@ class Backend(Protocol):
         ...
 
     def prepare(self, spec: RunSpec, run_dir: Path) -> None:
-        """Writes what the run needs into its folder, before it is accepted. Raises BackendError and OSError."""
+        """Makes the run's folder (runs/folders.py), if it needs one, and writes there what it needs, before it is accepted.
+
+        Raises BackendError and OSError.
+        """
         ...
 
     async def execute(self, spec: RunSpec, run_dir: Path, lease_from: int, reporter: Reporter) -> EndReport:

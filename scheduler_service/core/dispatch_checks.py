@@ -306,7 +306,7 @@ def _breaker_detail(breakers: Sequence[Breaker], blocked: bool) -> str:
         return "closed" if closed else "open; a probe may go"
     probing = any(b.state is BreakerState.HALF_OPEN for b in breakers)
     reason = next((b.reason for b in breakers if b.reason), "")
-    return "a probe is under way" if probing else f"open: {reason}" if reason else "open"
+    return "a probe is under way" if probing else f"the breaker is open ({reason})" if reason else "the breaker is open"
 
 
 def check_availability(facts: GateFacts) -> Iterator[Verdict]:

@@ -23,6 +23,7 @@ class DispatchRules:
     tick_enabled: bool = True
     task_retention: timedelta = timedelta(days=30)
     event_retention: timedelta = timedelta(days=14)
+    audit_retention: timedelta = timedelta(days=365)
     checks: CheckSettings = field(default_factory=CheckSettings)
     retries: RetrySettings = field(default_factory=RetrySettings)
     routes: Mapping[str, str] = field(default_factory=lambda: DEFAULT_ROUTES)

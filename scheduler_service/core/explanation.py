@@ -70,7 +70,7 @@ def about_queue(facts: GateFacts, outlook: Outlook) -> str:
         return f"Nothing is queued; a new task would be held: {_words(hold)}." if hold else "Nothing is queued."
     holds = {b.backend: first_hold(outlook.verdicts, b.backend) for b in concerned}
     distinct = [hold for hold in dict.fromkeys(holds.values()) if hold is not None]
-    parts = [f"held: {'; '.join(_words(hold) for hold in distinct)}"] if distinct else []
+    parts = [f"{hold.backend} is held, {_words(hold)}" if hold.backend else _words(hold) for hold in distinct]
     if outlook.put_aside:
         parts.insert(0, f"{_tasks(len(outlook.put_aside))} put aside, as pre-flight finds fault (pre_flight_check_failed)")
     if outlook.starts:
@@ -143,7 +143,8 @@ def _gate_hold(name: str, task: Task, outlook: Outlook) -> TaskSaying | None:
     hold = first_hold(outlook.verdicts, task.backend)
     if hold is None or hold.reason is None:
         return None
-    return TaskSaying(False, hold.reason.value, f"{name} is held: {_words(hold)}.", hold.clears_time)
+    where = f"{hold.backend}: " if hold.backend else ""
+    return TaskSaying(False, hold.reason.value, f"{name} is held: {where}{_words(hold)}.", hold.clears_time)
 
 
 def _turn(name: str, task: Task, outlook: Outlook, place: int) -> TaskSaying:
@@ -166,6 +167,5 @@ def _moment(time: datetime) -> str:
 
 
 def _words(hold: Verdict) -> str:
-    where = f"{hold.backend}: " if hold.backend else ""
     until = f" until {_moment(hold.clears_time)}" if hold.clears_time else ""
-    return f"{where}{hold.detail}{until} ({hold.reason})"
+    return f"{hold.detail}{until} ({hold.reason})"

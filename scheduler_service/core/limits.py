@@ -3,7 +3,6 @@
 What is storable but poor (a title of three letters, a placeholder) breaks no bound: pre-flight judges it.
 """
 
-import json
 import math
 import re
 from collections import Counter
@@ -13,6 +12,8 @@ from datetime import datetime, timedelta
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 from uuid import UUID
+
+import msgspec
 
 from scheduler_service.core.task import DependencyPolicy, Priority
 
@@ -185,7 +186,7 @@ def _json_object(payload: Mapping[str, Any]) -> Iterator[Violation]:
             yield from problems
     if broken:
         return
-    size = len(json.dumps(payload, ensure_ascii=False, separators=(",", ":"), default=dict).encode())
+    size = len(msgspec.json.encode(payload, enc_hook=dict))
     if size > PAYLOAD_MAX_BYTES:
         yield Violation("payload", f"has {size} bytes as JSON; at most {PAYLOAD_MAX_BYTES}")
 

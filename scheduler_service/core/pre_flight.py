@@ -14,6 +14,7 @@ from scheduler_service.core.task import Priority, Task
 
 TITLE_MIN_CHARS = 5
 BODY_MIN_CHARS = 20
+_PRIORITIES = frozenset(Priority)
 KNOWN_SKILLS: tuple[str, ...] = ("dev", "qa", "audit", "review")
 BODY_LENGTH_EXEMPT_TYPES: frozenset[str] = frozenset({"dept_heartbeat", "codex_qa", "initiative_verify"})
 
@@ -100,7 +101,7 @@ def _check_body(task_type: str, body: str) -> Iterator[Finding]:
 
 
 def _check_priority(priority: Priority) -> Iterator[Finding]:
-    if priority not in frozenset(Priority):
+    if priority not in _PRIORITIES:
         yield Finding(f"the priority {priority} is unknown", "use P0, P1 or P2")
 
 

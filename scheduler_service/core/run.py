@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
@@ -113,8 +113,7 @@ def _is_number(figure: Any) -> bool:
     return isinstance(figure, int | float) and not isinstance(figure, bool)
 
 
-@dataclass(frozen=True, slots=True)
-class RunReport:
+class RunReport(msgspec.Struct, frozen=True):
     """What an executor says of a run. `verdict` and `outcome` are None until they are known.
 
     `start_delay`: how long after its acceptance it started, by the executor's clock.
@@ -134,7 +133,7 @@ class RunReport:
     error: str = ""
     error_class: str = ""
     retry_time: datetime | None = None
-    usage: Mapping[str, Any] = field(default_factory=dict)
+    usage: Mapping[str, Any] = msgspec.field(default_factory=dict)
     start_delay: timedelta | None = None
 
 
@@ -178,8 +177,7 @@ class ExecutorReport:
     admission_reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RunOrder:
+class RunOrder(msgspec.Struct, frozen=True):
     """What an executor is sent to start a run."""
 
     run_id: UUID
@@ -198,8 +196,7 @@ class RunOrder:
     provider: str
 
 
-@dataclass(frozen=True, slots=True)
-class DispatchAnswer:
+class DispatchAnswer(msgspec.Struct, frozen=True):
     """An executor's answer to one order: accepted, or rejected with the executor's own code."""
 
     run_id: UUID

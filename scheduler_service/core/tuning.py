@@ -2,7 +2,8 @@
 
 Changed at run time is what each decision reads anew. What executors, replicas or sockets were told cannot change under them: the
 length of a lease is counted by clocks elsewhere, a replica needs its leader's lease before it can read anything, and addresses,
-folders and the HTTP side belong to one process. Those are read at the start only.
+folders and the HTTP side belong to one process. Whoever changes settings must not shorten the record of it. Those are read at the
+start only.
 """
 
 from collections.abc import Mapping

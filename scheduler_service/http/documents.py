@@ -24,16 +24,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from scheduler_service.http.safety_headers import safety_headers
+
 STYLE = "documents.css"
 TYPES: Mapping[str, str] = MappingProxyType({".svg": "image/svg+xml", ".png": "image/png"})
-HEADERS = {
-    "cache-control": "no-cache",
-    "content-security-policy": (
-        "default-src 'none'; img-src 'self'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
+HEADERS = {"cache-control": "no-cache", **safety_headers("img", "style")}
 
 
 def documents_folder() -> Path:

@@ -11,17 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from scheduler_service.http.safety_headers import safety_headers
+
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; worker-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-SAFETY_HEADERS = {
-    "content-security-policy": CONTENT_SECURITY_POLICY,
-    "cross-origin-resource-policy": "same-origin",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
+PAGE_HEADERS = safety_headers("script", "style", "img", "connect", "worker")
 
 
 class StaticFiles:
@@ -44,7 +37,7 @@ class StaticFiles:
         name = request.path_params["name"]
         if request.path_params["version"] != self.version or name not in self._files:
             raise HTTPException(404)
-        headers = {"cache-control": "public, max-age=31536000, immutable", **SAFETY_HEADERS}
+        headers = {"cache-control": "public, max-age=31536000, immutable", **PAGE_HEADERS}
         return Response(self._files[name], media_type=TYPES[_suffix(name)], headers=headers)
 
 

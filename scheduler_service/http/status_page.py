@@ -10,10 +10,10 @@ from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from scheduler_service.http.shapes import time_json
-from scheduler_service.http.static_files import SAFETY_HEADERS
+from scheduler_service.http.static_files import PAGE_HEADERS
 
 REFRESH_S = 5
-HEADERS = {"cache-control": "no-store", **SAFETY_HEADERS}
+HEADERS = {"cache-control": "no-store", **PAGE_HEADERS}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -112,27 +112,28 @@ class GrpcExecutorClient:
         except ValueError as error:
             raise ExecutorUnreachable(f"{self._target}: its answer is unreadable: {error}") from error
 
-    async def watch(self, identity: LeaderIdentity) -> AsyncIterator[WatchMessage]:
+    async def watch(self, identity: LeaderIdentity) -> AsyncIterator[Sequence[WatchMessage]]:
         request = pb.WatchRunsRequest(cluster_id=str(identity.cluster_id), term=identity.term)
         with self._answers():
             # Open for as long as the leadership lasts; silence is noticed by the link.
             call = self._stub.WatchRuns(request, wait_for_ready=False)
             try:
                 async for message in call:
-                    converted = self._readable(message)
-                    if converted is not None:
-                        yield converted
+                    yield list(self._readable(message))
             finally:
                 call.cancel()
         raise ExecutorUnreachable(f"{self._target}: the stream has ended")
 
-    def _readable(self, message: pb.WatchRunsResponse) -> WatchMessage | None:
-        """The message as values; None for one that makes no sense, which must not stop the others."""
-        try:
-            return _watch_message(message)
-        except ValueError as error:
-            _log.error("executor_message_unreadable", target=self._target, error=str(error))
-            return None
+    def _readable(self, message: pb.WatchRunsResponse) -> Iterator[WatchMessage]:
+        """What a message says, as values. What makes no sense is left out, and must not stop the others."""
+        for convert, part in _parts(message):
+            try:
+                converted = convert(part)
+            except ValueError as error:
+                _log.error("executor_message_unreadable", target=self._target, error=str(error))
+                continue
+            if converted is not None:
+                yield converted
 
     async def dispatch(
         self, identity: LeaderIdentity, orders: Sequence[RunOrder], stamp: Stamp, lease_ttl: timedelta
@@ -274,13 +275,18 @@ def _run_request(order: RunOrder, lease_ttl: timedelta) -> pb.RunRequest:
     )
 
 
-def _watch_message(message: pb.WatchRunsResponse) -> WatchMessage | None:
+def _parts(message: pb.WatchRunsResponse) -> Iterator[tuple[Callable[[Any], WatchMessage | None], Any]]:
+    """What a message carries, each with what makes a value of it."""
     kind = message.WhichOneof("update")
     if kind == "snapshot":
-        return _executor_report(message.snapshot)
-    if kind == "run":
-        return _run_report(message.run)
-    return ReplayEnd(message.replay_end.runs) if kind == "replay_end" else None
+        yield _executor_report, message.snapshot
+    elif kind == "replay_end":
+        yield (lambda end: ReplayEnd(end.runs)), message.replay_end
+    elif kind == "run":
+        yield _run_report, message.run
+    elif kind == "runs":
+        for run in message.runs.runs:
+            yield _run_report, run
 
 
 def _executor_report(snapshot: pb.ExecutorSnapshot) -> ExecutorReport:

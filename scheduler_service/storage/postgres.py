@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, LiteralString, TypeVar
 
@@ -156,9 +156,8 @@ class PostgresDatabase:
     async def _once(self, work: Callable[[Transaction], Awaitable[T]], read_only: bool) -> T:
         async with asyncio.timeout(self._deadline_s), self._semaphore, self._pool.connection() as connection:
             try:
-                # Reading needs no transaction around it: at READ COMMITTED each statement sees what is committed when it begins.
-                async with contextlib.nullcontext() if read_only else connection.transaction():
-                    transaction = PostgresTransaction(connection, self._queries, await self._now(connection))
+                async with self._only_its_time(connection) if read_only else self._begun(connection) as now:
+                    transaction = PostgresTransaction(connection, self._queries, now)
                     result = await work(transaction)
                     if not read_only:
                         await transaction.flush()
@@ -170,11 +169,29 @@ class PostgresDatabase:
             self._on_events()
         return result
 
-    async def _now(self, connection: AsyncConnection[dict[str, Any]]) -> datetime:
+    @contextlib.asynccontextmanager
+    async def _only_its_time(self, connection: AsyncConnection[dict[str, Any]]) -> AsyncIterator[datetime]:
+        """Reading needs no transaction around it: at READ COMMITTED each statement sees what is committed when it begins."""
         if self._clock is not None:
-            return self._clock()
+            yield self._clock()
+            return
         cursor = await connection.execute(self._queries["transaction_time"])
-        row = await cursor.fetchone()
-        if row is None:
-            raise StorageUnavailable("the database did not tell its time")
-        return aware_utc(row["now"])
+        yield _time_of(await cursor.fetchone())
+
+    @contextlib.asynccontextmanager
+    async def _begun(self, connection: AsyncConnection[dict[str, Any]]) -> AsyncIterator[datetime]:
+        """A transaction with its time; begun in the same message, as every message costs a task's start its share."""
+        cursor = await connection.execute(self._queries["begin"], prepare=False)
+        try:
+            cursor.nextset()
+            yield _time_of(await cursor.fetchone()) if self._clock is None else self._clock()
+        except BaseException:
+            await connection.rollback()
+            raise
+        await connection.commit()
+
+
+def _time_of(row: Mapping[str, Any] | None) -> datetime:
+    if row is None:
+        raise StorageUnavailable("the database did not tell its time")
+    return aware_utc(row["now"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, LiteralString
@@ -43,8 +43,8 @@ _EXECUTOR_RETENTION = timedelta(hours=24)
 _REQUEST_RETENTION = timedelta(hours=24)
 _COUNTER_RETENTION = timedelta(days=14)
 
-_DECISION_COLUMNS = tuple(field.name for field in fields(ports.DispatchEvent) if field.name != "id")
-_EVENT_COLUMNS = tuple(field.name for field in fields(ports.Event) if field.name != "id")
+_DECISION_COLUMNS = tuple(name for name in ports.DispatchEvent.__struct_fields__ if name != "id")
+_EVENT_COLUMNS = tuple(name for name in ports.Event.__struct_fields__ if name != "id")
 _COUNTED = ("create_time", "backend", "executor_id", "attempt", "success", "reason")
 """What decisions are counted by."""
 
@@ -106,6 +106,9 @@ class PostgresTransaction:
     async def save_window_settings(self, window_ms: int, open_duration_ms: int) -> None:
         await self._do("save_window_settings", window_ms=window_ms, open_duration_ms=open_duration_ms)
 
+    async def standing(self) -> ports.Standing:
+        return msgspec.convert((await self._one("standing"))["standing"], ports.Standing)
+
     # --- breakers and backends
 
     async def breakers(self, keys: Collection[str] | None = None, lock: Lock = Lock.NONE) -> dict[str, Breaker]:
@@ -123,13 +126,14 @@ class PostgresTransaction:
     async def tripped_by(self) -> dict[str, str]:
         return {row["key"]: row["tripped_by"] for row in await self._all("tripped_by")}
 
-    async def backend_states(self, lock: Lock = Lock.NONE) -> dict[str, ports.BackendState]:
-        suffix = _LOCK_SUFFIX[Lock.NONE if lock is Lock.NONE else Lock.UPDATE]
-        rows = await self._all("get_backend_states" + suffix)
-        return {row["backend"]: ports.BackendState(**row) for row in rows}
+    async def backend_states(self) -> dict[str, ports.BackendState]:
+        return {row["backend"]: ports.BackendState(**row) for row in await self._all("get_backend_states")}
 
-    async def save_backend_states(self, states: Iterable[ports.BackendState]) -> None:
-        await self._many("save_backend_state", (asdict(state) for state in sorted(states, key=lambda s: s.backend)))
+    async def note_start_successes(self, times: Mapping[str, datetime]) -> None:
+        await self._many("note_start_success", ({"backend": name, "time": times[name]} for name in sorted(times)))
+
+    async def note_trickles(self, times: Mapping[str, datetime]) -> None:
+        await self._many("note_trickle", ({"backend": name, "time": times[name]} for name in sorted(times)))
 
     # --- tasks
 
@@ -190,14 +194,19 @@ class PostgresTransaction:
         lock: Lock = Lock.UPDATE,
     ) -> ports.DueTasks:
         given = {"backend": backend, "limit": limit, "skip": list(skip), "unfailed_only": unfailed_only}
-        ids = [row["id"] for row in await self._all("due_task_ids" + _LOCK_SUFFIX[lock], **given)]
-        tasks, unreadable = await self._readable("get_tasks", ids) if ids else ({}, {})
+        try:
+            return ports.DueTasks([task_of(row) for row in await self._all("due_tasks" + _LOCK_SUFFIX[lock], **given)])
+        except _UNREADABLE:
+            ids = [row["id"] for row in await self._all("due_task_ids" + _LOCK_SUFFIX[lock], **given)]
+        tasks, unreadable = await self._readable("get_tasks", ids)
         told = [
             ports.UnreadableTask(**{**row, "priority": Priority(row["priority"])}, why=why)
             for id_, why in unreadable.items()
             for row in await self._all("describe_task", id=id_)
         ]
-        return ports.DueTasks([tasks[id_] for id_ in ids if id_ in tasks], told)
+        # Not locked, one may have been claimed between the two reads: it is not queued any more.
+        found = [task for id_ in ids if (task := tasks.get(id_)) is not None and task.status is TaskStatus.QUEUED]
+        return ports.DueTasks(found, told)
 
     async def unblock_dependents(self, completed: Collection[UUID]) -> None:
         if completed:
@@ -216,14 +225,8 @@ class PostgresTransaction:
         rows = await self._all("dependents", id=task_id, limit=limit)
         return [row["task_id"] for row in rows], rows[0]["total"] if rows else 0
 
-    async def queued_backends(self) -> set[str]:
-        return {row["backend"] for row in await self._all("queued_backends")}
-
     async def queue_counts(self) -> dict[str, tuple[int, int]]:
         return {row["backend"]: (row["queued"], row["due"]) for row in await self._all("queue_counts")}
-
-    async def has_internal_tasks(self) -> bool:
-        return bool((await self._one("has_internal_tasks"))["yes"])
 
     async def live_counts(self) -> list[ports.LiveCount]:
         return [ports.LiveCount(**row) for row in await self._all("live_counts")]
@@ -273,8 +276,17 @@ class PostgresTransaction:
     async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]:
         return [run_of(row) for row in await self._all("runs_of_task", task_id=task_id, limit=limit)]
 
-    async def live_runs(self, executor_id: str | None = None) -> list[Run]:
+    async def live_runs(self, executor_id: str) -> list[Run]:
         return [run_of(row) for row in await self._all("live_runs", executor_id=executor_id)]
+
+    async def live_leases(self) -> list[ports.RunLease]:
+        return [ports.RunLease(**row) for row in await self._all("live_leases")]
+
+    async def unanswered_runs(self, executor_id: str, claimed_by: datetime) -> list[Run]:
+        return [run_of(row) for row in await self._all("unanswered_runs", executor_id=executor_id, claimed_by=claimed_by)]
+
+    async def runs_to_cancel(self, executor_id: str) -> list[UUID]:
+        return [row["run_id"] for row in await self._all("runs_to_cancel", executor_id=executor_id)]
 
     async def save_runs(self, runs: Iterable[Run]) -> None:
         await self._rows("save_runs", in_columns(RUN_COLUMNS, runs))
@@ -382,12 +394,13 @@ class PostgresTransaction:
 
     # --- requests and audit
 
-    async def stored_request(self, method: str, request_id: str) -> ports.StoredRequest | None:
-        rows = await self._all("get_request", method=method, request_id=request_id)
-        return ports.StoredRequest(**rows[0]) if rows else None
+    async def stored_requests(self, method: str, request_ids: Collection[str]) -> dict[str, ports.StoredRequest]:
+        rows = await self._all("get_requests", method=method, request_ids=list(request_ids)) if request_ids else []
+        return {row.pop("request_id"): ports.StoredRequest(**row) for row in rows}
 
-    async def store_request(self, method: str, request_id: str, request: ports.StoredRequest) -> None:
-        await self._do("add_request", method=method, request_id=request_id, **asdict(request))
+    async def store_requests(self, method: str, requests: Mapping[str, ports.StoredRequest]) -> None:
+        named = ({"method": method, "request_id": id_, **asdict(request)} for id_, request in requests.items())
+        await self._rows("add_requests", named)
 
     async def append_audit(self, entry: ports.AuditEntry) -> None:
         await self._do("add_audit_entry", **{**asdict(entry), "detail": Jsonb(dict(entry.detail))})
@@ -401,9 +414,11 @@ class PostgresTransaction:
     async def ensure_partitions(self) -> None:
         await self._do("ensure_partitions")
 
-    async def purge(self, task_retention_ms: int, event_retention_ms: int, limit: int) -> int:
+    async def purge(self, task_retention_ms: int, event_retention_ms: int, audit_retention_ms: int, limit: int) -> int:
         deleted = await self._do("purge_tasks", before=self._now - timedelta(milliseconds=task_retention_ms), limit=limit)
         events_before = self._now - timedelta(milliseconds=event_retention_ms)
+        audit_before = self._now - timedelta(milliseconds=audit_retention_ms)
+        deleted += await self._do("purge_audit_entries", before=audit_before, limit=limit)
         deleted += await self._do("purge_requests", before=self._now - _REQUEST_RETENTION)
         deleted += await self._do("purge_second_counts", before=self._now - _COUNTER_RETENTION)
         deleted += await self._do("purge_minute_counts", before=self._now - _COUNTER_RETENTION)

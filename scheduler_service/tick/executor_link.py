@@ -36,7 +36,7 @@ from scheduler_service.errors import ExecutorUnreachable, StorageUnavailable
 from scheduler_service.tick.ports import ExecutorClient, Observer
 from scheduler_service.transactions.consequences import tell
 from scheduler_service.transactions.gathering import breaker_keys_of
-from scheduler_service.transactions.leases import cancelled_runs, extend_leases, order_is_stale
+from scheduler_service.transactions.leases import extend_leases, order_is_stale
 from scheduler_service.transactions.orders import order_of
 from scheduler_service.transactions.ports import Database, ExecutorRow, Transaction
 from scheduler_service.transactions.recording import record_answers, record_lost, record_reports
@@ -145,9 +145,11 @@ class ExecutorLink:
                     loop = asyncio.get_running_loop()
                     silence.reschedule(loop.time() + SILENCE_S)
                     self._opening = _Opening(await self._begun_there() if self.report is not None else None)
-                    async for message in self.client.watch(identity):
+                    async for messages in self.client.watch(identity):
                         silence.reschedule(None)
-                        await self._hear(message, self._opening)
+                        for message in messages:
+                            await self._hear(message, self._opening)
+                        self._heard_at = self._clock.monotonic()
                         silence.reschedule(loop.time() + SILENCE_S)
                         pause = 0.1
             except (ExecutorUnreachable, TimeoutError) as error:
@@ -168,11 +170,13 @@ class ExecutorLink:
                 opening.begun = await self._begun_there(message.executor_id)
             await self._note(message)
         elif isinstance(message, RunReport):
-            opening.named.add(message.run_id)
+            if not opening.replayed:
+                opening.named.add(message.run_id)
             await self._inbox.put(message)
         else:
             await self._inbox.put(_Replayed(opening, frozenset((opening.begun or set()) - opening.named)))
-        self._heard_at = self._clock.monotonic()
+            # A stream may stay open for months: what it names from now on is not kept.
+            opening.replayed, opening.named = True, set()
 
     def _only_one(self, report: ExecutorReport) -> None:
         """Two executors under one name would each disown the other's runs. Raises DuplicateExecutor."""
@@ -281,17 +285,14 @@ class ExecutorLink:
         if not self.live or self.report is None:
             return
         executor_id = self.report.executor_id
-        cancelled = await self._database.run(lambda tx: cancelled_runs(tx, executor_id), read_only=True)
+        cancelled = await self._database.run(lambda tx: tx.runs_to_cancel(executor_id), read_only=True)
         await self.end_runs(identity, cancelled, "its task was cancelled")
         if not self._opening.caught_up:
             # What looks unanswered may be in the replay.
             return
 
-        async def unanswered(tx: Transaction) -> list[Run]:
-            runs = await tx.live_runs(executor_id)
-            return [run for run in runs if run.state is RunState.DISPATCHING and tx.now - run.claim_time >= ANSWERED_WITHIN]
-
-        await self._resend(identity, await self._database.run(unanswered, read_only=True))
+        late = await self._database.run(lambda tx: tx.unanswered_runs(executor_id, tx.now - ANSWERED_WITHIN), read_only=True)
+        await self._resend(identity, late)
 
     async def _resend(self, identity: LeaderIdentity, runs: Sequence[Run]) -> None:
         """Sends unanswered orders again under the same run_id: an unanswered dispatch is unknown, not failed.
@@ -373,12 +374,13 @@ class DuplicateExecutor(Exception):
 class _Opening:
     """One opening of the stream: the runs begun there before it, and those that its replay has named.
 
-    `caught_up`: the whole replay is stored.
+    `replayed`: the whole replay has been heard; `caught_up`: it is stored.
     """
 
     def __init__(self, begun: set[UUID] | None) -> None:
         self.begun = begun
         self.named: set[UUID] = set()
+        self.replayed = False
         self.caught_up = False
 
 

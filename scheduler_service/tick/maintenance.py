@@ -58,4 +58,6 @@ class Maintenance:
 
     async def _purge(self, tx: Transaction) -> int:
         rules = await rules_in_force(tx, self._rules)
-        return await tx.purge(rules.task_retention // MILLISECOND, rules.event_retention // MILLISECOND, BATCH)
+        retentions = (rules.task_retention, rules.event_retention, rules.audit_retention)
+        tasks, events, audit = (retention // MILLISECOND for retention in retentions)
+        return await tx.purge(tasks, events, audit, BATCH)

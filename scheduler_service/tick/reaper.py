@@ -12,8 +12,8 @@ import structlog
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.errors import StorageUnavailable
 from scheduler_service.tick.ports import Observer
-from scheduler_service.transactions.leases import expired_runs
-from scheduler_service.transactions.ports import Database
+from scheduler_service.transactions.leases import has_run_out
+from scheduler_service.transactions.ports import Database, RunLease, Transaction
 from scheduler_service.transactions.recording import record_lost
 from service_runtime.clock import Clock
 
@@ -54,19 +54,23 @@ class Reaper:
 
     async def look(self) -> list[UUID]:
         """One look; returns the runs that were given up."""
-        runs = await self._database.run(lambda tx: tx.live_runs(), read_only=True)
+        leases, expired = await self._database.run(self._leases, read_only=True)
         now = self._clock.monotonic()
         seen = {}
-        for run in runs:
-            before = self._seen.get(run.run_id)
-            seen[run.run_id] = before if before is not None and before[0] == run.renew_seq else (run.renew_seq, now)
+        for lease in leases:
+            before = self._seen.get(lease.run_id)
+            seen[lease.run_id] = before if before is not None and before[0] == lease.renew_seq else (lease.renew_seq, now)
         self._seen = seen
-        expired = await self._database.run(lambda tx: expired_runs(tx, self._rules), read_only=True)
-        lease = self._rules.lease_ttl.total_seconds()
-        lost = [run.run_id for run in expired if run.run_id in seen and now - seen[run.run_id][1] >= lease]
+        whole = self._rules.lease_ttl.total_seconds()
+        lost = [run_id for run_id in expired if now - seen[run_id][1] >= whole]
         if lost:
             detail = "its lease ran out: its executor was not heard of for too long"
             recorded = await self._database.run(lambda tx: record_lost(tx, lost, detail, self._rules, random.random))
             self._observer.recorded(recorded)
             self._wake()
         return lost
+
+    async def _leases(self, tx: Transaction) -> tuple[list[RunLease], list[UUID]]:
+        """The leases of all live runs, and the runs of those that have run out by the database's clock."""
+        leases = await tx.live_leases()
+        return leases, [lease.run_id for lease in leases if has_run_out(lease, tx.now, self._rules)]

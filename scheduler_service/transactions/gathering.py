@@ -36,13 +36,14 @@ MILLISECOND = timedelta(milliseconds=1)
 class Facts:
     """What was gathered in one transaction. `live` counts tasks dispatching or running; `rules` are those in force.
 
-    `window`: the decisions of the rules' window, grouped.
+    `queue` is (queued, due) by backend; `window`: the decisions of the rules' window, grouped.
 
     `backends`: those that tasks are routed to, those that live executors have, and those that tasks are queued or live on.
     """
 
     rules: DispatchRules
     operator: OperatorSettings
+    queue: Mapping[str, tuple[int, int]]
     gates: GateFacts
     backends: Mapping[str, Backend]
     fleet: Fleet
@@ -74,28 +75,28 @@ async def gather(
     tx: Transaction,
     executors: Sequence[ExecutorReport],
     rules: DispatchRules,
-    queue: Mapping[str, tuple[int, int]],
+    queue: Mapping[str, tuple[int, int]] | None = None,
     lock: Lock = Lock.NONE,
 ) -> Facts:
-    """The facts now. `executors` are the live ones; `queue` is (queued, due) by backend; `lock` is for the breaker rows.
+    """The facts now. `executors` are the live ones; `lock` is for the breaker rows.
 
-    `rules` are those of the environment: the settings that operators have changed are read first of all.
+    `queue` is (queued, due) by backend; None: whatever is queued counts as due. `rules` are those of the environment, to which
+    what operators have changed is applied.
     """
-    operator = await tx.operator_settings()
-    rules = tuned(rules, operator.values)
-    breakers = await _breakers(tx, rules, lock)
-    states = await tx.backend_states(lock)
-    drains = await tx.drains()
-    pauses = await tx.billing_pauses()
-    tripped = {} if rules.checks.breaker_guard is GuardMode.ENFORCE else await tx.tripped_by()
-    live = await tx.live_counts()
+    standing = await tx.standing()
+    if queue is None:
+        queue = dict.fromkeys(sorted(standing.queued_backends), (1, 1))
+    rules = tuned(rules, standing.operator.values)
+    breakers = await _breakers(tx, standing.breakers, rules, lock)
+    states, drains, pauses, live = standing.backend_states, standing.drains, standing.billing_pauses, standing.live
+    tripped = {} if rules.checks.breaker_guard is GuardMode.ENFORCE else standing.tripped_by
     rows = await tx.window_rows(tx.now - rules.window)
     known = backends_of(rules, executors, breakers, [*queue, *(count.backend for count in live)])
     fleet = compute_fleet(
         [_capacity(report, live, known) for report in executors if report.resources_reason != NO_SAMPLE],
-        await tx.has_internal_tasks(),
+        standing.has_internal,
         rules.interactive_reserve,
-        operator.cap.slots,
+        standing.operator.cap.slots,
     )
     attempts = attempts_by_backend(rows)
     backends = tuple(_backend_facts(backend, executors, breakers, states, attempts, live, queue) for backend in known.values())
@@ -108,7 +109,7 @@ async def gather(
         tripped=frozenset(tripped),
         settings=rules.checks,
     )
-    return Facts(rules, operator, gates, known, fleet, breakers, states, tuple(drains), tuple(pauses), tuple(live), tuple(rows))
+    return Facts(rules, standing.operator, queue, gates, known, fleet, breakers, states, drains, pauses, live, tuple(rows))
 
 
 def idle_drains(drains: Iterable[Drain], live: Iterable[LiveCount]) -> list[Drain]:
@@ -117,9 +118,8 @@ def idle_drains(drains: Iterable[Drain], live: Iterable[LiveCount]) -> list[Drai
     return [drain for drain in drains if drain.until_idle and idle]
 
 
-async def _breakers(tx: Transaction, rules: DispatchRules, lock: Lock) -> dict[str, Breaker]:
+async def _breakers(tx: Transaction, rows: Mapping[str, Breaker], rules: DispatchRules, lock: Lock) -> Mapping[str, Breaker]:
     """The breaker rows; locked for update when one of them may move, so that its probe is claimed once."""
-    rows = await tx.breakers()
     if lock is Lock.NONE:
         return rows
     moves = any(

@@ -13,7 +13,7 @@ from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.run import Run, RunState
 from scheduler_service.errors import NotLeader
 from scheduler_service.transactions.gathering import lease_until_give_up
-from scheduler_service.transactions.ports import Lock, Transaction
+from scheduler_service.transactions.ports import Lock, RunLease, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +66,9 @@ def order_is_stale(run: Run, now: datetime, rules: DispatchRules) -> bool:
     return run.state is RunState.DISPATCHING and now - run.claim_time > rules.lease_ttl / 4
 
 
-async def expired_runs(tx: Transaction, rules: DispatchRules) -> list[Run]:
-    """Live runs whose lease has run out by the database's clock; the caller adds its own clock's word before giving one up.
+def has_run_out(lease: RunLease, now: datetime, rules: DispatchRules) -> bool:
+    """Whether a lease has run out by the database's clock; the caller adds its own clock's word before giving the run up.
 
-    A lease longer than any that could have been given was written before the clock went back: it says nothing.
+    One longer than any that could have been given was written before the clock went back: it says nothing.
     """
-    longest = tx.now + lease_until_give_up(rules)
-    return [run for run in await tx.live_runs() if run.lease_until is not None and not tx.now < run.lease_until <= longest]
-
-
-async def cancelled_runs(tx: Transaction, executor_id: str) -> list[UUID]:
-    """Live runs of an executor whose task is to be cancelled."""
-    runs = await tx.live_runs(executor_id)
-    tasks = await tx.tasks({run.task_id for run in runs})
-    return [run.run_id for run in runs if run.task_id in tasks and tasks[run.task_id].cancel_requested]
+    return lease.lease_until is not None and not now < lease.lease_until <= now + lease_until_give_up(rules)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from uuid import UUID, uuid4
 
@@ -34,7 +35,7 @@ from scheduler_service.core.task import Task, claim, quarantine
 from scheduler_service.transactions.consequences import conclude, emit_unreadable, tell
 from scheduler_service.transactions.gathering import Facts, backend_report, lease_until_give_up
 from scheduler_service.transactions.orders import order_of
-from scheduler_service.transactions.ports import BackendState, DispatchEvent, Lock, Transaction, UnreadableTask
+from scheduler_service.transactions.ports import DispatchEvent, Lock, Transaction, UnreadableTask
 
 CANDIDATES_PER_SLOT = 6  # the first and up to five further ones
 RAMP_REASONS = frozenset({Reason.DRAINING, Reason.BILLING_PAUSE, Reason.LOW_SUCCESS_RATE, Reason.CIRCUIT_BREAKER_OPEN})
@@ -107,19 +108,18 @@ class _Lane:
 async def plan_tick(
     tx: Transaction,
     basis: TickBasis,
-    queue: Mapping[str, tuple[int, int]],
     *,
     kind: TickKind = TickKind.RUN,
     new_run_id: Callable[[], UUID] = uuid4,
     lock: Lock = Lock.NONE,
 ) -> TickPlan:
-    """What a tick would do at this instant; changes nothing. `queue` is (queued, due) by backend."""
+    """What a tick would do at this instant; changes nothing."""
     facts = basis.facts
     plan = TickPlan(tx, basis, facts, kind, new_run_id, lock)
     for backend, permit in permits(facts.gates, plan.verdicts).items():
-        if backend in queue:
+        if backend in facts.queue:
             await plan.fill(facts.backends[backend], permit)
-    for backend in sorted(queue):
+    for backend in sorted(facts.queue):
         await plan.look_over_without_executor(backend)
     plan.decide_holds()
     return plan
@@ -148,7 +148,7 @@ class TickPlan:
         self._claimed: list[Task] = []
         self._runs: list[Run] = []
         self._probed: dict[str, Breaker] = {}
-        self._spent: dict[str, BackendState] = {}
+        self._spent: dict[str, datetime] = {}
         self._examined: dict[str, list[UUID]] = {}
         self._events: list[DispatchEvent] = []
         self._started: dict[str, int] = {}
@@ -191,8 +191,7 @@ class TickPlan:
             if backend.local:
                 self._local_left -= len(taken)
             if permit.low_rate:
-                before = self.facts.backend_states.get(backend.name, BackendState(backend.name))
-                self._spent[backend.name] = replace(before, last_trickle_time=self._tx.now)
+                self._spent[backend.name] = self._tx.now
 
     def _permitted(self, lanes: list[_Lane], permit: Permit) -> list[_Lane]:
         """The lanes that a permit lets through: of a low rate a probe, if one can be placed, else the trickle."""
@@ -376,7 +375,7 @@ class TickPlan:
         for event in self._events:
             tx.record(event)
         await tx.save_breakers(self._probed.values())
-        await tx.save_backend_states(self._spent.values())
+        await tx.note_trickles(self._spent)
         await tx.save_tasks([*self._claimed, *self.put_aside])
         await tx.add_runs(self._runs)
         await conclude(tx, [(task, None) for task in self.put_aside])

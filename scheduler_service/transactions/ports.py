@@ -14,6 +14,8 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
+import msgspec
+
 from scheduler_service.core.breaker import Breaker
 from scheduler_service.core.run import Run
 from scheduler_service.core.task import Priority, Task, TaskStatus
@@ -42,8 +44,7 @@ class Leadership:
     tick_error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DispatchEvent:
+class DispatchEvent(msgspec.Struct, frozen=True):
     """A decision behind the window. `id` is 0 until it is stored."""
 
     create_time: datetime
@@ -58,8 +59,7 @@ class DispatchEvent:
     id: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """Something that happened. `id` is 0 until it is stored; ids grow in the order of commits."""
 
     type: str
@@ -184,6 +184,24 @@ class LiveCount:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What the gates look at besides the window. `live` counts tasks dispatching or running; mappings go by key, name or backend.
+
+    `has_internal`: an internal task is queued, dispatching or running. `tripped_by`: of the breakers that were tripped by hand.
+    """
+
+    operator: OperatorSettings
+    breakers: Mapping[str, Breaker]
+    backend_states: Mapping[str, BackendState]
+    drains: tuple[Drain, ...]
+    billing_pauses: tuple[BillingPause, ...]
+    tripped_by: Mapping[str, str]
+    live: tuple[LiveCount, ...]
+    has_internal: bool
+    queued_backends: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class StoredRequest:
     """The first answer to a request_id."""
 
@@ -258,6 +276,15 @@ class RunPlace:
 
 
 @dataclass(frozen=True, slots=True)
+class RunLease:
+    """The lease of a live run."""
+
+    run_id: UUID
+    renew_seq: int
+    lease_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class EventFilter:
     """Which decisions a page shows; None and '' mean all."""
 
@@ -289,6 +316,10 @@ class Transaction(Protocol):
     async def save_leadership(self, leadership: Leadership) -> None: ...
     async def save_window_settings(self, window_ms: int, open_duration_ms: int) -> None: ...
 
+    async def standing(self) -> Standing:
+        """What the gates look at, at one instant, nothing of it locked."""
+        ...
+
     # --- breakers and backends
     async def breakers(self, keys: Collection[str] | None = None, lock: Lock = Lock.NONE) -> dict[str, Breaker]:
         """By key, in the order of keys; all when `keys` is None. Unknown keys are left out."""
@@ -306,8 +337,14 @@ class Transaction(Protocol):
         """Who tripped the breakers that were tripped by hand, by key."""
         ...
 
-    async def backend_states(self, lock: Lock = Lock.NONE) -> dict[str, BackendState]: ...
-    async def save_backend_states(self, states: Iterable[BackendState]) -> None: ...
+    async def backend_states(self) -> dict[str, BackendState]: ...
+    async def note_start_successes(self, times: Mapping[str, datetime]) -> None:
+        """The newest successful start of each backend."""
+        ...
+
+    async def note_trickles(self, times: Mapping[str, datetime]) -> None:
+        """When the single try of each backend was spent."""
+        ...
 
     # --- tasks
     async def add_tasks(self, tasks: Sequence[Task]) -> None: ...
@@ -362,16 +399,8 @@ class Transaction(Protocol):
         """Tasks that depend on this one, in any status, at most `limit` of them by id; and how many there are in all."""
         ...
 
-    async def queued_backends(self) -> set[str]:
-        """Backends for which at least one task is queued, due or not."""
-        ...
-
     async def queue_counts(self) -> dict[str, tuple[int, int]]:
         """Queued tasks by backend, and how many of them are due and unblocked."""
-        ...
-
-    async def has_internal_tasks(self) -> bool:
-        """Whether an internal task is queued, dispatching or running."""
         ...
 
     async def live_counts(self) -> list[LiveCount]: ...
@@ -413,7 +442,16 @@ class Transaction(Protocol):
     async def runs(self, run_ids: Collection[UUID]) -> dict[UUID, Run]: ...
     async def run_places(self, run_ids: Collection[UUID]) -> list[RunPlace]: ...
     async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]: ...
-    async def live_runs(self, executor_id: str | None = None) -> list[Run]: ...
+    async def live_runs(self, executor_id: str) -> list[Run]: ...
+    async def live_leases(self) -> list[RunLease]: ...
+    async def unanswered_runs(self, executor_id: str, claimed_by: datetime) -> list[Run]:
+        """Runs that were claimed by a time, and of which nothing has been heard."""
+        ...
+
+    async def runs_to_cancel(self, executor_id: str) -> list[UUID]:
+        """Live runs whose task is to be cancelled."""
+        ...
+
     async def save_runs(self, runs: Iterable[Run]) -> None: ...
 
     # --- executors
@@ -453,8 +491,8 @@ class Transaction(Protocol):
     async def delete_setting_override(self, name: str) -> None: ...
 
     # --- requests and audit
-    async def stored_request(self, method: str, request_id: str) -> StoredRequest | None: ...
-    async def store_request(self, method: str, request_id: str, request: StoredRequest) -> None: ...
+    async def stored_requests(self, method: str, request_ids: Collection[str]) -> dict[str, StoredRequest]: ...
+    async def store_requests(self, method: str, requests: Mapping[str, StoredRequest]) -> None: ...
     async def append_audit(self, entry: AuditEntry) -> None: ...
     async def audit_entries(self, chosen: AuditFilter, before_id: int | None, limit: int) -> list[AuditEntry]:
         """Newest first, below `before_id`."""
@@ -462,7 +500,7 @@ class Transaction(Protocol):
 
     # --- housekeeping
     async def ensure_partitions(self) -> None: ...
-    async def purge(self, task_retention_ms: int, event_retention_ms: int, limit: int) -> int:
+    async def purge(self, task_retention_ms: int, event_retention_ms: int, audit_retention_ms: int, limit: int) -> int:
         """Deletes what its retention is over, at most `limit` rows a kind; tasks still depended on stay. Returns rows deleted."""
         ...
 

@@ -171,7 +171,7 @@ async def explain(
     """
     task = await read_task(tx, task_id) if task_id is not None else None
     queue = await tx.queue_counts()
-    plan = await plan_tick(tx, TickBasis(executors, await gather(tx, executors, rules, queue), memory), queue)
+    plan = await plan_tick(tx, TickBasis(executors, await gather(tx, executors, rules, queue), memory))
     outlook = _outlook(plan)
     verdicts = tuple(outlook.verdicts)
     if task is None:

@@ -7,9 +7,11 @@ move together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
+
+from msgspec import structs
 
 from scheduler_service.core.billing import END_PAUSES, START_PAUSES, pause_until
 from scheduler_service.core.breaker import Breaker, record_failure, record_neutral, record_success
@@ -97,7 +99,7 @@ class _Batch:
         self._tasks = dict(tasks)
         self._runs = dict(runs)
         self._changed_breakers: set[str] = set()
-        self._changed_states: set[str] = set()
+        self._start_successes: dict[str, datetime] = {}
         self._changed_tasks: set[UUID] = set()
         self._changed_runs: set[UUID] = set()
         self._without_executor: set[str] = set()
@@ -116,7 +118,7 @@ class _Batch:
             # The row of an executor that was away for long: its outcomes count all the same.
             await tx.add_breakers(keys)
             breakers = await tx.breakers(keys, Lock.UPDATE)
-        states = await tx.backend_states(Lock.UPDATE)
+        states = await tx.backend_states()
         tasks = await tx.tasks_to_move({place.task_id for place in places})
         return cls(tx, rules, fraction, breakers, states, tasks, await tx.runs(run_ids))
 
@@ -182,7 +184,7 @@ class _Batch:
             return
         lost = RunReport(run.run_id, run.task_id, run.fence, False, outcome=OutcomeClass.LOST, error=detail)
         if run.verdict is None:
-            lost = replace(lost, verdict=StartVerdict.NEUTRAL, verdict_reason="lost", verdict_detail=detail)
+            lost = structs.replace(lost, verdict=StartVerdict.NEUTRAL, verdict_reason="lost", verdict_detail=detail)
         self.apply(run.executor_id, lost)
 
     def _current_task(self, run: Run) -> Task | None:
@@ -202,9 +204,8 @@ class _Batch:
         self._breaker(run, verdict)
         if verdict is StartVerdict.SUCCESS:
             self._record(run, True, "", "", attempt=True)
-            state = self._states.get(run.backend, BackendState(run.backend))
-            self._states[run.backend] = replace(state, last_start_success_time=now)
-            self._changed_states.add(run.backend)
+            self._states[run.backend] = BackendState(run.backend, last_start_success_time=now)
+            self._start_successes[run.backend] = now
             self._last = LastDispatch(task.id, task.title, run.run_id, now)
             self._result.started.append(run)
             if task.tries == 0:
@@ -314,7 +315,7 @@ class _Batch:
         """Writes what changed, in lock order, with all that follows from it."""
         tx = self._tx
         await tx.save_breakers([self._breakers[key] for key in sorted(self._changed_breakers)])
-        await tx.save_backend_states([self._states[name] for name in sorted(self._changed_states)])
+        await tx.note_start_successes(self._start_successes)
         changed = [self._tasks[id_] for id_ in sorted(self._changed_tasks)]
         await tx.save_tasks(changed)
         await tx.save_runs([self._runs[id_] for id_ in sorted(self._changed_runs)])

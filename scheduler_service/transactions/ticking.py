@@ -60,8 +60,7 @@ class TickResult:
 async def take_tick(tx: Transaction, request: TickRequest) -> TickResult:
     """Takes one tick. Raises NotLeader when another replica leads, or this one leads under another term."""
     await require_leadership(tx, request.holder, request.term)
-    queue = dict.fromkeys(await tx.queued_backends(), (1, 1))
-    facts = await gather(tx, request.executors, request.rules, queue, Lock.SHARE)
+    facts = await gather(tx, request.executors, request.rules, lock=Lock.SHARE)
     over = await end_what_is_over(tx, facts.drains, facts.billing_pauses, facts.live)
     ended = tuple(tx.now - drain.since_time for drain in over)
     rules = facts.rules
@@ -70,7 +69,7 @@ async def take_tick(tx: Transaction, request: TickRequest) -> TickResult:
         return TickResult(tx.now, (), (), (), request.memory, rules, ended_drains=ended, taken=False)
     await _store_clamped(tx, facts)
     basis = TickBasis(request.executors, facts, request.memory)
-    plan = await plan_tick(tx, basis, queue, kind=request.kind, new_run_id=request.new_run_id, lock=Lock.UPDATE)
+    plan = await plan_tick(tx, basis, kind=request.kind, new_run_id=request.new_run_id, lock=Lock.UPDATE)
     low_rate = plan.tell_low_rates()
     await plan.save()
     holds = frozenset((v.reason, v.backend) for v in plan.verdicts if v.holds and v.reason is not None)

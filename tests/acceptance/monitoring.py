@@ -58,11 +58,7 @@ class Monitor:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Monitor]:
         """Starts it, waits until it is ready, ends it."""
-        with self._log.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        try:
+        async with self.started() as process:
 
             async def ready() -> bool:
                 assert process.returncode is None, self._log.read_text()
@@ -73,6 +69,16 @@ class Monitor:
 
             await eventually(ready, READY_S)
             yield self
+
+    @contextlib.asynccontextmanager
+    async def started(self) -> AsyncIterator[asyncio.subprocess.Process]:
+        """Starts it, ends it."""
+        with self._log.open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        try:
+            yield process
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()

@@ -53,6 +53,11 @@ class Program:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def runs(self) -> bool:
+        """Whether it has been started and has not ended."""
+        return self._process is not None and self._process.returncode is None
+
     async def begin(self) -> None:
         """Starts it, whatever comes of it."""
         with self.log.open("ab") as log:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shlex
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from tests.acceptance.metrics import samples
-from tests.acceptance.monitoring import Monitor, alertmanager, prometheus
+from tests.acceptance.monitoring import DEPLOY, Monitor, alertmanager, free_port, installed, prometheus
 from tests.acceptance.programs import Pair, eventually
 from tests.fakes.misbehaving_http_server import MisbehavingServer, plain
 
@@ -87,6 +89,46 @@ async def test_a_breaker_opens_and_the_webhook_is_told_once(pair: Pair, tmp_path
         await eventually(over)
         await _until_heard_again(manager)
         assert [notice["status"] for notice in alarms.notices("CeceliaBreakerOpened")] == ["firing", "resolved"]
+
+
+@pytest.mark.long
+async def test_the_tutorials_alert_arrives_and_its_end_does_too(pair: Pair, tmp_path: Path) -> None:
+    """Its three commands as printed, on other ports."""
+    ports = {"5221": pair.scheduler.http_port, "5222": pair.executor.http_port}
+    ports |= {number: free_port() for number in ("9490", "9493", "9499")}
+
+    def moved(text: str) -> str:
+        for number, port in ports.items():
+            text = text.replace(f"127.0.0.1:{number}", f"127.0.0.1:{port}")
+        return text.replace("../prometheus/rules", str(DEPLOY / "prometheus/rules")).replace("/tmp/", f"{tmp_path}/")
+
+    section = (RUNBOOKS.parent / "tutorial/first-alert.md").read_text("utf-8").partition("## 4. ")[2].partition("## 5. ")[0]
+    joined = section.replace("\\\n", " ")
+    commands = [shlex.split(moved(line)) for line in joined.splitlines() if line.startswith(("    .venv", "    prometheus"))]
+    for name in ("prometheus.yml", "alertmanager.yml"):
+        (tmp_path / name).write_text(moved((DEPLOY / "examples" / name).read_text("utf-8")), "utf-8")
+    listening, manager, judging = (
+        [word.replace("deploy/examples/", f"{tmp_path}/") if "--" in word else word for word in command] for command in commands
+    )
+    notices = tmp_path / "notices.log"
+    async with contextlib.AsyncExitStack() as stack:
+        script = [sys.executable, str(DEPLOY.parent / listening[1]), "--port", str(ports["9499"])]
+        await stack.enter_async_context(Monitor(script, notices, ports["9499"]).started())
+        program = installed("alertmanager", "prometheus-alertmanager")
+        await stack.enter_async_context(Monitor([program, *manager[1:]], tmp_path / "manager.log", ports["9493"]).running())
+        program = installed("prometheus")
+        await stack.enter_async_context(Monitor([program, *judging[1:]], tmp_path / "prometheus.log", ports["9490"]).running())
+        async with pair.calls() as stub:
+            await stub.TripBreaker(pb.TripBreakerRequest(key="cecelia-run", reason="my first alert"), timeout=10)
+            await eventually(lambda: _has(notices, "firing    CeceliaBreakerOpened: The breaker cecelia-run@host-a is open;"))
+            assert moved("http://127.0.0.1:5221/docs/runbooks/CeceliaBreakerOpened.md\n") in notices.read_text("utf-8")
+            await stub.ResetBreaker(pb.ResetBreakerRequest(key="cecelia-run", reason="that was the tutorial"), timeout=10)
+        await eventually(lambda: _has(notices, "resolved  CeceliaBreakerOpened: "))
+        assert "CeceliaDeadMansSwitch" not in notices.read_text("utf-8")
+
+
+async def _has(file: Path, words: str) -> bool:
+    return words in file.read_text("utf-8")
 
 
 async def _until_heard_again(manager: Monitor) -> None:

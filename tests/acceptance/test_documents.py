@@ -105,7 +105,10 @@ async def test_the_success_rate_drops_and_a_breaker_is_stuck(pair: Pair) -> None
     assert "executor_failed" in cli(*stats, pair=pair).stdout
     assert "executor_failed" in cli(*history, pair=pair).stdout
     breakers, reset = section("how-to/troubleshoot.md", "A breaker is stuck open")
-    assert "OPEN" in cli(*breakers, pair=pair).stdout
+    assert re.search(r"^cecelia-run +open ", cli(*breakers, pair=pair).stdout, re.MULTILINE)
+    found = cli("doctor", pair=pair).stdout
+    assert re.search(r"warning +breaker cecelia-run +OPEN since", found)
+    assert "do: mend the backend, then: dispatchctl reset cecelia-run;" in found
     pair.write_command()
     cli(*reset, pair=pair)
     assert {task.status for task in await pair.until_ended(ids)} == {pb.TASK_STATUS_COMPLETED}
@@ -125,6 +128,19 @@ async def test_the_system_drains_and_the_rate_is_empty(pair: Pair) -> None:
     assert [task.status for task in await pair.until_ended([id_])] == [pb.TASK_STATUS_COMPLETED]
     cli(*submit, "--max-hold", "60s", pair=pair)
     assert json.loads(cli(*stats, "-o", "json", pair=pair).stdout)["window_1h"]["rate"] > 0
+
+
+def test_the_guard_only_watches_until_the_rate_is_up(running: Pair) -> None:
+    watch, stats, back = section("how-to/troubleshoot.md", "The success rate stays low")
+    cli(*watch, pair=running)
+
+    def guard() -> str:
+        return str(json.loads(cli("settings", "get", "DISPATCH_RATE_GUARD", "-o", "json", pair=running).stdout)["value"])
+
+    assert guard() == "observe"
+    cli(*stats, pair=running)
+    cli(*back, pair=running)
+    assert guard() == "enforce"
 
 
 @pytest.mark.parametrize("words", section("how-to/troubleshoot.md", "In SQL and over HTTP"))

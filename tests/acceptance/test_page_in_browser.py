@@ -16,7 +16,7 @@ import pytest
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.acceptance.browser import chromium, needs_chromium, new_page, page_of, row, section, violations, watched
 from tests.acceptance.programs import DESCRIPTION, Pair, eventually
@@ -27,7 +27,7 @@ pytestmark = needs_chromium
 CHOSEN = "statuses=dispatching,quarantined,queued,running task_types=review"
 COUNTING = """#!/bin/sh
 i=0
-while [ -e "{going}" ]; do i=$((i+1)); echo "line $i"; sleep 0.1; done
+while [ -e "{going}" ]; do i=$((i+1)); printf '\033[32mline %s\033[0m\n' $i; sleep 0.1; done
 echo "the last line"
 """
 
@@ -69,6 +69,8 @@ async def confirm(page: Page, button: str, reason: str = "") -> None:
 
 async def test_the_page_tells_what_the_scheduler_says(pair: Pair) -> None:
     await pair.until_ended(await pair.submit(2))
+    bad = pb.TaskSpec(title="todo", description="x")
+    await pair.until_ended([(await call(pair, "SubmitTask", pb.SubmitTaskRequest(task=bad))).task.id])
     await trip(pair)
     await drain(pair)
     await pair.submit(3, priority=pb.PRIORITY_P0)
@@ -103,6 +105,66 @@ async def test_the_page_tells_what_the_scheduler_says(pair: Pair) -> None:
         now = (await call(pair, "GetDispatchStats", pb.GetDispatchStatsRequest())).window_1h.failure_reasons["draining"]
         assert 0 < sums[0] <= now
         await expect(hour.locator("svg.chart rect.bar.blocked").first).to_be_visible()
+        # Each bar is as high as its count is large; the reasons come the most frequent first.
+        bars = """(all) => all.map((bar) => [bar.querySelector('title')?.textContent, bar.getAttribute('height')])"""
+        drawn = [(title, float(height)) for title, height in await hour.locator("rect.bar").evaluate_all(bars) if title]
+        unit = {round(height / int(re.findall(r": (\d+) ", title)[0]), 3) for title, height in drawn}
+        assert len(unit) == 1, drawn
+        assert len(drawn) > 1
+        reasons = hour.get_by_role("img", name="Holds and failures by reason").locator("text")
+        said = [re.fullmatch(r"(\w+) \(held\): (\d+)", words) for words in await reasons.all_text_contents()]
+        assert [found and found[1] for found in said] == ["draining", "pre_flight_check_failed"]
+
+
+async def test_the_page_shows_what_the_overview_says_and_counts_on_without_it(pair: Pair) -> None:
+    """One overview, altered on its way, and none after it."""
+    now = Timestamp()
+    now.GetCurrentTime()
+
+    def ago(seconds: int) -> str:
+        moment = now.ToDatetime() - timedelta(seconds=seconds)
+        return f"{moment:%Y-%m-%dT%H:%M:%S}Z"
+
+    answered = 0
+
+    async def altered(route: Route) -> None:
+        nonlocal answered
+        answered += 1
+        if answered > 1:
+            await route.abort()
+            return
+        answer = await route.fetch()
+        body = await answer.json()
+        body["page_version"] = "another"
+        status = body["status"]
+        status["tick"]["last_error"] = "the database is slow"
+        depth = {"status": "QUEUED", "tasks": 1}
+        status["queue"] = [
+            {**depth, "priority": "P0", "oldest_due_time": ago(600)},
+            {**depth, "priority": "P1", "oldest_due_time": ago(3_600)},
+            {**depth, "priority": "P2", "oldest_due_time": ago(60)},
+        ]
+        status["slots"]["executors"][0]["task_pool"] = {"budget": 7, "used": 3, "available": 4}
+        await route.fulfill(response=answer, json=body)
+
+    async with chromium() as launched:
+        context = await launched.new_context()
+        # What a shared worker asks for cannot be altered from here.
+        await context.add_init_script("delete window.SharedWorker")
+        await context.route("**/api/ui/overview", altered)
+        page = await new_page(context, url(pair))
+        await expect(page.locator("#newer")).to_contain_text("an earlier version")
+        await expect(page.locator("#banner.bad")).to_contain_text("The last tick failed: the database is slow.")
+        queued = row(page, "Queue", "queued").locator("td")
+        await expect(queued.nth(4)).to_have_text("3")
+        await expect(queued.nth(5)).to_have_text(re.compile(r"^1 h( \d+ min)? ago$"))
+        await expect(row(page, "Queue", "running").locator("td").first).to_have_attribute("data-kind", "idle")
+        await expect(row(page, "Pools and pressure", "host-a")).to_contain_text("3 of 7")
+        await expect(page.locator("main .trouble").first).to_contain_text("not up to date")
+        heard = row(page, "Pools and pressure", "host-a").locator("td").last
+        before = await heard.text_content()
+        await expect(heard).not_to_have_text(before or "")
+        assert await page.get_by_role("button", name="Load the new one").is_visible()
 
 
 async def test_a_breaker_is_reset_only_after_a_yes(pair: Pair) -> None:
@@ -234,6 +296,9 @@ async def test_all_that_match_are_cancelled_after_their_number_was_told(pair: Pa
         await tasks.get_by_role("button", name="Older").click()
         await expect(tasks.locator("tbody tr")).to_have_count(20)
         await expect(tasks).to_contain_text("page 2")
+        await tasks.get_by_role("button", name="Newer").click()
+        await expect(tasks.locator("tbody tr")).to_have_count(50)
+        await expect(tasks).to_contain_text("page 1")
         await tasks.get_by_role("button", name="Cancel all that match…").click()
         await expect(page.get_by_role("dialog")).to_contain_text("Cancel 70 tasks?")
         assert {task.status for task in await pair.tasks(gone[:3])} == {pb.TASK_STATUS_QUEUED}, "counting changes nothing"
@@ -285,6 +350,7 @@ async def test_a_break_is_told_and_mended(pair: Pair) -> None:
         ids = await pair.submit(1)
         await pair.until_ended(ids)
         await expect(row(page, "Tasks", ids[0])).to_contain_text("completed")
+        await expect(row(page, "Tasks", ids[0]).get_by_role("button")).to_have_text(["Output"])
 
 
 @pytest.mark.long

@@ -54,11 +54,16 @@ class OurPair:
         try:
             async with asyncio.timeout(seconds), await psycopg.AsyncConnection.connect(self.url, autocommit=True) as connection:
                 while (await (await connection.execute(_LEFT)).fetchone()) != (False,):
+                    self._check_alive()
                     await asyncio.sleep(POLL_S)
         except TimeoutError as error:
             told = await self.stub.ExplainDispatch(pb.ExplainDispatchRequest(), timeout=RPC_S)
-            logs = [program.log.read_text(encoding="utf-8")[-2000:] for program in (self.scheduler, self.executor)]
-            raise RuntimeError(f"not all tasks have ended after {seconds:g} s: {told}\n" + "\n".join(logs)) from error
+            raise RuntimeError(f"not all tasks have ended after {seconds:g} s: {told}") from error
+
+    def _check_alive(self) -> None:
+        for program in (self.scheduler, self.executor):
+            if not program.runs:
+                raise RuntimeError(f"one of our services has ended: {program.log.read_text(encoding='utf-8')[-4000:]}")
 
     async def count_completed(self) -> int:
         """Tasks that are COMPLETED."""
@@ -74,8 +79,8 @@ def specs_of(numbers: Sequence[int]) -> list[pb.TaskSpec]:
 
 
 @contextlib.asynccontextmanager
-async def our_pair(bench: Bench, *, max_runs: int, started_address: str = "", warm: bool = True) -> AsyncIterator[OurPair]:
-    """The pair on a fresh database, its ramp behind it; `max_runs`: runs at once of the backend."""
+async def our_pair(bench: Bench, *, max_runs: int, started_address: str = "") -> AsyncIterator[OurPair]:
+    """The pair on a fresh database, its ramp behind it unless the bench is quick; `max_runs`: runs at once of the backend."""
     with bench.scratch("ours") as folder:
         async with bench.fresh_database() as url:
             env = _settings(folder, url, max_runs, started_address)
@@ -89,7 +94,7 @@ async def our_pair(bench: Bench, *, max_runs: int, started_address: str = "", wa
                 stack.push_async_callback(scheduler.end)
                 channel = await stack.enter_async_context(channel_to(scheduler.port))
                 pair = OurPair(url, scheduler, executor, pb_grpc.SchedulerServiceStub(channel))  # type: ignore[arg-type, misc]
-                if warm:
+                if not bench.quick:
                     await pair.submit(WARM_UP_TASKS)
                     await pair.until_all_ended(60)
                 yield pair

@@ -167,7 +167,7 @@ class Day:
 
     async def _forget(self) -> None:
         """What no decision looks at any more, so that the day takes no longer towards its evening."""
-        await self._database.run(lambda tx: tx.purge(60_000, 60_000, 10_000))
+        await self._database.run(lambda tx: tx.purge(60_000, 60_000, 60_000, 10_000))
         state, since = self._database.state, self._clock.now() - FORGET
         state.decisions = [decision for decision in state.decisions if decision.create_time >= since]
         state.events = []

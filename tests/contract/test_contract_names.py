@@ -103,6 +103,7 @@ SCHEDULER_DEFAULTS = {
     "leader_lease_ms": 3_000,
     "task_retention_ms": 30 * 86_400_000,
     "event_retention_ms": 14 * 86_400_000,
+    "audit_retention_ms": 365 * 86_400_000,
     "http_base_path": "",
     "http_read_only": False,
     "http_hide_payloads": False,

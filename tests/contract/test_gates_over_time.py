@@ -86,7 +86,8 @@ async def low_rate(cluster: Cluster) -> None:
 
 async def rate_rises(cluster: Cluster) -> None:
     """The single tries succeed until the rate is no longer low."""
-    await cluster.started((await cluster.run(lambda tx: tx.live_runs()))[0].task_id)
+    (lease,) = await cluster.run(lambda tx: tx.live_leases())
+    await cluster.started((await cluster.run(lambda tx: tx.runs([lease.run_id])))[lease.run_id].task_id)
     cluster.clock.advance(seconds=60)
     await cluster.lead()
     (order,) = (await cluster.tick(TickKind.WOKEN)).orders

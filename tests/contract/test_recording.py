@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -14,13 +14,22 @@ from scheduler_service.core.task import TaskStatus
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.errors import NotLeader
 from scheduler_service.transactions.leading import acquire_or_renew, resign
-from scheduler_service.transactions.leases import expired_runs, extend_leases
+from scheduler_service.transactions.leases import extend_leases, has_run_out
 from scheduler_service.transactions.overrides import clear_billing_pause
 from scheduler_service.transactions.ports import EventFilter, TaskFilter, Transaction
 from scheduler_service.transactions.reading import read_stats
 from scheduler_service.transactions.recording import record_answers
 from tests.contract.conftest import CALLER, Cluster, report
 from tests.fakes.memory_database import MemoryDatabase
+
+
+async def overdue(cluster: Cluster) -> list[UUID]:
+    """The live runs whose lease has run out by the database's clock."""
+
+    async def look(tx: Transaction) -> list[UUID]:
+        return [lease.run_id for lease in await tx.live_leases() if has_run_out(lease, tx.now, cluster.rules)]
+
+    return await cluster.run(look)
 
 
 async def test_acceptance_records_nothing_and_the_verdict_records_once(cluster: Cluster) -> None:
@@ -228,9 +237,9 @@ async def test_leases_are_extended_for_what_lives_and_expire_for_what_does_not(c
     assert renewal.run_ids == ((await cluster.run_of(kept.id)).run_id,)
     assert (await cluster.run_of(kept.id)).renew_seq == 1
     cluster.clock.advance(minutes=10)
-    assert await cluster.run(lambda tx: expired_runs(tx, cluster.rules)) == []
+    assert await overdue(cluster) == []
     cluster.clock.advance(minutes=1)
-    assert [run.task_id for run in await cluster.run(lambda tx: expired_runs(tx, cluster.rules))] == [kept.id]
+    assert await overdue(cluster) == [(await cluster.run_of(kept.id)).run_id]
     await cluster.lost(kept.id)
     back = await cluster.task(kept.id)
     assert (back.status, back.tries) == (TaskStatus.QUEUED, 0)
@@ -265,7 +274,7 @@ async def test_a_lease_from_before_the_clock_went_back_is_left_to_the_other_cloc
     await cluster.tick()
     await cluster.started(task.id)
     cluster.clock.jump(days=-1)
-    assert [run.task_id for run in await cluster.run(lambda tx: expired_runs(tx, cluster.rules))] == [task.id]
+    assert await overdue(cluster) == [(await cluster.run_of(task.id)).run_id]
 
 
 async def test_an_order_that_nobody_answers_is_not_kept_alive(cluster: Cluster) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -100,11 +100,32 @@ class MemoryTransaction:
     async def tripped_by(self) -> dict[str, str]:
         return {key: who for key, who in sorted(self.state.tripped_by.items()) if who}
 
-    async def backend_states(self, lock: Lock = Lock.NONE) -> dict[str, ports.BackendState]:
+    async def standing(self) -> ports.Standing:
+        waiting, live = self._waiting(), (TaskStatus.QUEUED, *LIVE_STATUSES)
+        return ports.Standing(
+            operator=await self.operator_settings(),
+            breakers=await self.breakers(),
+            backend_states=await self.backend_states(),
+            drains=tuple(await self.drains()),
+            billing_pauses=tuple(await self.billing_pauses()),
+            tripped_by=await self.tripped_by(),
+            live=tuple(await self.live_counts()),
+            has_internal=any(t.status in live and is_internal(t.payload) for t in self.state.tasks.values()),
+            queued_backends=frozenset(task.backend for task in waiting),
+        )
+
+    async def backend_states(self) -> dict[str, ports.BackendState]:
         return dict(sorted(self.state.backend_states.items()))
 
-    async def save_backend_states(self, states: Iterable[ports.BackendState]) -> None:
-        self.state.backend_states |= {state.backend: state for state in states}
+    async def note_start_successes(self, times: Mapping[str, datetime]) -> None:
+        for backend, time in times.items():
+            known = self.state.backend_states.get(backend, ports.BackendState(backend))
+            self.state.backend_states[backend] = replace(known, last_start_success_time=time)
+
+    async def note_trickles(self, times: Mapping[str, datetime]) -> None:
+        for backend, time in times.items():
+            known = self.state.backend_states.get(backend, ports.BackendState(backend))
+            self.state.backend_states[backend] = replace(known, last_trickle_time=time)
 
     async def add_tasks(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
@@ -188,19 +209,12 @@ class MemoryTransaction:
         found = sorted(task.id for task in self.state.tasks.values() if task_id in task.depends_on)
         return found[:limit], len(found)
 
-    async def queued_backends(self) -> set[str]:
-        return {task.backend for task in self._waiting()}
-
     async def queue_counts(self) -> dict[str, tuple[int, int]]:
         counts: dict[str, tuple[int, int]] = {}
         for task in self._waiting():
             queued, due = counts.get(task.backend, (0, 0))
             counts[task.backend] = (queued + 1, due + (task.blocked_by == 0 and is_due(task, self._now)))
         return counts
-
-    async def has_internal_tasks(self) -> bool:
-        live = (TaskStatus.QUEUED, *LIVE_STATUSES)
-        return any(t.status in live and is_internal(t.payload) for t in self.state.tasks.values())
 
     async def live_counts(self) -> list[ports.LiveCount]:
         counts: dict[tuple[str, str, bool], int] = {}
@@ -275,9 +289,22 @@ class MemoryTransaction:
     async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]:
         return sorted((r for r in self.state.runs.values() if r.task_id == task_id), key=lambda r: -r.fence)[:limit]
 
-    async def live_runs(self, executor_id: str | None = None) -> list[Run]:
-        live = [r for r in self.state.runs.values() if r.state is not RunState.ENDED and executor_id in (None, r.executor_id)]
+    async def live_runs(self, executor_id: str) -> list[Run]:
+        live = [r for r in self.state.runs.values() if r.state is not RunState.ENDED and r.executor_id == executor_id]
         return sorted(live, key=lambda r: (r.claim_time, r.run_id))
+
+    async def live_leases(self) -> list[ports.RunLease]:
+        live = (r for r in self.state.runs.values() if r.state is not RunState.ENDED)
+        return [ports.RunLease(r.run_id, r.renew_seq, r.lease_until) for r in live]
+
+    async def unanswered_runs(self, executor_id: str, claimed_by: datetime) -> list[Run]:
+        live = await self.live_runs(executor_id)
+        return [r for r in live if r.state is RunState.DISPATCHING and r.claim_time <= claimed_by]
+
+    async def runs_to_cancel(self, executor_id: str) -> list[UUID]:
+        tasks = self.state.tasks
+        live = await self.live_runs(executor_id)
+        return [r.run_id for r in live if r.task_id in tasks and tasks[r.task_id].cancel_requested]
 
     async def save_runs(self, runs: Iterable[Run]) -> None:
         self.state.runs |= {run.run_id: run for run in runs}
@@ -297,9 +324,9 @@ class MemoryTransaction:
     def flush(self) -> None:
         """Writes what was collected, under ids in the order of commits."""
         for decision in self._decisions:
-            self.state.decisions.append(replace(decision, id=len(self.state.decisions) + 1))
+            self.state.decisions.append(structs.replace(decision, id=len(self.state.decisions) + 1))
         for event in self._events:
-            self.state.events.append(replace(event, id=len(self.state.events) + 1))
+            self.state.events.append(structs.replace(event, id=len(self.state.events) + 1))
 
     async def window_rows(self, since: datetime, *, by_executor: bool = False) -> list[ports.WindowRow]:
         rows: dict[tuple[str, str, bool, bool, str], tuple[int, datetime]] = {}
@@ -369,15 +396,14 @@ class MemoryTransaction:
     async def save_budget_cap(self, cap: ports.BudgetCap) -> None:
         self.state.cap = cap
 
-    async def stored_request(self, method: str, request_id: str) -> ports.StoredRequest | None:
-        found = self.state.requests.get((method, request_id))
-        return found[0] if found else None
+    async def stored_requests(self, method: str, request_ids: Collection[str]) -> dict[str, ports.StoredRequest]:
+        return {id_: self.state.requests[method, id_][0] for id_ in request_ids if (method, id_) in self.state.requests}
 
-    async def store_request(self, method: str, request_id: str, request: ports.StoredRequest) -> None:
-        self.state.requests[(method, request_id)] = (request, self._now)
+    async def store_requests(self, method: str, requests: Mapping[str, ports.StoredRequest]) -> None:
+        self.state.requests |= {(method, id_): (request, self._now) for id_, request in requests.items()}
 
     async def append_audit(self, entry: ports.AuditEntry) -> None:
-        self.state.audit.append(replace(entry, id=len(self.state.audit) + 1))
+        self.state.audit.append(replace(entry, id=self.state.audit[-1].id + 1 if self.state.audit else 1))
 
     async def audit_entries(self, chosen: ports.AuditFilter, before_id: int | None, limit: int) -> list[ports.AuditEntry]:
         return [
@@ -394,8 +420,11 @@ class MemoryTransaction:
     async def ensure_partitions(self) -> None:
         """Nothing to prepare here."""
 
-    async def purge(self, task_retention_ms: int, event_retention_ms: int, limit: int) -> int:
+    async def purge(self, task_retention_ms: int, event_retention_ms: int, audit_retention_ms: int, limit: int) -> int:
         state, tasks_before = self.state, self._now - timedelta(milliseconds=task_retention_ms)
+        audit_before = self._now - timedelta(milliseconds=audit_retention_ms)
+        kept = [entry for entry in state.audit if entry.time >= audit_before]
+        purged, state.audit = len(state.audit) - len(kept), kept
         needed = {other for task in state.tasks.values() for other in task.depends_on}
         old = [
             t.id
@@ -409,7 +438,7 @@ class MemoryTransaction:
         for id_ in old:
             del state.tasks[id_]
         state.runs = {id_: run for id_, run in state.runs.items() if run.task_id not in old}
-        return len(old)
+        return len(old) + purged
 
     async def purge_executors(self) -> int:
         before = self._now - timedelta(hours=24)

@@ -19,7 +19,7 @@ from scheduler_service.core.run import CancelAnswer, ExecutorReport, RunOrder, R
 from scheduler_service.core.task import Task
 from scheduler_service.tick.reaper import Reaper
 from scheduler_service.transactions.leading import acquire_or_renew
-from scheduler_service.transactions.leases import cancelled_runs, extend_leases, order_is_stale
+from scheduler_service.transactions.leases import extend_leases, order_is_stale
 from scheduler_service.transactions.orders import order_of
 from scheduler_service.transactions.planning import TickKind, TickMemory
 from scheduler_service.transactions.ports import Database, Transaction
@@ -153,8 +153,8 @@ class SimulatedCluster:
     async def look_after(self, executor: SimulatedExecutor) -> None:
         """Ends what is cancelled, resends what is unanswered, calls off what is stale."""
         name, in_flight = executor.name, {sent.order.run_id for sent in self.on_way}
-        await self._end(executor, await self.run(lambda tx: cancelled_runs(tx, name)))
-        runs = [r for r in await self.run(lambda tx: tx.live_runs(name)) if r.state is RunState.DISPATCHING]
+        await self._end(executor, await self.run(lambda tx: tx.runs_to_cancel(name)))
+        runs = await self.run(lambda tx: tx.unanswered_runs(name, tx.now))
         due = [run for run in runs if run.run_id not in in_flight]
         tasks = await self.run(lambda tx: tx.tasks([run.task_id for run in due]))
         now = self.clock.now()

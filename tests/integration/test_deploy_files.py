@@ -354,8 +354,9 @@ def test_grafana_is_told_of_the_source_and_the_folder_that_compose_mounts() -> N
     assert home == f"{provider['options']['path']}/{DASHBOARD.name}"
 
 
-def test_promtool_reads_the_configuration() -> None:
-    done = call(tool("promtool"), "check", "config", str(DEPLOY / "prometheus" / "prometheus.yml"))
+@pytest.mark.parametrize("file", ["prometheus/prometheus.yml", "examples/prometheus.yml"])
+def test_promtool_reads_the_configuration(file: str) -> None:
+    done = call(tool("promtool"), "check", "config", str(DEPLOY / file))
     assert done.returncode == 0, done.stderr
 
 

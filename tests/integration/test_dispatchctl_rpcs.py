@@ -157,6 +157,20 @@ def test_an_empty_reason_is_refused(services: AnyService, words: list[str]) -> N
     assert services.called == []
 
 
+@pytest.mark.parametrize(
+    ("words", "ends"),
+    [
+        (["--source", "night shift"], "dispatchctl drain off --source 'night shift'"),
+        ([], "dispatchctl drain off"),
+        (["--until-idle"], "nothing runs"),
+    ],
+)
+def test_a_drain_says_what_ends_it(services: AnyService, capfd: pytest.CaptureFixture[str], words: list[str], ends: str) -> None:
+    services._answers["SetDrain"] = [pb.SetDrainResponse(draining=True)]
+    assert main(["drain", "on", "--reason", "r", *words]) == 0
+    assert capfd.readouterr().err.endswith(f", until {ends}\n")
+
+
 def test_logs_of_a_task_come_through_the_scheduler_and_a_runs_from_the_executor(
     services: AnyService, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

@@ -17,10 +17,13 @@ from executor_service.core.admission import Limits, ResourceReport, ResourceSamp
 from executor_service.core.reservation import LocalRun, Room, room
 from executor_service.core.run import BackendKind, EndReport, RunOutcome, RunRecord, RunSpec, RunState, StartReport, StartVerdict
 from executor_service.errors import BackendError, JournalError
+from executor_service.runs.carrier import ENDED_ELSEWHERE
 from executor_service.runs.door import CallerIdentity
+from executor_service.runs.folders import fresh_folder
 from executor_service.runs.journal import Journal
-from executor_service.runs.manager import ENDED_ELSEWHERE, RunManager, StaleTerm
+from executor_service.runs.manager import RunManager
 from executor_service.runs.ports import Reporter
+from executor_service.runs.terms import StaleTerm
 from executor_service.runs.watching import QUEUE_MAX, TooSlow
 from tests.fakes.fake_clock import FakeClock
 
@@ -55,6 +58,7 @@ class Told:
             raise BackendError(self.unprepared)
         if self.broken_disk:
             raise OSError(errno.ENOSPC, "no space left")
+        fresh_folder(run_dir)
         (run_dir / "prepared").touch()
 
     def _end_of(self, run_id: str) -> asyncio.Future[EndReport]:
@@ -149,7 +153,7 @@ class Bench:
 
     async def die(self) -> None:
         """The process ends without a word."""
-        for work in list(self.manager._work.values()):
+        for work in list(self.manager._carrier.work.values()):
             work.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await work
@@ -372,12 +376,17 @@ async def test_a_rejected_run_stays_rejected(bench: Bench) -> None:
     assert await bench.dispatch(replace(late, run_id=str(uuid4()))) == [(True, "")]
 
 
-async def test_forgetting_refusals_does_not_stumble_over_one_in_the_making(bench: Bench) -> None:
-    refused = bench.folder / "refused"
-    (refused / ".in-the-making.new").write_text("{}")
-    await bench.manager.cancel(str(uuid4()), "", bench.caller())
-    assert await bench.manager.forget(bench.clock.now() + timedelta(days=36_500)) == 0
-    assert [path.name for path in refused.iterdir()] == [".in-the-making.new"]
+async def test_a_refusal_is_forgotten_when_it_is_old_and_not_before(bench: Bench) -> None:
+    spec = bench.spec()
+    await bench.manager.cancel(spec.run_id, "", bench.caller())
+    bench.clock.advance(days=8)
+    assert await bench.manager.forget(bench.clock.now() - timedelta(days=9)) == 0
+    assert await bench.dispatch(spec) == [(False, "refused")]
+    assert await bench.manager.forget(bench.clock.now() - timedelta(days=7)) == 0
+    assert not bench.manager.is_refused(spec.run_id)
+    await bench.die()
+    bench.open()
+    assert not bench.manager.is_refused(spec.run_id)
 
 
 async def test_a_stop_waits_for_remote_calls_which_nobody_else_carries_on(bench: Bench) -> None:
@@ -414,7 +423,7 @@ async def test_a_run_whose_end_came_by_callback_ends_as_what_was_recorded(bench:
     assert set(bench.ended) == {RunOutcome.COMPLETED, RunOutcome.FAILED, RunOutcome.CANCELLED}, "in whatever order"
     ends = [record.end for spec in (completed, failed) if (record := bench.manager.record(spec.run_id)) is not None]
     assert [end.error for end in ends if end is not None] == ["", ENDED_ELSEWHERE]
-    await bench.until(lambda: not bench.manager._ended_elsewhere)
+    await bench.until(lambda: not bench.manager._carrier.ended_elsewhere)
 
 
 async def test_a_recorded_end_is_not_believed_of_a_run_that_is_ended_here(bench: Bench) -> None:

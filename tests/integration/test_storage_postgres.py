@@ -21,13 +21,14 @@ from scheduler_service.core.outcome_window import Window
 from scheduler_service.core.routing import DEFAULT_ROUTES
 from scheduler_service.core.task import Task, claim
 from scheduler_service.errors import StorageUnavailable
-from scheduler_service.storage import query_files
+from scheduler_service.storage import query_files, transaction
 from scheduler_service.storage.migrate import MigrationError, migrate
 from scheduler_service.storage.postgres import PostgresDatabase
+from scheduler_service.storage.rows import Row, task_of
 from scheduler_service.storage.transaction import PostgresTransaction
 from scheduler_service.transactions import submitting
 from scheduler_service.transactions.editing import cancel_task
-from scheduler_service.transactions.ports import DispatchEvent, Event, ExecutorRow, Transaction
+from scheduler_service.transactions.ports import DispatchEvent, Event, ExecutorRow, Lock, Transaction
 from scheduler_service.transactions.reading import read_stats
 from scheduler_service.transactions.submitting import submit
 from tests.contract.conftest import DESCRIPTION
@@ -64,12 +65,12 @@ def test_every_named_statement_is_used_and_every_used_name_exists() -> None:
         Path(query_files.__file__).with_name("transaction.py").read_text()
         + Path(query_files.__file__).with_name("postgres.py").read_text()
     )
-    used = set(re.findall(r"(?:_all|_one|_do|_many|_rows)\(\s*\"([a-z_]+)\"", source)) | set(
+    used = set(re.findall(r"(?:_all|_one|_do|_many|_rows|_tasks)\(\s*\"([a-z_]+)\"", source)) | set(
         re.findall(r"_queries\[\"([a-z_]+)\"\]", source)
     )
     for base in ("get_leader", "get_breakers", "get_tasks"):
         used |= {base, f"{base}_for_share", f"{base}_for_update"}
-    used |= {"get_backend_states", "get_backend_states_for_update", "due_task_ids", "due_task_ids_for_update", "get_tasks"}
+    used |= {"due_tasks", "due_tasks_for_update", "due_task_ids", "due_task_ids_for_update", "get_tasks"}
     assert used == set(query_files.load())
 
 
@@ -93,6 +94,32 @@ async def test_parallel_claimers_never_take_the_same_task(database: PostgresData
 
     await asyncio.gather(*(claimer() for _ in range(8)))
     assert len(taken) == len(set(taken)) == 60
+
+
+async def test_who_only_looks_is_not_shown_what_is_claimed_meanwhile(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a row cannot be read, the others are read one by one, and later than their ids."""
+    specs = [TaskSpec(title=f"Task number {i}", description=DESCRIPTION) for i in range(3)]
+    _, *others = await database.run(lambda tx: submit(tx, specs, DEFAULT_ROUTES, uuid4))
+    read = PostgresTransaction._readable
+
+    def unreadable(row: Row) -> Task:
+        monkeypatch.setattr(transaction, "task_of", task_of)
+        raise ValueError("as one row would make it")
+
+    async def claim_first(tx: Transaction) -> None:
+        await tx.save_tasks([claim(task, uuid4(), "host", tx.now) for task in (await tx.due_tasks("cecelia-run", 1)).tasks])
+
+    async def read_late(tx: PostgresTransaction, *words: Any) -> Any:
+        monkeypatch.setattr(PostgresTransaction, "_readable", read)
+        await database.run(claim_first)
+        return await read(tx, *words)
+
+    monkeypatch.setattr(transaction, "task_of", unreadable)
+    monkeypatch.setattr(PostgresTransaction, "_readable", read_late)
+    found = await database.run(lambda tx: tx.due_tasks("cecelia-run", 3, lock=Lock.NONE), read_only=True)
+    assert [task.id for task in found.tasks] == [task.id for task in others]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
@@ -317,7 +344,7 @@ async def test_forgetting_an_executor_leaves_those_of_like_names_alone(database:
             await tx.save_executor(ExecutorRow(name, "t", "b", {}, heard))
 
     await database.run(prepare)
-    await database.run(lambda tx: tx.purge(1, 1, 10))
+    await database.run(lambda tx: tx.purge(1, 1, 1, 10))
     assert len(await database.run(lambda tx: tx.breakers())) == 4, "an ordinary round forgets no executor"
     await database.run(lambda tx: tx.purge_executors())
     assert set(await database.run(lambda tx: tx.breakers())) == {"cecelia-run@gpu-1", "cecelia-run@1", "hk-minimax"}

@@ -11,10 +11,20 @@ from typing import Any
 import psycopg
 import pytest
 
+from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.storage.migrate import migrate, migrations
 from scheduler_service.storage.postgres import PostgresDatabase
 from scheduler_service.storage.transaction import PostgresTransaction
-from scheduler_service.transactions.ports import DispatchEvent, Event, EventFilter, Transaction, WindowRow
+from scheduler_service.tick.maintenance import Maintenance
+from scheduler_service.transactions.ports import (
+    AuditEntry,
+    AuditFilter,
+    DispatchEvent,
+    Event,
+    EventFilter,
+    Transaction,
+    WindowRow,
+)
 from tests.fakes.fake_clock import FakeClock
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -127,7 +137,7 @@ async def test_retention_drops_whole_days_of_decisions_and_events(database: Post
         await database.run(lambda tx: tx.ensure_partitions())
         await database.run(write)
         clock.advance(hours=24)
-    assert await database.run(lambda tx: tx.purge(0, int(3 * DAY.total_seconds() * 1000), 1_000)) > 0
+    assert await database.run(lambda tx: tx.purge(0, int(3 * DAY.total_seconds() * 1000), 0, 1_000)) > 0
     events = await database.run(lambda tx: tx.events_after(0, (), 100))
     decisions = await database.run(lambda tx: tx.dispatch_events(EventFilter(), None, 100))
     assert [e.id for e in events] == [2, 3, 4], "a day is dropped when all of it is old"
@@ -135,6 +145,21 @@ async def test_retention_drops_whole_days_of_decisions_and_events(database: Post
     assert await database.run(dead_rows) == 0
     await database.run(write)
     assert [e.id for e in await database.run(lambda tx: tx.events_after(4, (), 100))] == [5]
+
+
+async def test_the_audit_log_outlives_what_it_tells_of(database: PostgresDatabase, clock: FakeClock) -> None:
+    rules = DispatchRules(task_retention=DAY, event_retention=DAY, audit_retention=3 * DAY)
+    housekeeping = Maintenance(database, clock, rules)
+
+    async def write(tx: Transaction) -> None:
+        await tx.append_audit(AuditEntry(tx.now, "somebody", "SetDrain", "ci", "", ""))
+
+    for _ in range(5):
+        await database.run(write)
+        clock.advance(hours=24)
+    await housekeeping.once()
+    kept = await database.run(lambda tx: tx.audit_entries(AuditFilter(), None, 10))
+    assert [entry.id for entry in kept] == [5, 4, 3], "three days old to the second is not past it"
 
 
 async def test_an_older_schemas_decisions_and_events_are_taken_over(empty_database_url: str) -> None:

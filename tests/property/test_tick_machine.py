@@ -13,7 +13,6 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -22,6 +21,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec import structs
 
 from scheduler_service.core.breaker import BreakerSettings, BreakerState, clamp_opened_time, retry_time
 from scheduler_service.core.dispatch_checks import CheckSettings, GuardMode
@@ -389,7 +389,9 @@ class TickMachine(RuleBasedStateMachine):
         name, report = cluster.said[-1 - pick % len(cluster.said)]
         before = await cluster.run(oracle.read_rows)
         stored = (await cluster.run(lambda tx: tx.runs([report.run_id])))[report.run_id]
-        told = replace(report, verdict=StartVerdict.SUCCESS, outcome=OutcomeClass.FAILED, live=False) if foreign else report
+        told = (
+            structs.replace(report, verdict=StartVerdict.SUCCESS, outcome=OutcomeClass.FAILED, live=False) if foreign else report
+        )
         recorded = await cluster.take_in("stranger" if foreign else name, [told])
         if foreign or stored.state is RunState.ENDED:
             assert recorded.ignored == (told.outcome is not None)

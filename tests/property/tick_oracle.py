@@ -51,7 +51,7 @@ async def read_rows(tx: Transaction) -> Rows:
     listed = await tx.list_tasks(TaskFilter(), None, EVERYTHING)
     ids = [task.id for _, task in reversed(listed)]
     whole = await tx.tasks(ids)
-    live = {run.run_id: run for run in await tx.live_runs()}
+    live = await tx.runs([lease.run_id for lease in await tx.live_leases()])
     return Rows(
         now=tx.now,
         tasks={id_: whole[id_] for id_ in ids},

@@ -7,8 +7,10 @@ const KINDS = ["started", "blocked", "failed", "rejected"];
 const NAMES = { started: "started", blocked: "held", failed: "failed", rejected: "rejected" };
 const WIDTH = 640;
 const HEIGHT = 180;
-const LEFT = 44;
-const BOTTOM = 22;
+// Room for a narrow screen's letters, which are larger in the chart's own measure: see style.css.
+const LEFT = 84;
+const BOTTOM = 32;
+const TOP = 26;
 
 function pattern(id, cls, ...shapes) {
   const ground = svg("rect", { width: 8, height: 8, class: `ground ${cls}` });
@@ -58,8 +60,10 @@ function drawn(label, height, ...shapes) {
   return svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": label, class: "chart" }, ...shapes);
 }
 
-function plainTable(caption, head, rows) {
-  const cells = (row) => row.map((cell, i) => (i === 0 ? el("th", { scope: "row" }, cell) : el("td", {}, String(cell))));
+// `wide`: the column that has sentences, if any.
+function plainTable(caption, head, rows, wide = null) {
+  const cell = (value, i) => el("td", { class: head[i] === wide ? "wide" : null }, String(value));
+  const cells = (row) => row.map((value, i) => (i === 0 ? el("th", { scope: "row" }, value) : cell(value, i)));
   return el(
     "div",
     { class: "scroller", role: "group", "aria-label": caption, tabindex: "0" },
@@ -100,10 +104,10 @@ export class HourChart {
   #draw(columns) {
     const most = Math.max(1, ...columns.map((c) => KINDS.reduce((sum, kind) => sum + c[kind], 0)));
     const step = (WIDTH - LEFT) / columns.length;
-    const scale = (HEIGHT - BOTTOM - 12) / most;
+    const scale = (HEIGHT - BOTTOM - TOP) / most;
     const shapes = [
-      svg("path", { d: `M${LEFT} 12V${HEIGHT - BOTTOM}H${WIDTH}`, class: "axis" }),
-      svg("text", { x: LEFT - 6, y: 18, "text-anchor": "end" }, count(most)),
+      svg("path", { d: `M${LEFT} ${TOP}V${HEIGHT - BOTTOM}H${WIDTH}`, class: "axis" }),
+      svg("text", { x: LEFT - 6, y: TOP, "text-anchor": "end" }, count(most)),
       svg("text", { x: LEFT - 6, y: HEIGHT - BOTTOM, "text-anchor": "end" }, "0"),
     ];
     columns.forEach((column, index) => {
@@ -127,7 +131,10 @@ export class HourChart {
   }
 }
 
-const BAR = 26;
+// The words stand above their bar: beside it they would be cut on a narrow screen.
+const ROW = 48;
+const BAR_TOP = 28;
+const BAR_HEIGHT = 15;
 
 // Holds and failures of the hour by their reason, the most frequent first.
 export class ReasonChart {
@@ -156,25 +163,23 @@ export class ReasonChart {
     this.#figure.picture.replaceChildren(this.#draw(rows, kindOf));
     const figures = rows.map(([reason, n]) => [reason, NAMES[kindOf(reason)], count(n), reasons[reason]?.meaning ?? ""]);
     this.#table.replaceChildren(
-      plainTable("Holds and failures by reason over the last hour", ["reason", "kind", "decisions", "meaning"], figures),
+      plainTable("Holds and failures by reason over the last hour", ["reason", "kind", "decisions", "meaning"], figures, "meaning"),
     );
   }
 
   #draw(rows, kindOf) {
     const most = Math.max(1, ...rows.map(([, n]) => n));
-    const left = 250;
     const shapes = rows.flatMap(([reason, n], index) => {
       const kind = kindOf(reason);
-      const y = index * BAR;
-      const width = Math.max(3, ((WIDTH - left - 60) * n) / most);
+      const y = index * ROW;
+      const width = Math.max(3, ((WIDTH - 2) * n) / most);
       return [
-        svg("text", { x: left - 8, y: y + 17, "text-anchor": "end" }, `${reason} (${NAMES[kind]})`),
-        svg("rect", { x: left, y: y + 4, width, height: BAR - 8, fill: `url(#fill-${kind})`, class: `bar ${kind}` }),
-        svg("text", { x: left + width + 6, y: y + 17 }, count(n)),
+        svg("text", { x: 1, y: y + BAR_TOP - 6 }, `${reason} (${NAMES[kind]}): ${count(n)}`),
+        svg("rect", { x: 1, y: y + BAR_TOP, width, height: BAR_HEIGHT, fill: `url(#fill-${kind})`, class: `bar ${kind}` }),
       ];
     });
     const said = rows.map(([reason, n]) => `${reason} ${count(n)}`).join(", ");
-    return drawn(`Holds and failures by reason: ${said}`, Math.max(BAR, rows.length * BAR), ...shapes);
+    return drawn(`Holds and failures by reason: ${said}`, Math.max(1, rows.length) * ROW, ...shapes);
   }
 }
 

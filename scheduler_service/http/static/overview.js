@@ -189,13 +189,17 @@ export const STATUS_KINDS = {
   QUARANTINED: "held",
 };
 
+function all(row) {
+  return PRIORITIES.reduce((sum, priority) => sum + row[priority], 0);
+}
+
 class Queue {
   #table = new Table(
     "Tasks by status and priority",
     [
-      { head: "status", show: (cell, row) => setMarked(cell, STATUS_KINDS[row.status], row.status.toLowerCase()) },
+      { head: "status", show: (cell, row) => setMarked(cell, all(row) > 0 ? STATUS_KINDS[row.status] : "idle", row.status.toLowerCase()) },
       ...PRIORITIES.map((priority) => words(priority, (row) => count(row[priority]))),
-      words("all", (row) => count(PRIORITIES.reduce((sum, priority) => sum + row[priority], 0))),
+      words("all", (row) => count(all(row))),
       moment("oldest due", (row) => row.oldest),
     ],
     (row) => row.status,

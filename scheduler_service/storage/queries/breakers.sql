@@ -46,13 +46,12 @@ DELETE FROM executors e WHERE last_heard_time < %(before)s
 -- What is remembered of all backends.
 SELECT backend, last_start_success_time, last_trickle_time FROM backend_states ORDER BY backend;
 
--- name: get_backend_states_for_update
--- The same, locked.
-SELECT backend, last_start_success_time, last_trickle_time FROM backend_states ORDER BY backend FOR NO KEY UPDATE;
+-- name: note_start_success
+-- The newest successful start of a backend.
+INSERT INTO backend_states AS s (backend, last_start_success_time) VALUES (%(backend)s, %(time)s)
+ON CONFLICT (backend) DO UPDATE SET last_start_success_time = excluded.last_start_success_time;
 
--- name: save_backend_state
--- Writes one.
-INSERT INTO backend_states (backend, last_start_success_time, last_trickle_time)
-VALUES (%(backend)s, %(last_start_success_time)s, %(last_trickle_time)s)
-ON CONFLICT (backend) DO UPDATE SET
-    last_start_success_time = excluded.last_start_success_time, last_trickle_time = excluded.last_trickle_time;
+-- name: note_trickle
+-- When the single try of a backend was spent.
+INSERT INTO backend_states AS s (backend, last_trickle_time) VALUES (%(backend)s, %(time)s)
+ON CONFLICT (backend) DO UPDATE SET last_trickle_time = excluded.last_trickle_time;

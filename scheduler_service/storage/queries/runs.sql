@@ -34,13 +34,32 @@ SELECT
 FROM task_runs WHERE task_id = %(task_id)s ORDER BY fence DESC LIMIT %(limit)s;
 
 -- name: live_runs
--- Runs that have not ended, of one executor or of all.
+-- Runs of an executor that have not ended.
 SELECT
     run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, state, verdict,
     verdict_reason, outcome, exit_code, signal, error, usage, claim_time, accept_time, start_time, end_time,
     lease_until, renew_seq
-FROM task_runs WHERE state <> 'ended' AND (%(executor_id)s::text IS NULL OR executor_id = %(executor_id)s)
+FROM task_runs WHERE state <> 'ended' AND executor_id = %(executor_id)s
 ORDER BY claim_time, run_id;
+
+-- name: unanswered_runs
+-- Claims of an executor that are as old as that, and still unanswered.
+SELECT
+    run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, state, verdict,
+    verdict_reason, outcome, exit_code, signal, error, usage, claim_time, accept_time, start_time, end_time,
+    lease_until, renew_seq
+FROM task_runs WHERE state <> 'ended' AND executor_id = %(executor_id)s
+    AND state = 'dispatching' AND claim_time <= %(claimed_by)s
+ORDER BY claim_time, run_id;
+
+-- name: runs_to_cancel
+-- Live runs of an executor whose task is to be cancelled.
+SELECT r.run_id FROM task_runs r JOIN tasks t ON t.id = r.task_id
+WHERE r.state <> 'ended' AND r.executor_id = %(executor_id)s AND t.cancel_requested ORDER BY r.claim_time, r.run_id;
+
+-- name: live_leases
+-- The leases of all runs that have not ended.
+SELECT run_id, renew_seq, lease_until FROM task_runs WHERE state <> 'ended';
 
 -- name: save_runs
 -- Writes what can change of runs that are given as JSON.

@@ -6,13 +6,13 @@ INSERT INTO tasks (
     id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
     backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
     executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time, dependency_policy
+    update_time, start_time, end_time, next_attempt_time, dependency_policy, internal
 )
 SELECT
     id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
     backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
     executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time, dependency_policy
+    update_time, start_time, end_time, next_attempt_time, dependency_policy, is_internal(payload)
 FROM json_populate_recordset(NULL::tasks, %(rows)s);
 
 -- name: add_dependencies
@@ -56,8 +56,37 @@ SELECT
     rank_time, due_time, create_time, update_time, start_time, end_time, next_attempt_time, dependency_policy
 FROM tasks WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE;
 
+-- name: due_tasks
+-- The next due tasks of a backend in rank order.
+SELECT
+    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
+    backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
+    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
+    update_time, start_time, end_time, next_attempt_time, dependency_policy
+FROM tasks
+WHERE status = 'queued' AND backend = %(backend)s AND blocked_by = 0 AND id <> ALL(%(skip)s)
+    AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)
+    AND (NOT %(unfailed_only)s OR last_start_failure_time IS NULL)
+ORDER BY rank_time, seq
+LIMIT %(limit)s;
+
+-- name: due_tasks_for_update
+-- The same, locked; what others have locked is passed over.
+SELECT
+    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
+    backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
+    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
+    update_time, start_time, end_time, next_attempt_time, dependency_policy
+FROM tasks
+WHERE status = 'queued' AND backend = %(backend)s AND blocked_by = 0 AND id <> ALL(%(skip)s)
+    AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)
+    AND (NOT %(unfailed_only)s OR last_start_failure_time IS NULL)
+ORDER BY rank_time, seq
+LIMIT %(limit)s
+FOR NO KEY UPDATE SKIP LOCKED;
+
 -- name: due_task_ids
--- The next due tasks of a backend in rank order. Ids only: a row that cannot be read must not hide the others.
+-- The ids of the same: asked when one of them cannot be read, which must not hide the others.
 SELECT id FROM tasks
 WHERE status = 'queued' AND backend = %(backend)s AND blocked_by = 0 AND id <> ALL(%(skip)s)
     AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)
@@ -100,7 +129,7 @@ WHERE t.id = r.id;
 -- Writes what an operator has changed of tasks that are given as JSON.
 UPDATE tasks t SET
     title = r.title, description = r.description, priority = r.priority, skill = r.skill, payload = r.payload,
-    not_before_time = r.not_before_time, rank_time = r.rank_time
+    not_before_time = r.not_before_time, rank_time = r.rank_time, internal = is_internal(r.payload)
 FROM json_populate_recordset(NULL::tasks, %(rows)s) r
 WHERE t.id = r.id;
 
@@ -133,25 +162,11 @@ WHERE d.depends_on_id = ANY(%(ids)s) AND t.status = 'queued' ORDER BY d.task_id;
 SELECT task_id, count(*) OVER () AS total FROM task_dependencies
 WHERE depends_on_id = %(id)s ORDER BY task_id LIMIT %(limit)s;
 
--- name: queued_backends
--- Backends that have a queued task: one index probe each, however long the queue.
-WITH RECURSIVE b AS (
-    (SELECT backend FROM tasks WHERE status = 'queued' ORDER BY backend LIMIT 1)
-    UNION ALL
-    SELECT (SELECT t.backend FROM tasks t WHERE t.status = 'queued' AND t.backend > b.backend ORDER BY t.backend LIMIT 1)
-    FROM b WHERE b.backend IS NOT NULL
-)
-SELECT backend FROM b WHERE backend IS NOT NULL;
-
 -- name: queue_counts
 -- Queued tasks by backend, and how many of them are due.
 SELECT backend, count(*) AS queued, count(*) FILTER (WHERE blocked_by = 0
     AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)) AS due
 FROM tasks WHERE status = 'queued' GROUP BY backend;
-
--- name: has_internal_tasks
--- Whether an internal task (decomposition, or requires_cortex) is queued or live.
-SELECT EXISTS (SELECT 1 FROM tasks WHERE status IN ('queued', 'dispatching', 'running') AND internal) AS yes;
 
 -- name: live_counts
 -- Tasks dispatching or running, by executor, backend and kind.

@@ -85,7 +85,7 @@ async def peer(bench: Bench, which: Peer, *, started_address: str = "") -> Async
             else:
                 url = await stack.enter_async_context(bench.fresh_database(migrated=False))
             env = environment(STARTED_ADDRESS=started_address, **{"REDIS_URL" if which.on_redis else "DATABASE_URL": url})
-            program = await stack.enter_async_context(running(command, env, folder / "log", cwd=cwd))
+            program = await stack.enter_async_context(running(command, env, folder / "log", cwd=cwd, ends_with_input=True))
 
             async def settle() -> None:
                 if not which.on_redis:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -51,24 +52,36 @@ class PeerProgram:
 
 
 @contextlib.asynccontextmanager
-async def running(command: Sequence[str], env: Mapping[str, str], log: Path, *, cwd: Path = PEERS) -> AsyncIterator[PeerProgram]:
-    """A peer while it is needed; its errors go to the log. It is asked to end, and made to."""
+async def running(
+    command: Sequence[str], env: Mapping[str, str], log: Path, *, cwd: Path = PEERS, ends_with_input: bool = False
+) -> AsyncIterator[PeerProgram]:
+    """A peer while it is needed; its errors go to the log. It is asked to end, and made to, with all of its session.
+
+    `ends_with_input`: it is asked by the end of its input, and ends what it has started itself.
+    """
     with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors, env=dict(env), cwd=cwd,
-            limit=2**22,
+            start_new_session=True,
         )  # fmt: skip
     try:
         yield PeerProgram(process, log)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+        if ends_with_input:
+            assert process.stdin is not None
+            process.stdin.close()
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
         try:
             async with asyncio.timeout(END_S):
                 await process.communicate()
         except TimeoutError:
             process.kill()
             await process.wait()
+        # What it has left behind would slow down whoever is measured next.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 class Listener:

@@ -15,7 +15,7 @@ from tests.bench.our_pair import POLL_S, our_pair
 from tests.bench.peers.bare import bare_pair
 from tests.bench.peers.other import CELERY, DRAMATIQ, GRAPHILE, GRAPHILE_QUEUE, PG_BOSS, PROCRASTINATE, Peer, peer
 
-TASKS, QUICK_TASKS = 20_000, 300
+TASKS, QUICK_TASKS = 20_000, 10
 DRAIN_S = 600.0
 OURS, BARE = "ours, 500 at once", "bare pair, 500"
 OURS_100, BARE_100 = "ours, 100 at once", "bare pair, 100"

@@ -17,7 +17,8 @@ from tests.bench.peers.bare import bare_pair, pb
 from tests.bench.peers.other import CELERY, DRAMATIQ, GRAPHILE, PG_BOSS, PROCRASTINATE, Peer, peer
 from tests.bench.peers.programs import Listener, listener
 
-JOBS, QUICK_JOBS, UNCOUNTED = 200, 10, 10
+JOBS, QUICK_JOBS = 200, 3
+UNCOUNTED, QUICK_UNCOUNTED = 10, 1
 PAUSE_S = (0.03, 0.08)
 OURS, BARE = "ours", "bare pair"
 GRAPHILE_ONE, BOSS = "graphile-worker, one process", "pg-boss, polling"
@@ -71,11 +72,12 @@ async def latencies(bench: Bench, heard: Listener, submit: Callable[[], Awaitabl
     """Submits one job after the other, each on an idle system; the first ones are not counted. `submit` gives when it began, in ns."""
     pauses = random.Random(1)
     found = []
-    for _ in range(UNCOUNTED + bench.size(jobs, QUICK_JOBS)):
+    uncounted = bench.size(UNCOUNTED, QUICK_UNCOUNTED)
+    for _ in range(uncounted + bench.size(jobs, QUICK_JOBS)):
         await asyncio.sleep(pauses.uniform(*PAUSE_S))
         begin = await submit()
         found.append((await heard.next_start() - begin) / 1e6)
-    return percentiles(found[UNCOUNTED:])
+    return percentiles(found[uncounted:])
 
 
 def percentiles(milliseconds: list[float]) -> Mapping[str, float]:

@@ -16,8 +16,8 @@ from tests.bench.measuring.comparison import Comparison, Goal, Variant
 from tests.bench.our_pair import RPC_S, our_pair, specs_of
 from tests.bench.peers.bare import bare_pair, pb
 
-BATCH, BATCHES, QUICK_BATCHES = 1_000, 20, 2
-CALLERS, CALLS, QUICK_CALLS = 64, 5_000, 256
+BATCH, BATCHES, QUICK_BATCHES = 1_000, 20, 1
+CALLERS, CALLS, QUICK_CALLS = 64, 5_000, 64
 OURS, BARE, UNNEST = "ours", "bare pair", "unnest inserts"
 
 # What a submit writes, as one statement can at best.
@@ -42,7 +42,7 @@ async def ours(bench: Bench) -> Mapping[str, float]:
     ]
     (spec,) = specs_of([1])
     one = ours_pb.SubmitTaskRequest(task=spec)
-    async with our_pair(bench, max_runs=500, warm=False) as pair:
+    async with our_pair(bench, max_runs=500) as pair:
         await pair.tick(enabled=False)
         await pair.submit(BATCH)
         begin = time.perf_counter()

@@ -158,6 +158,28 @@ def test_overrides_older_than_a_day_are_named_with_what_ends_them() -> None:
     assert [one.remedy.removeprefix("end it if it is forgotten: dispatchctl ") for one in old] == list(ends.values())
 
 
+@pytest.mark.parametrize(
+    ("mode", "level"),
+    [("dispatching", Level.OK), ("idle", Level.OK), ("held", Level.WARNING), ("draining", Level.WARNING)],
+)
+def test_what_keeps_tasks_from_being_started_is_told(mode: str, level: Level) -> None:
+    (starts,) = checks.dispatch_findings(status(mode=mode, sentence="The sentence."))
+    assert (starts.level, starts.detail, bool(starts.remedy)) == (level, "The sentence.", level is Level.WARNING)
+
+
+def test_each_breaker_that_is_not_closed_is_told_with_what_resets_it() -> None:
+    found = status(mode="idle")
+    opened, reason = timestamp(NOW - 90 * SECOND), "failure_threshold_reached"
+    found.breakers.add(key="cecelia-run", state=pb.BREAKER_STATE_CLOSED)
+    found.breakers.add(key="cecelia-run@vm", state=pb.BREAKER_STATE_HALF_OPEN, opened_time=opened, reason=reason)
+    found.breakers.add(key="hk-minimax", state=pb.BREAKER_STATE_OPEN, opened_time=opened, reason=reason)
+    _, half, whole = checks.dispatch_findings(found)
+    assert levels([half, whole]) == [Level.WARNING] * 2
+    assert (whole.check, whole.detail) == ("breaker hk-minimax", "OPEN since 90s ago: failure_threshold_reached")
+    assert half.detail.startswith("HALF_OPEN since 90s ago")
+    assert "dispatchctl reset cecelia-run@vm;" in half.remedy
+
+
 def test_loopback_of_another_machine_is_not_asked() -> None:
     targets = [TARGET, "10.0.0.6:50052", ""]
     assert checks.targets_from_here("127.0.0.1:50051", targets) == targets[:2]

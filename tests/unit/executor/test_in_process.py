@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from executor_service.backends import in_process
 from executor_service.backends.in_process import InProcess
@@ -26,8 +27,9 @@ class Own(InProcess):
     kind = BackendKind.SHARED
     max_runs = 1
 
-    def __init__(self, reply: Ended | Exception | None = None, *, stubborn: int = 0) -> None:
+    def __init__(self, reply: Ended | Exception | None = None, *, stubborn: int = 0, let_go: bool = False) -> None:
         super().__init__()
+        self._lets_go_late = let_go
         self._reply, self._stubborn = reply, stubborn
         self.told_to_end = False
         self.begun, self.let_go = asyncio.Event(), asyncio.Event()
@@ -42,6 +44,8 @@ class Own(InProcess):
                 break
             except asyncio.CancelledError:
                 self.told_to_end = True
+                if self._lets_go_late:
+                    self.let_go.set()
                 self._stubborn -= 1
                 if self._stubborn < 0:
                     raise
@@ -128,6 +132,60 @@ async def test_work_that_does_not_let_go_holds_nobody(monkeypatch: pytest.Monkey
     _start, end = await run(backend, SHORT)
     assert end.outcome is RunOutcome.TIMED_OUT
     backend.let_go.set()
+    await asyncio.sleep(0)
+
+
+async def test_work_that_never_lets_go_is_left_where_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_process, "LET_GO_S", 0.01)
+    backend = Own(stubborn=2)
+    with capture_logs() as logs:
+        _start, end = await run(backend, SHORT)
+    assert (end.outcome, backend.told_to_end) == (RunOutcome.TIMED_OUT, True)
+    assert [line["event"] for line in logs] == ["work_does_not_end"]
+
+
+async def test_work_that_fails_after_its_time_is_timed_out() -> None:
+    class Late(Own):
+        async def work(self, spec: RunSpec) -> Ended:
+            await super().work(spec)
+            raise RuntimeError("too late")
+
+    with capture_logs() as logs:
+        _start, end = await run(Late(stubborn=1, let_go=True), SHORT)
+    assert end.outcome is RunOutcome.TIMED_OUT
+    assert [(line["event"], line["error"]) for line in logs] == [("work_failed_after_its_time", "RuntimeError: too late")]
+
+
+async def test_work_that_breaks_itself_off_is_cancelled_and_its_run_goes_on() -> None:
+    class Off(Own):
+        async def work(self, spec: RunSpec) -> Ended:
+            raise asyncio.CancelledError
+
+    start, end = await run(Off())
+    assert (start.reason, end.outcome, end.error) == ("cancelled", RunOutcome.CANCELLED, "it broke itself off")
+
+
+async def test_deadlines_of_the_work_itself_are_its_own() -> None:
+    class Bounded(Own):
+        async def work(self, spec: RunSpec) -> Ended:
+            try:
+                async with asyncio.timeout(0.01):
+                    await self.let_go.wait()
+            except TimeoutError:
+                return failure("no answer")
+            return completed("fine")
+
+    assert (await run(Bounded()))[1].error == "no answer"
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_a_cancelled_or_late_run_leaves_no_cancellation_to_who_waited() -> None:
+    assert (await run(Own(), SHORT))[1].outcome is RunOutcome.TIMED_OUT
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
     await asyncio.sleep(0)
 
 

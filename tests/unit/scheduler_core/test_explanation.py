@@ -45,7 +45,7 @@ def queue_says(facts: GateFacts, *further: Verdict, **outlook: Any) -> str:
         (
             replace(CLEAR, backends=(RUN, HK_OPEN)),
             {"starts": {"cecelia-run": 2}},
-            "The next tick starts 2 tasks on cecelia-run; held: hk-minimax: open: failure_threshold_reached until "
+            "The next tick starts 2 tasks on cecelia-run; hk-minimax is held, the breaker is open (failure_threshold_reached) until "
             "2026-02-25 12:30:00 UTC (circuit_breaker_open).",
         ),
         (
@@ -53,7 +53,7 @@ def queue_says(facts: GateFacts, *further: Verdict, **outlook: Any) -> str:
             {"starts": {"cecelia-run": 1}, "put_aside": {FIRST: "the title is blank"}},
             "The next tick starts 1 task on cecelia-run; 1 task put aside, as pre-flight finds fault (pre_flight_check_failed).",
         ),
-        (replace(CLEAR, draining=("operator",)), {}, "Nothing starts: held: draining by operator (draining)."),
+        (replace(CLEAR, draining=("operator",)), {}, "Nothing starts: draining by operator (draining)."),
         (replace(CLEAR, backends=IDLE), {}, "Nothing is queued."),
         (
             replace(CLEAR, backends=IDLE, draining=("operator",)),
@@ -68,8 +68,8 @@ def queue_says(facts: GateFacts, *further: Verdict, **outlook: Any) -> str:
         (
             replace(CLEAR, backends=(replace(RUN, due=0), HK_OPEN)),
             {},
-            "Nothing starts: 2 tasks wait for a back-off, a time or a prerequisite; held: hk-minimax: open: "
-            "failure_threshold_reached until 2026-02-25 12:30:00 UTC (circuit_breaker_open).",
+            "Nothing starts: 2 tasks wait for a back-off, a time or a prerequisite; hk-minimax is held, the breaker is open "
+            "(failure_threshold_reached) until 2026-02-25 12:30:00 UTC (circuit_breaker_open).",
         ),
         (
             replace(CLEAR, backends=(RUN, IDLE[1])),
@@ -84,7 +84,7 @@ def test_the_queue(facts: GateFacts, outlook: dict[str, Any], sentence: str) -> 
 
 def test_a_backend_without_room_on_any_executor() -> None:
     facts = replace(CLEAR, backends=(RUN, IDLE[1]))
-    assert queue_says(facts, FULL) == "Nothing starts: held: cecelia-run: no executor has room left (pool_c_full)."
+    assert queue_says(facts, FULL) == "Nothing starts: cecelia-run is held, no executor has room left (pool_c_full)."
 
 
 NAME = f"Task {UUID(int=1)}"
@@ -142,7 +142,7 @@ HELD = replace(CLEAR, backends=(replace(RUN, live_executors=0), HK))
         (
             {"backend": "hk-minimax"},
             *(replace(CLEAR, backends=(RUN, HK_OPEN)), {}, 1, False, "circuit_breaker_open", NOW + timedelta(minutes=30)),
-            "is held: hk-minimax: open: failure_threshold_reached until 2026-02-25 12:30:00 UTC (circuit_breaker_open).",
+            "is held: hk-minimax: the breaker is open (failure_threshold_reached) until 2026-02-25 12:30:00 UTC (circuit_breaker_open).",
         ),
         (
             {},

@@ -163,7 +163,7 @@ class TestGates:
         assert holds(facts) == [("hk-minimax", Reason.CIRCUIT_BREAKER_OPEN)]
         held = verdict(facts, "circuit_breaker_open", "hk-minimax")
         assert (held.value, held.limit, held.clears_time) == ("3", "3", NOW + timedelta(minutes=30))
-        assert held.detail == "open: failure_threshold_reached"
+        assert held.detail == "the breaker is open (failure_threshold_reached)"
 
     @pytest.mark.parametrize(
         ("breakers", "held", "detail"),
@@ -173,7 +173,7 @@ class TestGates:
             ((structs.replace(OPEN, state=BreakerState.HALF_OPEN),), True, "a probe is under way"),
             ((OPEN, structs.replace(OPEN, state=BreakerState.HALF_OPEN)), True, "a probe is under way"),
             ((OPEN, Breaker("cecelia-run@beta")), False, "closed"),
-            ((structs.replace(OPEN, reason=""),), True, "open"),
+            ((structs.replace(OPEN, reason=""),), True, "the breaker is open"),
         ],
     )
     def test_a_breaker_gate_holds_only_when_every_breaker_says_no(
@@ -197,9 +197,9 @@ class TestBreakerGuard:
     @pytest.mark.parametrize(
         ("mode", "holds_", "would_hold", "detail"),
         [
-            (GuardMode.ENFORCE, True, False, "open: failure_threshold_reached"),
-            (GuardMode.OBSERVE, False, True, "open: failure_threshold_reached; it is only observed"),
-            (GuardMode.OFF, False, False, "open: failure_threshold_reached; the guard is off"),
+            (GuardMode.ENFORCE, True, False, "the breaker is open (failure_threshold_reached)"),
+            (GuardMode.OBSERVE, False, True, "the breaker is open (failure_threshold_reached); it is only observed"),
+            (GuardMode.OFF, False, False, "the breaker is open (failure_threshold_reached); the guard is off"),
         ],
     )
     def test_an_open_breaker_by_mode(self, mode: GuardMode, holds_: bool, would_hold: bool, detail: str) -> None:

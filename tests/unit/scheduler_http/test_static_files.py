@@ -7,7 +7,8 @@ from importlib.resources import files
 
 import pytest
 
-from scheduler_service.http.static_files import CONTENT_SECURITY_POLICY, TYPES, StaticFiles, load_static_files
+from scheduler_service.http import documents
+from scheduler_service.http.static_files import PAGE_HEADERS, TYPES, StaticFiles, load_static_files
 
 FOLDER = files("scheduler_service.http") / "static"
 SOURCES = {entry.name: entry.read_text(encoding="utf-8") for entry in FOLDER.iterdir()}
@@ -36,7 +37,16 @@ def test_no_file_reaches_another_host_or_makes_markup_of_text(name: str) -> None
         assert imported.removeprefix("./") in SOURCES, imported
 
 
-def test_nothing_but_our_own_is_allowed_and_nothing_inline() -> None:
-    policy = dict(part.strip().split(" ", 1) for part in CONTENT_SECURITY_POLICY.split(";"))
-    assert policy.pop("default-src") == "'none'"
-    assert set(policy.values()) == {"'self'", "'none'"}
+@pytest.mark.parametrize(
+    ("headers", "kinds"),
+    [(PAGE_HEADERS, {"script", "style", "img", "connect", "worker"}), (documents.HEADERS, {"img", "style"})],
+)
+def test_nothing_but_our_own_is_allowed_and_nothing_inline(headers: dict[str, str], kinds: set[str]) -> None:
+    policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
+    assert {name for name, sources in policy.items() if sources == "'self'"} == {f"{kind}-src" for kind in kinds}
+    nothing = {name for name, sources in policy.items() if sources == "'none'"}
+    assert nothing == {"default-src", "base-uri", "form-action", "frame-ancestors"}
+    assert len(policy) == len(kinds) + len(nothing)
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["x-content-type-options"] == "nosniff"

@@ -27,7 +27,6 @@ from scheduler_service.transactions.overrides import (
     set_drain,
     trip_breaker,
 )
-from scheduler_service.transactions.ports import BackendState
 from scheduler_service.transactions.reading import StatusView, read_status
 from scheduler_service.transactions.ticking import TickResult
 from tests.contract.conftest import CALLER, Cluster, report
@@ -355,8 +354,7 @@ async def _low_rate(cluster: Cluster, guard: GuardMode) -> None:
         await cluster.failed_start(order.task_id)
     await cluster.add()
     # As if the first single try had just been spent.
-    spent = BackendState("cecelia-run", last_trickle_time=cluster.clock.now())
-    await cluster.run(lambda tx: tx.save_backend_states([spent]))
+    await cluster.run(lambda tx: tx.note_trickles({"cecelia-run": cluster.clock.now()}))
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ class ExecutorServiceServicer:
 
     def WatchRuns(self, request, context):
         """Begins with a snapshot, every running and unacknowledged run and an end-of-replay mark; then changes as they come, and a
-        snapshot at least every 5 s.
+        snapshot at least every 5 s. What changes while a message is sent comes in the next one, a run only as it is by then.
         Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term), RESOURCE_EXHAUSTED (read too slowly).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -64,7 +64,7 @@ class ExecutorServiceStub:
     """
     WatchRuns: _grpc.UnaryStreamMultiCallable[_executor_service_pb2.WatchRunsRequest, _executor_service_pb2.WatchRunsResponse]
     """Begins with a snapshot, every running and unacknowledged run and an end-of-replay mark; then changes as they come, and a
-    snapshot at least every 5 s.
+    snapshot at least every 5 s. What changes while a message is sent comes in the next one, a run only as it is by then.
     Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term), RESOURCE_EXHAUSTED (read too slowly).
     """
     AcknowledgeRuns: _grpc.UnaryUnaryMultiCallable[_executor_service_pb2.AcknowledgeRunsRequest, _executor_service_pb2.AcknowledgeRunsResponse]
@@ -116,7 +116,7 @@ class ExecutorServiceAsyncStub(ExecutorServiceStub):
     """
     WatchRuns: _aio.UnaryStreamMultiCallable[_executor_service_pb2.WatchRunsRequest, _executor_service_pb2.WatchRunsResponse]  # type: ignore[assignment]
     """Begins with a snapshot, every running and unacknowledged run and an end-of-replay mark; then changes as they come, and a
-    snapshot at least every 5 s.
+    snapshot at least every 5 s. What changes while a message is sent comes in the next one, a run only as it is by then.
     Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term), RESOURCE_EXHAUSTED (read too slowly).
     """
     AcknowledgeRuns: _aio.UnaryUnaryMultiCallable[_executor_service_pb2.AcknowledgeRunsRequest, _executor_service_pb2.AcknowledgeRunsResponse]  # type: ignore[assignment]
@@ -207,7 +207,7 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_executor_service_pb2.WatchRunsResponse], _abc.AsyncIterator[_executor_service_pb2.WatchRunsResponse]]:
         """Begins with a snapshot, every running and unacknowledged run and an end-of-replay mark; then changes as they come, and a
-        snapshot at least every 5 s.
+        snapshot at least every 5 s. What changes while a message is sent comes in the next one, a run only as it is by then.
         Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (stale_term), RESOURCE_EXHAUSTED (read too slowly).
         """
 
