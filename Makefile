@@ -48,7 +48,7 @@ chaos: $(VENV)/.dev-ready ## The long forms of the tests that break things (a qu
 	@CHAOS_CHILDREN=2000 CHAOS_KILLS=200 $(BIN)/python -m pytest -s tests/chaos $(ARGS)
 
 # What peers cannot be had for is left out of the table, with the reason: a missing package stops nothing.
-.bench/.peers-ready: tests/bench/peers/requirements.txt tests/bench/peers/package.json $(VENV)/.dev-ready
+.bench/.peers-ready: tests/bench/peers/requirements.txt tests/bench/peers/package.json | $(VENV)/.dev-ready
 	@echo "setting up the peers of the bench in .bench"
 	@$(BIN)/python -m venv --clear .bench/venv && mkdir -p .bench/node && cp tests/bench/peers/package.json .bench/node/
 	@missing=""; \
@@ -59,7 +59,7 @@ chaos: $(VENV)/.dev-ready ## The long forms of the tests that break things (a qu
 		|| missing="$$missing graphile-worker, pg-boss (npm cannot get them)"; fi; \
 	if [ -n "$$missing" ]; then echo "left out, and tried again next time: $$missing"; else touch $@; fi
 
-bench: .bench/.peers-ready ## Measure us beside peers and the bare machine: writes docs/benchmarks.md (ARGS='--rounds 3 drain')
+bench: $(VENV)/.dev-ready .bench/.peers-ready ## Measure us beside peers and the bare machine: writes docs/benchmarks.md (ARGS='--rounds 3 drain')
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 bench-admission: $(VENV)/.dev-ready ## 10,000 admission decisions under real load in a real cgroup (ten minutes)
@@ -99,4 +99,4 @@ docs-site: $(VENV)/.docs-ready ## Build docs/ into a site in .docs-site; whateve
 	$(BIN)/python -m sphinx -W --keep-going -q -b html -d .docs-site/.doctrees docs .docs-site/html
 
 clean: ## Remove the virtual environment and caches (not the data of the embedded database)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .docs-site
+	rm -rf $(VENV) .bench/venv .bench/node .bench/.peers-ready .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .docs-site

@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
+_DAY_S = 86_400
 _NANOS = 1_000_000_000
 _SPAN_MAX_S = 315_576_000_000
 
@@ -22,8 +23,7 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
     if moment is None:
         return None
     since = moment - _EPOCH
-    seconds = since // _SECOND
-    return Timestamp(seconds=seconds, nanos=(since - seconds * _SECOND).microseconds * 1000)
+    return Timestamp(seconds=since.days * _DAY_S + since.seconds, nanos=since.microseconds * 1000)
 
 
 def moment_of(message: Timestamp) -> datetime:
@@ -37,8 +37,7 @@ def moment_of(message: Timestamp) -> datetime:
 
 def duration(span: timedelta) -> Duration:
     """A Duration."""
-    seconds = span // _SECOND
-    return Duration(seconds=seconds, nanos=(span - seconds * _SECOND).microseconds * 1000)
+    return Duration(seconds=span.days * _DAY_S + span.seconds, nanos=span.microseconds * 1000)
 
 
 def span_of(message: Duration) -> timedelta:

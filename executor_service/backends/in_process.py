@@ -25,13 +25,15 @@ class Calls:
     """The work under way, by run."""
 
     def __init__(self) -> None:
-        self._under_way: dict[str, _Call] = {}
+        self._under_way: dict[str, _Call[Any]] = {}
 
     async def carry_out(self, spec: RunSpec, work: Coroutine[Any, Any, R]) -> R | Ended:
         """The reply of the work for a run; a neutral one when the task's own time is over or `break_off` ends it."""
-        call = self._under_way[spec.run_id] = _Call(spec)
+        seconds = spec.timeout.total_seconds()
+        call = _Call(work, seconds)
+        self._under_way[spec.run_id] = call
         try:
-            reply = await call.carried_out(work)
+            reply = await call
         except _LeftBehind:
             _log.error("work_does_not_end", task_id=spec.task_id, run_id=spec.run_id)
         except asyncio.CancelledError:
@@ -49,7 +51,6 @@ class Calls:
                 return reply
         finally:
             del self._under_way[spec.run_id]
-        seconds = spec.timeout.total_seconds()
         return neutral("timed_out", f"no answer within the task's {seconds:g} s", RunOutcome.TIMED_OUT)
 
     def break_off(self, run_id: str, reason: str) -> bool:
@@ -65,30 +66,53 @@ class _LeftBehind(Exception):
     """The work was cancelled, and goes on."""
 
 
-class _Call:
+class _Call(Generic[R]):
     """Work in the task of its run, which it cannot hold: cancelled at its deadline, it is left where it waits if it goes on.
 
-    A task of its own for the work would do the same, and cost a short run as much as all the rest.
+    To be awaited: hands through what the work waits for. A task of its own for the work would do the same, and cost a short
+    run as much as all the rest; work that never waits needs no deadline either.
     """
 
-    def __init__(self, spec: RunSpec) -> None:
-        self._seconds = spec.timeout.total_seconds()
-        self._task = cast(asyncio.Task[Any], asyncio.current_task())  # made in a coroutine, where there always is one
+    def __init__(self, work: Coroutine[Any, Any, R], seconds: float) -> None:
+        self._work = work
+        self._seconds = seconds
+        self._task: asyncio.Task[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._cancelled_by_us = 0
-        self.left_behind = False
+        self._left_behind = False
         self.timed_out = False
         self.reason = ""
 
-    async def carried_out(self, work: Coroutine[Any, Any, R]) -> R:
+    def __await__(self) -> Generator[Any, Any, R]:
         """The reply. Raises what the work raises, CancelledError, and _LeftBehind."""
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._seconds, self._time_over)
         try:
-            return await _Driven(self, work)
+            waits_for = self._work.send(None)
+        except StopIteration as end:
+            return cast(R, end.value)
+        task = self._task = cast(asyncio.Task[Any], asyncio.current_task())  # whoever waits is one
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._time_over)
+        try:
+            return (yield from self._go_on(waits_for))
         finally:
             self._timer.cancel()
             for _ in range(self._cancelled_by_us):
-                self._task.uncancel()
+                task.uncancel()
+
+    def _go_on(self, waits_for: Any) -> Generator[Any, Any, R]:
+        while True:
+            error: BaseException | None = None
+            value: Any = None
+            try:
+                value = yield waits_for
+            except BaseException as thrown:
+                if self._left_behind:
+                    _close(self._work)
+                    raise _LeftBehind from thrown
+                error = thrown
+            try:
+                waits_for = self._work.send(value) if error is None else self._work.throw(error)
+            except StopIteration as end:
+                return cast(R, end.value)
 
     def _time_over(self) -> None:
         self.timed_out = True
@@ -96,7 +120,7 @@ class _Call:
         self._timer = asyncio.get_running_loop().call_later(LET_GO_S, self._leave_behind)
 
     def _leave_behind(self) -> None:
-        self.left_behind = True
+        self._left_behind = True
         self._cancel()
 
     def break_off(self, reason: str) -> None:
@@ -105,38 +129,12 @@ class _Call:
         self._cancel()
 
     def _cancel(self) -> None:
-        if self._task.cancel():
+        if self._task is not None and self._task.cancel():
             self._cancelled_by_us += 1
 
     def told_to_stop(self) -> bool:
         """Whether somebody else has cancelled the run's task."""
-        return self._task.cancelling() > 0
-
-
-class _Driven(Generic[R]):
-    """Hands through what the work waits for, as `await` does, until it is left behind."""
-
-    def __init__(self, call: _Call, work: Coroutine[Any, Any, R]) -> None:
-        self._call = call
-        self._work = work
-
-    def __await__(self) -> Generator[Any, Any, R]:
-        work = self._work
-        value: Any = None
-        error: BaseException | None = None
-        while True:
-            try:
-                waits_for = work.send(value) if error is None else work.throw(error)
-            except StopIteration as end:
-                return cast(R, end.value)
-            error = None
-            try:
-                value = yield waits_for
-            except BaseException as thrown:
-                if self._call.left_behind:
-                    _close(work)
-                    raise _LeftBehind from thrown
-                error = thrown
+        return self._task is not None and self._task.cancelling() > 0
 
 
 def _close(work: Coroutine[Any, Any, Any]) -> None:

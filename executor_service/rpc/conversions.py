@@ -85,17 +85,25 @@ class Checker(FieldChecker):
         if len(texts) > most:
             self.wrong(field, f"has {len(texts)} entries; at most {most} are allowed")
             return []
+        if all(map(_USUAL_UUID.fullmatch, texts)):
+            return list(texts)
         return [self.run_id(f"{field}[{i}]", text) for i, text in enumerate(texts)]
 
     def span(self, field: str, message: Duration, most: timedelta) -> timedelta:
         """A time span within its bound."""
-        span = self.converted(field, lambda: span_of(message))
-        if span is not None and span > most:
+        try:
+            span = span_of(message)
+        except ValueError as error:
+            self.wrong(field, str(error))
+            return timedelta(0)
+        if span > most:
             self.wrong(field, f"is {message.seconds} s; must be 0 to {int(most.total_seconds())} s")
-        return span or timedelta(0)
+        return span
 
     def payload(self, field: str, message: Struct) -> dict[str, Any]:
         """A JSON object within its bounds."""
+        if not message.fields:
+            return {}
         found = object_of(message)
         if message.ByteSize() > PAYLOAD_MAX_BYTES:
             self.wrong(field, f"has {message.ByteSize()} bytes; at most {PAYLOAD_MAX_BYTES} are allowed")
@@ -111,7 +119,7 @@ class Checker(FieldChecker):
             if not timeout:
                 self.wrong(f"{prefix}.timeout", "is 0; must be more than 0")
         self.text(f"{prefix}.description", run.description, DESCRIPTION_MAX_BYTES)
-        if len(run.description.encode("utf-8", "replace")) > DESCRIPTION_MAX_BYTES:
+        if not run.description.isascii() and len(run.description.encode("utf-8", "replace")) > DESCRIPTION_MAX_BYTES:
             self.wrong(f"{prefix}.description", f"is longer than {DESCRIPTION_MAX_BYTES} bytes")
         if run.fence < 0:
             self.wrong(f"{prefix}.fence", f"is {run.fence}; must be 0 or more")
@@ -206,34 +214,38 @@ def run_batches(records: Iterable[RunRecord]) -> Iterator[list[pb.Run]]:
 
 def run_message(record: RunRecord, *, brief: bool = False) -> pb.Run:
     """A run; `brief` leaves out its result and usage and shortens words, so that ten thousand fit into an answer."""
+    spec, start, end = record.spec, record.start, record.end
     message = pb.Run(
-        run_id=record.spec.run_id,
-        task_id=record.spec.task_id,
-        fence=record.spec.fence,
-        backend=record.spec.backend,
+        run_id=spec.run_id,
+        task_id=spec.task_id,
+        fence=spec.fence,
+        backend=spec.backend,
         state=_STATES[record.state],
         accept_time=timestamp(record.accept_time),
         start_time=timestamp(record.start_time),
         end_time=timestamp(record.end_time),
-        cluster_id=record.spec.cluster_id,
+        retry_time=None if end is None else timestamp(end.retry_time),
+        cluster_id=spec.cluster_id,
     )
-    if record.start is not None:
-        message.start_verdict = _VERDICTS[record.start.verdict]
-        message.start_reason = record.start.reason
-        message.start_detail = record.start.detail[:BRIEF_CHARS] if brief else record.start.detail
-    end = record.end
+    # What is empty is so already.
+    if start is not None:
+        message.start_verdict = _VERDICTS[start.verdict]
+        if start.reason:
+            message.start_reason = start.reason
+        if start.detail:
+            message.start_detail = start.detail[:BRIEF_CHARS] if brief else start.detail
     if end is not None:
-        message.MergeFrom(
-            pb.Run(
-                outcome=_OUTCOMES[end.outcome],
-                exit_code=end.exit_code,
-                signal=end.signal,
-                result="" if brief else end.result,
-                error=end.error[:BRIEF_CHARS] if brief else end.error,
-                error_class=end.error_class,
-                retry_time=timestamp(end.retry_time),
-            )
-        )
-        if not brief:
+        message.outcome = _OUTCOMES[end.outcome]
+        if end.error:
+            message.error = end.error[:BRIEF_CHARS] if brief else end.error
+        if end.error_class:
+            message.error_class = end.error_class
+        if end.exit_code is not None:
+            message.exit_code = end.exit_code
+        if end.signal is not None:
+            message.signal = end.signal
+        if end.result and not brief:
+            message.result = end.result
+        if end.usage and not brief:
             message.usage.CopyFrom(struct(end.usage))
     return message

@@ -28,15 +28,15 @@ from executor_service.core.run import RunRecord
 from executor_service.errors import JournalError
 from executor_service.runs.folders import RunFolders
 from executor_service.runs.older_journal import OlderJournal
-from executor_service.runs.record_json import accepted_text, final_text, record_of
+from executor_service.runs.record_rows import ACCEPTED_COLUMNS, FINAL_COLUMNS, accepted_row, final_row, record_of
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 FILE = "journal.sqlite3"
 APPLICATION_ID = 0x43454344  # "CECD": tells a journal from another program's database
-FORMAT = 1
-VALUES_MAX = 900  # an old SQLite takes 999 in one statement
+FORMAT = 2  # grows with every change of the tables
+VALUES_MAX = 8_000  # in one statement: as many as a full batch has, where SQLite takes them
 
 _PRAGMAS = (
     # The lock is kept from the first look on: nobody who looks into the file with a tool can hold up a commit or a checkpoint.
@@ -50,8 +50,8 @@ _PRAGMAS = (
 )
 # A fact is a row that is added and never changed. The order of `runs` is that of acceptance.
 _SCHEMA = (
-    "CREATE TABLE runs (run_id TEXT PRIMARY KEY, accepted TEXT NOT NULL)",
-    "CREATE TABLE finals (run_id TEXT PRIMARY KEY, final TEXT NOT NULL)",
+    f"CREATE TABLE runs ({', '.join(ACCEPTED_COLUMNS)})",
+    f"CREATE TABLE finals ({', '.join(FINAL_COLUMNS)})",
     "CREATE TABLE acknowledged (run_id TEXT PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE refused (run_id TEXT PRIMARY KEY, refuse_time REAL NOT NULL) WITHOUT ROWID",
     "CREATE TABLE terms (cluster_id TEXT PRIMARY KEY, term INTEGER NOT NULL) WITHOUT ROWID",
@@ -59,8 +59,11 @@ _SCHEMA = (
     f"PRAGMA user_version = {FORMAT}",
 )
 _LOAD = """
-    SELECT runs.run_id, accepted, final, acknowledged.run_id IS NOT NULL
-    FROM runs LEFT JOIN finals USING (run_id) LEFT JOIN acknowledged USING (run_id) ORDER BY runs.rowid
+    SELECT runs.*, finals.*, acknowledged.run_id IS NOT NULL
+    FROM runs
+    LEFT JOIN finals ON finals.run_id = runs.run_id
+    LEFT JOIN acknowledged ON acknowledged.run_id = runs.run_id
+    ORDER BY runs.rowid
 """
 
 
@@ -72,16 +75,16 @@ class _Change:
     row: str
     tail: str = ""
 
-    def statements(self, values: Sequence[Any]) -> Iterator[tuple[str, Sequence[Any]]]:
+    def statements(self, values: Sequence[Any], most_values: int) -> Iterator[tuple[str, Sequence[Any]]]:
         width = self.row.count("?")
-        most = VALUES_MAX // width * width
+        most = most_values // width * width
         for start in range(0, len(values), most):
             part = values[start : start + most]
             yield f"{self.head}{','.join([self.row] * (len(part) // width))}{self.tail}", part
 
 
-_ACCEPTED = _Change("INSERT INTO runs (run_id, accepted) VALUES ", "(?,?)")
-_ENDED = _Change("INSERT INTO finals (run_id, final) VALUES ", "(?,?)")
+_ACCEPTED = _Change("INSERT INTO runs VALUES ", f"({','.join('?' for _ in ACCEPTED_COLUMNS)})")
+_ENDED = _Change("INSERT INTO finals VALUES ", f"({','.join('?' for _ in FINAL_COLUMNS)})")
 _ACKNOWLEDGED = _Change("INSERT OR IGNORE INTO acknowledged (run_id) VALUES ", "(?)")
 _REFUSED = _Change("INSERT OR IGNORE INTO refused (run_id, refuse_time) VALUES ", "(?,?)")
 _TERMS = _Change("INSERT OR REPLACE INTO terms (cluster_id, term) VALUES ", "(?,?)")
@@ -231,11 +234,13 @@ class Journal:
 
     def _load(self) -> list[tuple[RunRecord, bool]]:
         found, known = [], set()
-        for run_id, accepted, final, acknowledged in self._rows(_LOAD):
+        for row in self._rows(_LOAD):
+            accepted, final, acknowledged = row[: len(ACCEPTED_COLUMNS)], row[len(ACCEPTED_COLUMNS) : -1], row[-1]
+            run_id = accepted[0]
             known.add(run_id)
             try:
-                found.append((record_of(accepted, final), bool(acknowledged)))
-            except (ValueError, KeyError, TypeError) as error:
+                found.append((record_of(accepted, final if final[0] is not None else None), bool(acknowledged)))
+            except (ValueError, TypeError, OverflowError) as error:
                 _log.error("journal_record_unreadable", run_id=run_id, error=str(error))
         with self._errors():
             self.folders.remove_where(lambda folder: folder.name not in known and not OlderJournal.has_record(folder))
@@ -263,9 +268,9 @@ class Journal:
             run_id = record.spec.run_id
             if run_id in known:
                 continue
-            group.add(_ACCEPTED, (run_id, accepted_text(record)))
+            group.add(_ACCEPTED, accepted_row(record))
             if not record.live:
-                group.add(_ENDED, (run_id, final_text(record)))
+                group.add(_ENDED, final_row(record))
             if acknowledged:
                 group.add(_ACKNOWLEDGED, (run_id,))
         for run_id, refuse_time in older.refused().items():
@@ -274,17 +279,17 @@ class Journal:
             group.add(_TERMS, (cluster_id, max(term, highest.get(cluster_id, 0))))
         self._write(group.changes)
         older.remove()
-        _log.info("journal_taken_over", runs=sum(len(v) // 2 for change, v in group.changes if change is _ACCEPTED))
+        _log.info("journal_taken_over", runs=len(older.read))
 
     # --- writing
 
     async def add(self, records: Iterable[RunRecord]) -> None:
         """New runs, all or (JournalError) none."""
-        await self._put(_ACCEPTED, [text for r in records for text in (r.spec.run_id, accepted_text(r))]).durable()
+        await self._put(_ACCEPTED, [value for record in records for value in accepted_row(record)]).durable()
 
     async def save_final(self, record: RunRecord) -> None:
         """A run's start verdict and end."""
-        await self._put(_ENDED, (record.spec.run_id, final_text(record))).durable()
+        await self._put(_ENDED, final_row(record)).durable()
 
     def acknowledge(self, run_ids: Sequence[str]) -> None:
         """Their finals are stored elsewhere. Not waited for: losing this only means that a final is sent once more."""
@@ -335,11 +340,12 @@ class Journal:
     def _write(self, changes: Sequence[tuple[_Change, Sequence[Any]]]) -> None:
         """One transaction; in the thread."""
         database = self._opened_database()
+        most = min(VALUES_MAX, database.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
         with self._errors():
             try:
                 database.execute("BEGIN IMMEDIATE")
                 for change, values in changes:
-                    for statement, part in change.statements(values):
+                    for statement, part in change.statements(values, most):
                         database.execute(statement, part)
                 database.execute("COMMIT")
             except BaseException:

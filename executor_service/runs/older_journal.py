@@ -8,15 +8,16 @@ DATA_DIR/refused/<run_id>     refused for good: cancelled before it was ever see
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import structlog
 
-from executor_service.core.run import RunRecord
+from executor_service.core.run import EndReport, RunOutcome, RunRecord, RunSpec, RunState, StartReport, StartVerdict
 from executor_service.errors import JournalError
 from executor_service.runs.folders import RunFolders, sync_folder
-from executor_service.runs.record_json import record_of_object
 
 _log = structlog.get_logger(__name__)
 
@@ -32,7 +33,8 @@ class OlderJournal:
         self._terms = root / "terms.json"
         self._refused = root / "refused"
         self._folders = folders
-        self._read: list[Path] = []
+        self.read: list[Path] = []
+        """The folders of the runs that could be read."""
 
     @staticmethod
     def has_record(folder: Path) -> bool:
@@ -47,11 +49,11 @@ class OlderJournal:
         """Every run, and whether its final has been acknowledged. One that cannot be read is logged, and left as it is."""
         for folder in filter(self.has_record, self._folders.there()):
             try:
-                record = record_of_object(json.loads((folder / RECORD).read_text(encoding="utf-8")))
+                record = _record_of(json.loads((folder / RECORD).read_text(encoding="utf-8")))
             except (ValueError, KeyError, TypeError) as error:
                 _log.error("journal_record_unreadable", run_id=folder.name, error=str(error))
                 continue
-            self._read.append(folder)
+            self.read.append(folder)
             yield record, (folder / ACKNOWLEDGED).exists()
 
     def refused(self) -> dict[str, float]:
@@ -72,7 +74,7 @@ class OlderJournal:
 
     def remove(self) -> None:
         """Removes what has been read; the folders stay, with what the backends keep there."""
-        for folder in self._read:
+        for folder in self.read:
             (folder / RECORD).unlink()
             (folder / ACKNOWLEDGED).unlink(missing_ok=True)
         if self._refused.exists():
@@ -81,3 +83,25 @@ class OlderJournal:
             self._refused.rmdir()
         self._terms.unlink(missing_ok=True)
         sync_folder(self._root)
+
+
+def _record_of(data: Mapping[str, Any]) -> RunRecord:
+    """The record of a run.json. Raises ValueError, KeyError, TypeError."""
+    spec, start, end = dict(data["spec"]), data["start"], data["end"]
+    spec["timeout"] = timedelta(seconds=spec["timeout"])
+    spec["lease_ttl"] = timedelta(seconds=spec["lease_ttl"])
+    return RunRecord(
+        spec=RunSpec(**spec),
+        state=RunState(data["state"]),
+        accept_time=datetime.fromisoformat(data["accept_time"]),
+        start=None if start is None else StartReport(StartVerdict(start["verdict"]), start["reason"], start["detail"]),
+        end=None
+        if end is None
+        else EndReport(**{**end, "outcome": RunOutcome(end["outcome"]), "retry_time": _moment(end["retry_time"])}),
+        start_time=_moment(data["start_time"]),
+        end_time=_moment(data["end_time"]),
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text is not None else None

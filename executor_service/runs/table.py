@@ -30,13 +30,15 @@ class RunTable:
     def put(self, record: RunRecord) -> None:
         """Adds a run, or replaces it by what has become of it."""
         spec = record.spec
-        if spec.run_id in self._live:
-            self._drop_live(self._live[spec.run_id])
+        was_live = spec.run_id in self._live
         self._records[spec.run_id] = record
         if record.live:
             self._live[spec.run_id] = record
-            self._by_task[spec.task_id] = spec.run_id
-            self._by_backend[spec.backend] += 1
+            if not was_live:
+                self._by_task[spec.task_id] = spec.run_id
+                self._by_backend[spec.backend] += 1
+        elif was_live:
+            self._drop_live(record)
 
     def remove(self, run_id: str) -> None:
         """Forgets a run."""

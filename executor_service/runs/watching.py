@@ -10,8 +10,11 @@ from collections.abc import Iterable, Iterator
 from executor_service.core.run import RunRecord, RunState
 
 QUEUE_MAX = 10_000
-ACCEPTANCE_HELD_S = 0.1
-"""How long the news of a mere acceptance waits for what comes of it: a short run has ended by then, and is told of once."""
+ACCEPTANCE_HELD_S = 0.5
+"""How long the news of a mere acceptance waits for what comes of it: a short run has ended by then, and is told of once.
+
+Whoever has sent the run knows from the answer.
+"""
 
 
 class TooSlow(Exception):

@@ -112,15 +112,14 @@ class GrpcExecutorClient:
         except ValueError as error:
             raise ExecutorUnreachable(f"{self._target}: its answer is unreadable: {error}") from error
 
-    async def watch(self, identity: LeaderIdentity) -> AsyncIterator[WatchMessage]:
+    async def watch(self, identity: LeaderIdentity) -> AsyncIterator[Sequence[WatchMessage]]:
         request = pb.WatchRunsRequest(cluster_id=str(identity.cluster_id), term=identity.term)
         with self._answers():
             # Open for as long as the leadership lasts; silence is noticed by the link.
             call = self._stub.WatchRuns(request, wait_for_ready=False)
             try:
                 async for message in call:
-                    for converted in self._readable(message):
-                        yield converted
+                    yield list(self._readable(message))
             finally:
                 call.cancel()
         raise ExecutorUnreachable(f"{self._target}: the stream has ended")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from uuid import uuid4
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
+from scheduler_service.core.limits import TaskSpec
 from scheduler_service.core.task import ENDED_STATUSES
-from scheduler_service.rpc.calls import Calls, Context, caller_of
+from scheduler_service.rpc.calls import Calls, Context, caller_of, callers_words
 from scheduler_service.rpc.conversions import event_message, task_message
+from scheduler_service.rpc.joint_calls import JointCalls
 from scheduler_service.rpc.validation import Checker, page_token
 from scheduler_service.transactions.editing import cancel_task, requeue_task, update_task
+from scheduler_service.transactions.idempotency import once_each
 from scheduler_service.transactions.ports import Event, TaskFilter, Transaction
 from scheduler_service.transactions.reading import read_task_and_usage
 from scheduler_service.transactions.submitting import submit
@@ -20,8 +25,21 @@ EVENTS_BATCH = 500
 DEPENDENTS_SHOWN = 100
 
 
+@dataclass(frozen=True, slots=True)
+class _Submission:
+    """A single task that is submitted, with the request as it was sent."""
+
+    request_id: str
+    body: bytes
+    spec: TaskSpec
+
+
 class TaskCalls(Calls):
     """SubmitTask to UpdateTask, WatchTask and WatchEvents."""
+
+    @cached_property
+    def _submissions(self) -> JointCalls[_Submission, bytes]:
+        return JointCalls(self._submit_all)
 
     async def SubmitTask(self, request: pb.SubmitTaskRequest, context: Context) -> pb.SubmitTaskResponse:
         check = Checker()
@@ -31,14 +49,36 @@ class TaskCalls(Calls):
         spec = check.spec(request.task, "task")
         check.routed(spec, "task", self._rules.routes)
         check.done()
-
-        async def work(tx: Transaction) -> pb.SubmitTaskResponse:
-            tasks = await submit(tx, [spec] if spec else [], self._rules.routes, uuid4)
-            return pb.SubmitTaskResponse(task=task_message(tasks[0], tx.now))
-
-        response = await self._write("SubmitTask", request, work, pb.SubmitTaskResponse)
+        assert spec is not None
+        if spec.task_id is None and not spec.depends_on:
+            response = await self._submit_jointly(request, spec)
+        else:
+            # What names other tasks, or its own id, could be at odds with a call beside it.
+            response = await self._submit_alone(request, spec)
         self._wake()
         return response
+
+    async def _submit_alone(self, request: pb.SubmitTaskRequest, spec: TaskSpec) -> pb.SubmitTaskResponse:
+        async def work(tx: Transaction) -> pb.SubmitTaskResponse:
+            (task,) = await submit(tx, [spec], self._rules.routes, uuid4)
+            return pb.SubmitTaskResponse(task=task_message(task, tx.now))
+
+        return await self._write("SubmitTask", request, work, pb.SubmitTaskResponse)
+
+    async def _submit_jointly(self, request: pb.SubmitTaskRequest, spec: TaskSpec) -> pb.SubmitTaskResponse:
+        submission = _Submission(request.request_id, request.SerializeToString(deterministic=True), spec)
+        with callers_words():
+            return pb.SubmitTaskResponse.FromString(await self._submissions.do(submission, request.request_id))
+
+    async def _submit_all(self, submissions: Sequence[_Submission]) -> Sequence[bytes | Exception]:
+        async def work(tx: Transaction) -> Sequence[bytes | Exception]:
+            async def fresh(places: Sequence[int]) -> list[bytes]:
+                tasks = await submit(tx, [submissions[place].spec for place in places], self._rules.routes, uuid4)
+                return [pb.SubmitTaskResponse(task=task_message(task, tx.now)).SerializeToString() for task in tasks]
+
+            return await once_each(tx, "SubmitTask", [(s.request_id, s.body) for s in submissions], fresh)
+
+        return await self._database.run(work)
 
     async def SubmitTasks(self, request: pb.SubmitTasksRequest, context: Context) -> pb.SubmitTasksResponse:
         check = Checker()

@@ -394,12 +394,13 @@ class PostgresTransaction:
 
     # --- requests and audit
 
-    async def stored_request(self, method: str, request_id: str) -> ports.StoredRequest | None:
-        rows = await self._all("get_request", method=method, request_id=request_id)
-        return ports.StoredRequest(**rows[0]) if rows else None
+    async def stored_requests(self, method: str, request_ids: Collection[str]) -> dict[str, ports.StoredRequest]:
+        rows = await self._all("get_requests", method=method, request_ids=list(request_ids)) if request_ids else []
+        return {row.pop("request_id"): ports.StoredRequest(**row) for row in rows}
 
-    async def store_request(self, method: str, request_id: str, request: ports.StoredRequest) -> None:
-        await self._do("add_request", method=method, request_id=request_id, **asdict(request))
+    async def store_requests(self, method: str, requests: Mapping[str, ports.StoredRequest]) -> None:
+        named = ({"method": method, "request_id": id_, **asdict(request)} for id_, request in requests.items())
+        await self._rows("add_requests", named)
 
     async def append_audit(self, entry: ports.AuditEntry) -> None:
         await self._do("add_audit_entry", **{**asdict(entry), "detail": Jsonb(dict(entry.detail))})

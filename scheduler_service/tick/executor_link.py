@@ -145,9 +145,11 @@ class ExecutorLink:
                     loop = asyncio.get_running_loop()
                     silence.reschedule(loop.time() + SILENCE_S)
                     self._opening = _Opening(await self._begun_there() if self.report is not None else None)
-                    async for message in self.client.watch(identity):
+                    async for messages in self.client.watch(identity):
                         silence.reschedule(None)
-                        await self._hear(message, self._opening)
+                        for message in messages:
+                            await self._hear(message, self._opening)
+                        self._heard_at = self._clock.monotonic()
                         silence.reschedule(loop.time() + SILENCE_S)
                         pause = 0.1
             except (ExecutorUnreachable, TimeoutError) as error:
@@ -168,11 +170,13 @@ class ExecutorLink:
                 opening.begun = await self._begun_there(message.executor_id)
             await self._note(message)
         elif isinstance(message, RunReport):
-            opening.named.add(message.run_id)
+            if not opening.replayed:
+                opening.named.add(message.run_id)
             await self._inbox.put(message)
         else:
             await self._inbox.put(_Replayed(opening, frozenset((opening.begun or set()) - opening.named)))
-        self._heard_at = self._clock.monotonic()
+            # A stream may stay open for months: what it names from now on is not kept.
+            opening.replayed, opening.named = True, set()
 
     def _only_one(self, report: ExecutorReport) -> None:
         """Two executors under one name would each disown the other's runs. Raises DuplicateExecutor."""
@@ -370,12 +374,13 @@ class DuplicateExecutor(Exception):
 class _Opening:
     """One opening of the stream: the runs begun there before it, and those that its replay has named.
 
-    `caught_up`: the whole replay is stored.
+    `replayed`: the whole replay has been heard; `caught_up`: it is stored.
     """
 
     def __init__(self, begun: set[UUID] | None) -> None:
         self.begun = begun
         self.named: set[UUID] = set()
+        self.replayed = False
         self.caught_up = False
 
 

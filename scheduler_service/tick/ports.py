@@ -30,7 +30,9 @@ class ExecutorClient(Protocol):
         """Its gRPC target."""
         ...
 
-    def watch(self, identity: LeaderIdentity) -> AsyncIterator[WatchMessage]: ...
+    def watch(self, identity: LeaderIdentity) -> AsyncIterator[Sequence[WatchMessage]]:
+        """What it says, as much at a time as has gathered there."""
+        ...
 
     async def dispatch(
         self, identity: LeaderIdentity, orders: Sequence[RunOrder], stamp: Stamp, lease_ttl: timedelta

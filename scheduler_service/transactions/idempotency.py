@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from scheduler_service.transactions.ports import StoredRequest, Transaction
 from service_runtime.errors import AlreadyExists
@@ -17,17 +17,42 @@ async def once(
     `body` is the request as sent; an empty request_id does not repeat. Raises AlreadyExists when the same id came with another
     body.
     """
-    if not request_id:
-        return await work(tx)
-    body_hash = hashlib.sha256(body).digest()
-    stored = await tx.stored_request(method, request_id)
-    if stored is not None:
-        if stored.body_hash != body_hash:
-            raise AlreadyExists(
-                f"request_id {request_id!r} was used for another {method} within the last 24 h; choose a new one",
-                reason="REQUEST_ID_REUSED",
-            )
+
+    async def one(_places: Sequence[int]) -> list[bytes]:
+        return [await work(tx)]
+
+    (answer,) = await once_each(tx, method, [(request_id, body)], one)
+    if isinstance(answer, AlreadyExists):
+        raise answer
+    return answer
+
+
+async def once_each(
+    tx: Transaction,
+    method: str,
+    calls: Sequence[tuple[str, bytes]],
+    work: Callable[[Sequence[int]], Awaitable[Sequence[bytes]]],
+) -> list[bytes | AlreadyExists]:
+    """The same for calls that share a transaction, each a request_id and a body; no two of them have one request_id.
+
+    `work` is given the places of the calls that are to be carried out, and gives an answer for each.
+    """
+    hashes = [hashlib.sha256(body).digest() for _, body in calls]
+    stored = await tx.stored_requests(method, [request_id for request_id, _ in calls if request_id])
+    fresh = [place for place, (request_id, _) in enumerate(calls) if request_id not in stored]
+    done = dict(zip(fresh, await work(fresh) if fresh else (), strict=True))
+    named = {calls[place][0]: StoredRequest(hashes[place], answer) for place, answer in done.items() if calls[place][0]}
+    await tx.store_requests(method, named)
+    return [
+        done[place] if place in done else _again(method, request_id, hashes[place], stored[request_id])
+        for place, (request_id, _) in enumerate(calls)
+    ]
+
+
+def _again(method: str, request_id: str, body_hash: bytes, stored: StoredRequest) -> bytes | AlreadyExists:
+    if stored.body_hash == body_hash:
         return stored.response
-    response = await work(tx)
-    await tx.store_request(method, request_id, StoredRequest(body_hash, response))
-    return response
+    return AlreadyExists(
+        f"request_id {request_id!r} was used for another {method} within the last 24 h; choose a new one",
+        reason="REQUEST_ID_REUSED",
+    )

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
+from tests.acceptance.programs import eventually
 from tests.bench.measuring.bench import Absent, Bench
 from tests.bench.measuring.comparison import Comparison, Goal, Variant, ratios
+from tests.bench.measuring.processes import cpu_seconds
 from tests.bench.measuring.report import write_report
 from tests.bench.measuring.rounds import newest, run_rounds
 from tests.bench.measuring.words import number
+from tests.bench.peers.programs import environment, listener, running
+from tests.bench.peers.started import Started
 
 
 def variant(name: str, *figures: float, absent: str = "") -> Variant:
@@ -107,7 +114,7 @@ async def test_a_figure_without_a_unit_is_refused(tmp_path: Path) -> None:
 
 async def test_the_page_has_the_goals_the_plot_and_what_was_left_out_and_keeps_other_sections(tmp_path: Path) -> None:
     file, page = tmp_path / "results", tmp_path / "benchmarks.md"
-    goals = (Goal("speed", "a", "b", at_least=0.5), Goal("speed", "a", "b", at_least=0.9, step="then"))
+    goals = (Goal("speed", "a", "b", at_least=0.5), Goal("speed", "a", "b", at_least=0.58, step="then"))
     of = comparison(variant("a", 50, 60), variant("b", 100, 100), variant("c<", absent="no c here"), goals=goals)
     page.write_text("# Old head\n\n## another\n\nIts | table\n")
     assert write_report([of], file, page) == []
@@ -118,12 +125,14 @@ async def test_the_page_has_the_goals_the_plot_and_what_was_left_out_and_keeps_o
     assert "Old head" not in text
     assert "| a | 55.0 [50.0–60.0] |" in text
     assert "| a / b | speed | ≥ 0.5 (must) | 0.550 [0.500–0.600] | yes |" in text
-    assert "| a / b | speed | ≥ 0.9 (then) | 0.550 [0.500–0.600] | **no** |" in text
+    assert "| a / b | speed | ≥ 0.58 (then) | 0.550 [0.500–0.600] | **no** |" in text
     assert "Left out: c< (no c here)." in text
     picture = (tmp_path / "benchmarks" / "row.svg").read_text()
     assert "](benchmarks/row.svg)" in text
     assert ">55.0</text>" in picture
-    assert picture.count("<rect") == 3, "the ground and two bars"
+    ground, ours, theirs = (float(width) for width in re.findall(r'<rect [^>]*?width="([0-9.]+)"', picture))
+    assert ground > theirs
+    assert ours / theirs == pytest.approx(0.55, abs=0.01)
     before = text
     assert write_report([of], file, page) == ["row"]
     assert page.read_text() == before
@@ -134,3 +143,59 @@ async def test_the_page_has_the_goals_the_plot_and_what_was_left_out_and_keeps_o
 )
 def test_figures_as_people_read_them(value: float, words: str) -> None:
     assert number(value) == words
+
+
+BURN = "import time\nwhile time.process_time() < 0.3: pass"
+TREE = f"""
+import subprocess, sys
+subprocess.run([sys.executable, "-c", {BURN!r}])
+child = subprocess.Popen([sys.executable, "-c", {BURN + chr(10) + "print(flush=True); input()"!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdout.readline()
+print("burnt", flush=True)
+sys.stdin.readline()
+"""
+
+
+async def test_cpu_time_is_of_all_below_those_that_have_ended_too_and_nobody_counts_twice(tmp_path: Path) -> None:
+    program = tmp_path / "tree.py"
+    program.write_text(TREE)
+    async with running((sys.executable, str(program)), environment(), tmp_path / "log") as tree:
+        assert await tree.line() == "burnt"
+        found = cpu_seconds(tree.pid)
+        assert found >= 0.55
+        child = psutil.Process(tree.pid).children()[0].pid
+        assert cpu_seconds(tree.pid, child, tree.pid) < found + 0.2
+
+
+async def test_what_a_peer_leaves_behind_ends_with_it(tmp_path: Path) -> None:
+    command = ("sh", "-c", "sleep 600 & echo $!; cat")
+    async with running(command, environment(), tmp_path / "log", ends_with_input=True) as peer:
+        left = psutil.Process(int(await peer.line()))
+        assert left.is_running()
+        await peer.say("an answer")
+        assert await peer.line() == "an answer"
+
+    async def gone() -> bool:
+        # Whoever inherits it buries it in his own time.
+        return not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
+
+    await eventually(gone)
+
+
+async def test_a_peer_that_ends_tells_its_last_words(tmp_path: Path) -> None:
+    async with running(("sh", "-c", "echo no such queue >&2"), environment(), tmp_path / "log") as peer:
+        with pytest.raises(RuntimeError, match="no such queue"):
+            await peer.line()
+
+
+async def test_a_start_is_heard_with_its_moment_and_what_came_before_can_be_forgotten() -> None:
+    with listener() as heard:
+        job = Started(heard.address)
+        job.tell()
+        first = await heard.next_start()
+        job.tell()
+        heard.forget()
+        job.tell()
+        assert await heard.next_start() > first
+        job.close()
+        Started("").tell()

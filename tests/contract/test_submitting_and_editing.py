@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import uuid4
 
@@ -15,7 +16,7 @@ from scheduler_service.core.verdicts import OutcomeClass
 from scheduler_service.transactions import submitting
 from scheduler_service.transactions.bulk_editing import requeue_tasks
 from scheduler_service.transactions.editing import cancel_task, requeue_task, update_task
-from scheduler_service.transactions.idempotency import once
+from scheduler_service.transactions.idempotency import once, once_each
 from scheduler_service.transactions.ports import TaskFilter, Transaction
 from scheduler_service.transactions.reading import explain
 from service_runtime.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
@@ -254,3 +255,26 @@ async def test_a_repeated_request_gets_the_first_answer(cluster: Cluster) -> Non
     assert await cluster.run(lambda tx: once(tx, "CancelTask", "id-1", b"body", work)) == b"answer 2"
     with pytest.raises(AlreadyExists):
         await cluster.run(lambda tx: once(tx, "SubmitTask", "id-1", b"other body", work))
+
+
+async def test_calls_that_share_a_transaction_are_each_carried_out_once(cluster: Cluster) -> None:
+    done: list[list[int]] = []
+
+    async def share(*calls: tuple[str, bytes]) -> list[bytes | AlreadyExists]:
+        async def work(places: Sequence[int]) -> list[bytes]:
+            done.append(list(places))
+            return [b"answer to " + calls[place][1] for place in places]
+
+        return await cluster.run(lambda tx: once_each(tx, "SubmitTask", calls, work))
+
+    assert await share(("id-1", b"one"), ("", b"two"), ("id-2", b"\x00\xff")) == [
+        b"answer to one",
+        b"answer to two",
+        b"answer to \x00\xff",
+    ]
+    again = await share(("id-2", b"\x00\xff"), ("", b"two"), ("id-1", b"another"))
+    assert again[:2] == [b"answer to \x00\xff", b"answer to two"]
+    assert isinstance(again[2], AlreadyExists)
+    assert "id-1" in str(again[2])
+    assert await share(("id-1", b"one")) == [b"answer to one"]
+    assert done == [[0, 1, 2], [1]]

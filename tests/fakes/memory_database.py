@@ -396,12 +396,11 @@ class MemoryTransaction:
     async def save_budget_cap(self, cap: ports.BudgetCap) -> None:
         self.state.cap = cap
 
-    async def stored_request(self, method: str, request_id: str) -> ports.StoredRequest | None:
-        found = self.state.requests.get((method, request_id))
-        return found[0] if found else None
+    async def stored_requests(self, method: str, request_ids: Collection[str]) -> dict[str, ports.StoredRequest]:
+        return {id_: self.state.requests[method, id_][0] for id_ in request_ids if (method, id_) in self.state.requests}
 
-    async def store_request(self, method: str, request_id: str, request: ports.StoredRequest) -> None:
-        self.state.requests[(method, request_id)] = (request, self._now)
+    async def store_requests(self, method: str, requests: Mapping[str, ports.StoredRequest]) -> None:
+        self.state.requests |= {(method, id_): (request, self._now) for id_, request in requests.items()}
 
     async def append_audit(self, entry: ports.AuditEntry) -> None:
         self.state.audit.append(replace(entry, id=self.state.audit[-1].id + 1 if self.state.audit else 1))

@@ -37,13 +37,13 @@ class ScriptedExecutor:
         self.let_go_as: dict[UUID, OutcomeClass] = {}
         self.openings = 0
 
-    async def watch(self, identity: LeaderIdentity) -> AsyncIterator[WatchMessage]:
+    async def watch(self, identity: LeaderIdentity) -> AsyncIterator[Sequence[WatchMessage]]:
         self.openings += 1
         while True:
             message = await self.news.get()
             if message is None:
                 raise ExecutorUnreachable("the stream breaks off, as told")
-            yield message
+            yield [message]
 
     async def dispatch(
         self, identity: LeaderIdentity, orders: Sequence[RunOrder], stamp: Stamp, lease_ttl: timedelta

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,6 +13,7 @@ import pytest
 from cecelia.executor.v1 import executor_service_pb2 as pb
 from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
 from google.protobuf.timestamp_pb2 import Timestamp
+from msgspec import structs
 
 from scheduler_service.core.limits import DISPATCH_MAX_BYTES, DISPATCH_MAX_RUNS
 from scheduler_service.core.run import ExecutorReport, LeaderIdentity, ReplayEnd, RunOrder, RunReport, Stamp
@@ -88,8 +88,8 @@ async def test_nonsense_is_passed_over_and_sense_is_taken(foreign: tuple[Foreign
     heard: list[object] = []
 
     async def listen() -> None:
-        async for message in client.watch(IDENTITY):
-            heard.append(message)
+        async for messages in client.watch(IDENTITY):
+            heard.extend(messages)
 
     with pytest.raises(ExecutorUnreachable):
         async with asyncio.timeout(10):
@@ -126,7 +126,7 @@ async def test_nobody_there_is_unreachable() -> None:
 
 async def test_a_batch_that_is_refused_as_a_whole_is_sent_run_by_run(foreign: tuple[Foreign, GrpcExecutorClient]) -> None:
     _servicer, client = foreign
-    orders = [order(), replace(order(), title="refuse me"), order()]
+    orders = [order(), structs.replace(order(), title="refuse me"), order()]
     answers = await client.dispatch(IDENTITY, orders, STAMP, timedelta(minutes=10))
     assert [(a.run_id, a.accepted, a.reason) for a in answers] == [
         (orders[0].run_id, True, ""),
@@ -140,7 +140,7 @@ async def test_a_snapshot_that_cannot_be_stored_is_made_storable(foreign: tuple[
     snapshot = pb.ExecutorSnapshot(executor_id="h\0", version="\0", backends=[pb.BackendAvailability(backend="b\0", detail="\0")])
     snapshot.resources.max_pressure = float("nan")
     servicer.says = [pb.WatchRunsResponse(snapshot=snapshot)]
-    async for message in client.watch(IDENTITY):
+    async for (message,) in client.watch(IDENTITY):
         assert isinstance(message, ExecutorReport)
         assert "\0" not in repr(message).replace("\\x00", "\0")
         assert message.max_pressure == 1.0
@@ -154,7 +154,7 @@ async def test_a_final_with_a_senseless_retry_time_is_a_final(foreign: tuple[For
         run_id=id_, task_id=id_, state=pb.RUN_STATE_ENDED, outcome=pb.RUN_OUTCOME_FAILED, retry_time=Timestamp(seconds=-5)
     )
     servicer.says = [pb.WatchRunsResponse(run=run)]
-    async for message in client.watch(IDENTITY):
+    async for (message,) in client.watch(IDENTITY):
         assert isinstance(message, RunReport)
         assert message.retry_time is None
         break

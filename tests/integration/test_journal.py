@@ -25,7 +25,7 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
 def accepted(**changes: Any) -> RunRecord:
     spec = RunSpec(
-        str(uuid4()), str(uuid4()), 7, "A title", "ü \ud83d", "dev", "b", {"n": [1, None]}, timedelta(hours=1), timedelta(seconds=9),
+        str(uuid4()), str(uuid4()), 7, "A title", "ü 👩", "dev", "b", {"n": [1, None]}, timedelta(hours=1), timedelta(seconds=9),
         "skill", "plan", "m-1", "p", "c",
     )  # fmt: skip
     return RunRecord(replace(spec, **changes), RunState.ACCEPTED, NOW)
@@ -206,7 +206,7 @@ async def test_a_record_that_cannot_be_read_hides_no_other(journal: Journal, tmp
     unreadable, run = accepted(), accepted()
     await journal.add([unreadable, run])
     journal.close()
-    database(tmp_path / FILE, f"UPDATE runs SET accepted = '{{' WHERE run_id = '{unreadable.spec.run_id}'")
+    database(tmp_path / FILE, f"UPDATE runs SET payload = '{{' WHERE run_id = '{unreadable.spec.run_id}'")
     journal.open()
     journal.folders.of(unreadable.spec.run_id).mkdir()
     assert journal.load() == [(run, False)]

@@ -21,9 +21,10 @@ from scheduler_service.core.outcome_window import Window
 from scheduler_service.core.routing import DEFAULT_ROUTES
 from scheduler_service.core.task import Task, claim
 from scheduler_service.errors import StorageUnavailable
-from scheduler_service.storage import query_files
+from scheduler_service.storage import query_files, transaction
 from scheduler_service.storage.migrate import MigrationError, migrate
 from scheduler_service.storage.postgres import PostgresDatabase
+from scheduler_service.storage.rows import Row, task_of
 from scheduler_service.storage.transaction import PostgresTransaction
 from scheduler_service.transactions import submitting
 from scheduler_service.transactions.editing import cancel_task
@@ -98,9 +99,14 @@ async def test_parallel_claimers_never_take_the_same_task(database: PostgresData
 async def test_who_only_looks_is_not_shown_what_is_claimed_meanwhile(
     database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Where a row cannot be read, the others are read one by one, and later than their ids."""
     specs = [TaskSpec(title=f"Task number {i}", description=DESCRIPTION) for i in range(3)]
     _, *others = await database.run(lambda tx: submit(tx, specs, DEFAULT_ROUTES, uuid4))
     read = PostgresTransaction._readable
+
+    def unreadable(row: Row) -> Task:
+        monkeypatch.setattr(transaction, "task_of", task_of)
+        raise ValueError("as one row would make it")
 
     async def claim_first(tx: Transaction) -> None:
         await tx.save_tasks([claim(task, uuid4(), "host", tx.now) for task in (await tx.due_tasks("cecelia-run", 1)).tasks])
@@ -110,6 +116,7 @@ async def test_who_only_looks_is_not_shown_what_is_claimed_meanwhile(
         await database.run(claim_first)
         return await read(tx, *words)
 
+    monkeypatch.setattr(transaction, "task_of", unreadable)
     monkeypatch.setattr(PostgresTransaction, "_readable", read_late)
     found = await database.run(lambda tx: tx.due_tasks("cecelia-run", 3, lock=Lock.NONE), read_only=True)
     assert [task.id for task in found.tasks] == [task.id for task in others]

@@ -51,14 +51,15 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value, actor = excluded.actor,
 -- Gives a setting back to the environment.
 DELETE FROM setting_overrides WHERE name = %(name)s;
 
--- name: get_request
--- The first answer to a request_id.
-SELECT body_hash, response FROM request_ids WHERE method = %(method)s AND request_id = %(request_id)s;
+-- name: get_requests
+-- The first answers to request_ids.
+SELECT request_id, body_hash, response FROM request_ids WHERE method = %(method)s AND request_id = ANY(%(request_ids)s);
 
--- name: add_request
--- Remembers an answer.
+-- name: add_requests
+-- Remembers answers, given as JSON.
 INSERT INTO request_ids (method, request_id, body_hash, response, create_time)
-VALUES (%(method)s, %(request_id)s, %(body_hash)s, %(response)s, %(now)s);
+SELECT r.method, r.request_id, decode(r.body_hash, 'base64'), decode(r.response, 'base64'), %(now)s
+FROM json_to_recordset(%(rows)s) AS r (method text, request_id text, body_hash text, response text);
 
 -- name: purge_requests
 -- Answers kept for 24 h and longer.

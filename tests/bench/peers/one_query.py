@@ -18,6 +18,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from service_runtime.grpc_server import GrpcServer, OfferedService
 from service_runtime.metrics import MetricSet
+from service_runtime.structured_logging import configure_logging
 
 SERVICE = "cecelia.scheduler.v1.SchedulerService"
 KEY = "hk-minimax"
@@ -55,4 +56,5 @@ async def serve(database_url: str) -> None:
 
 
 if __name__ == "__main__":
+    configure_logging("console", "info")
     asyncio.run(serve(sys.argv[1]))

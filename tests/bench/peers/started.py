@@ -22,6 +22,11 @@ class Started:
         if self._socket is not None:
             self._socket.send(b"%d" % time.monotonic_ns())
 
+    def close(self) -> None:
+        """No more jobs."""
+        if self._socket is not None:
+            self._socket.close()
+
 
 def from_environment() -> Started:
     """As STARTED_ADDRESS says."""

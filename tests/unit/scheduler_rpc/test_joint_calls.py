@@ -1,0 +1,126 @@
+"""Calls that share a transaction: who waits with whom, and who is told what."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from scheduler_service.errors import StorageUnavailable
+from scheduler_service.rpc.joint_calls import TOGETHER_MAX, JointCalls
+from service_runtime.errors import AlreadyExists, ResourceExhausted
+
+FULL = ResourceExhausted("the queue is full", reason="QUEUE_FULL")
+
+
+class Bench:
+    """Carries calls out under the eyes of the test: each transaction waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.gate = asyncio.Event()
+        self.joint: JointCalls[str, str] = JointCalls(self.carry_out)
+        self.answers: dict[str, str | Exception] = {}
+        self.together: Exception | None = None
+
+    async def carry_out(self, calls: Sequence[str]) -> Sequence[str | Exception]:
+        self.batches.append(list(calls))
+        await self.gate.wait()
+        if self.together is not None and len(calls) > 1:
+            raise self.together
+        told = [self.answers.get(call, f"answer to {call}") for call in calls]
+        if len(calls) == 1 and isinstance(told[0], Exception):
+            raise told[0]
+        return told
+
+    async def begin(self, *calls: str, key: str = "") -> list[asyncio.Task[str]]:
+        tasks = [asyncio.create_task(self.joint.do(call, key)) for call in calls]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return tasks
+
+    async def first_and(self, *calls: str) -> list[asyncio.Task[str]]:
+        """One call under way, and others that have come meanwhile."""
+        return [*await self.begin("first"), *await self.begin(*calls)]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+async def outcomes(tasks: Sequence[asyncio.Task[str]]) -> list[str | BaseException]:
+    async with asyncio.timeout(5):
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_what_comes_meanwhile_goes_together_and_each_gets_its_answer(bench: Bench) -> None:
+    tasks = await bench.first_and("a", "b", "c")
+    bench.gate.set()
+    assert await outcomes(tasks) == ["answer to first", "answer to a", "answer to b", "answer to c"]
+    assert bench.batches == [["first"], ["a", "b", "c"]]
+
+
+async def test_a_call_that_comes_later_is_carried_out_too(bench: Bench) -> None:
+    bench.gate.set()
+    assert await outcomes(await bench.begin("a")) == ["answer to a"]
+    assert await outcomes(await bench.begin("b")) == ["answer to b"]
+
+
+async def test_no_more_than_so_many_at_once(bench: Bench) -> None:
+    tasks = await bench.first_and(*(str(n) for n in range(TOGETHER_MAX + 1)))
+    bench.gate.set()
+    await outcomes(tasks)
+    assert [len(batch) for batch in bench.batches] == [1, TOGETHER_MAX, 1]
+
+
+async def test_two_of_one_key_never_share_and_keep_their_order(bench: Bench) -> None:
+    tasks = await bench.begin("first")
+    tasks += await bench.begin("a", "b", key="same")
+    tasks += await bench.begin("c", key="other")
+    bench.gate.set()
+    await outcomes(tasks)
+    assert bench.batches == [["first"], ["a", "c"], ["b"]]
+
+
+async def test_an_answer_that_is_an_error_is_its_own_callers(bench: Bench) -> None:
+    bench.answers["b"] = AlreadyExists("used before", reason="REQUEST_ID_REUSED")
+    tasks = await bench.first_and("a", "b")
+    bench.gate.set()
+    assert await outcomes(tasks) == ["answer to first", "answer to a", bench.answers["b"]]
+
+
+async def test_one_in_the_others_way_is_found_by_going_alone(bench: Bench) -> None:
+    bench.together = AlreadyExists("one of them", reason="TASK_EXISTS")
+    bench.answers["b"] = bench.together
+    tasks = await bench.first_and("a", "b", "c")
+    bench.gate.set()
+    assert await outcomes(tasks) == ["answer to first", "answer to a", bench.together, "answer to c"]
+    assert bench.batches == [["first"], ["a", "b", "c"], ["a"], ["b"], ["c"]]
+
+
+async def test_without_room_for_one_there_is_none_for_those_behind_it(bench: Bench) -> None:
+    bench.together = FULL
+    bench.answers |= {"b": FULL, "c": FULL}
+    tasks = await bench.first_and("a", "b", "c")
+    bench.gate.set()
+    assert await outcomes(tasks) == ["answer to first", "answer to a", FULL, FULL]
+    assert bench.batches[2:] == [["a"], ["b"]]
+
+
+async def test_a_database_that_is_away_is_told_to_all_at_once(bench: Bench) -> None:
+    bench.together = StorageUnavailable("away")
+    tasks = await bench.first_and("a", "b")
+    bench.gate.set()
+    assert (await outcomes(tasks))[1:] == [bench.together] * 2
+    assert len(bench.batches) == 2
+
+
+async def test_a_caller_that_has_gone_holds_nobody_up(bench: Bench) -> None:
+    first, gone, stays = await bench.first_and("gone", "stays")
+    gone.cancel()
+    await asyncio.sleep(0)
+    bench.gate.set()
+    assert await outcomes([first, stays]) == ["answer to first", "answer to stays"]
+    assert bench.batches == [["first"], ["stays"]]
