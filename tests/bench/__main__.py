@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,10 @@ def main(words: Sequence[str]) -> int:
         parser.error(f"--rounds {asked.rounds}: at least 1")
     chosen = [known[name] for name in asked.rows or known]
     if not asked.report:
-        asyncio.run(_measure(chosen, asked.rounds, asked.results, quick=asked.quick))
+        try:
+            asyncio.run(_measure(chosen, asked.rounds, asked.results, quick=asked.quick))
+        except asyncio.CancelledError:
+            print("broken off; what was measured is kept")
         for comparison in chosen:
             if results := newest(asked.results, comparison.name, quick=asked.quick):
                 print(comparison.name, *summary(comparison, results), sep="\n")
@@ -49,6 +53,11 @@ def main(words: Sequence[str]) -> int:
 
 
 async def _measure(chosen: Sequence[Comparison], rounds: int, file: Path, *, quick: bool) -> None:
+    measuring = asyncio.current_task()
+    assert measuring is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Also where the one who started us had it ignored: services and peers must not be left behind.
+        asyncio.get_running_loop().add_signal_handler(number, measuring.cancel)
     async with Bench(quick=quick) as bench:
         await run_rounds(bench, chosen, rounds, file, say=lambda line: print(line, flush=True))
 
