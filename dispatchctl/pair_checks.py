@@ -208,7 +208,7 @@ def dispatch_findings(status: pb.GetStatusResponse) -> list[Finding]:
     for breaker in status.breakers:
         if breaker.state != pb.BREAKER_STATE_CLOSED and now is not None:
             state = pb.BreakerState.Name(breaker.state).removeprefix("BREAKER_STATE_")
-            detail = f"{state} since {relative(breaker.opened_time, now)}: {breaker.reason}"
+            detail = f"{state}, opened {relative(breaker.opened_time, now)}: {breaker.reason}"
             remedy = f"mend the backend, then: dispatchctl reset {breaker.key}; why: dispatchctl history --reason executor_failed"
             found.append(warning("dispatch", f"breaker {breaker.key}", detail, remedy))
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from textwrap import wrap
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
@@ -178,17 +179,17 @@ def _decisions(found: Snapshot, now: datetime, width: int | None) -> list[str]:
     if not found.decisions:
         return ["decisions: none"]
     titles = {task.id: task.title for task in found.running}
-    rows = [
-        (
-            relative(event.time, now),
-            "success" if event.success else event.reason,
-            event.backend,
-            event.executor_id,
-            titles.get(event.task_id) or event.detail or event.task_id[:8],
-        )
-        for event in found.decisions
-    ]
-    return table_text(("DECIDED", "RESULT", "BACKEND", "EXECUTOR", "DETAIL"), rows, width=width).splitlines()
+
+    def told(event: pb.DispatchEvent) -> tuple[str, ...]:
+        result = "success" if event.success else event.reason
+        return result, event.backend, event.executor_id, titles.get(event.task_id) or event.detail or event.task_id[:8]
+
+    # A hold is decided anew in each tick: told once, with its latest time, it leaves room for what was before it.
+    rows = []
+    for same, events in groupby(found.decisions, told):
+        latest, *before = events
+        rows.append((relative(latest.time, now), str(1 + len(before)), *same))
+    return table_text(("DECIDED", "TIMES", "RESULT", "BACKEND", "EXECUTOR", "DETAIL"), rows, width=width).splitlines()
 
 
 def oldest_first(tasks: Sequence[pb.Task]) -> tuple[pb.Task, ...]:

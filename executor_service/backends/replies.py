@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+import msgspec
 
 from executor_service.core.run import EndReport, RunOutcome, StartReport, StartVerdict
 
@@ -13,16 +14,14 @@ WORDS_MAX = 500
 EXECUTOR_FAILED = "executor_failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """What came back: the verdict on the backend, and the end of the run (None: it goes on)."""
 
     start: StartReport
     end: EndReport | None
 
 
-@dataclass(frozen=True, slots=True)
-class Ended(Reply):
+class Ended(Reply, frozen=True):
     """A reply that is the end of the run too, as of a service whose answer is the work."""
 
     end: EndReport

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from datetime import datetime
 
 import structlog
+from msgspec.structs import replace
 
 from executor_service.core.run import EndReport, RunOutcome, RunRecord, StartReport
 from executor_service.errors import JournalError

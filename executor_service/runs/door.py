@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
 from datetime import datetime
+
+import msgspec
+from msgspec.structs import replace
 
 from executor_service.core.admission import NO_SAMPLE
 from executor_service.core.reservation import LocalRun, Room
@@ -14,8 +16,7 @@ from executor_service.runs.ports import Backend, Resources
 from executor_service.runs.table import RunTable
 
 
-@dataclass(frozen=True, slots=True)
-class CallerIdentity:
+class CallerIdentity(msgspec.Struct, frozen=True):
     """Who calls: the cluster and its leader's term, and the boot and stamp that it has last seen ('' and 0: a local caller)."""
 
     cluster_id: str = ""
@@ -24,8 +25,7 @@ class CallerIdentity:
     stamp: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What became of one run of a batch; `reason` is '' when accepted."""
 
     run_id: str

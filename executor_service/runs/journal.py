@@ -313,6 +313,7 @@ class Journal:
         await self._put(_TERMS, (cluster_id, term)).durable()
 
     def _put(self, change: _Change, values: Iterable[Any]) -> _Group:
+        self._opened_thread()  # else nobody would ever write it
         group = self._gathering
         group.add(change, values)
         if not self._writing:

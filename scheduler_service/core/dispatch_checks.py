@@ -146,7 +146,7 @@ def check_billing_pause(facts: GateFacts) -> Iterator[Verdict]:
             holds=pause is not None,
             reason=None if pause is None else Reason.BILLING_PAUSE,
             value="" if pause is None else f"{pause.until_time:%Y-%m-%dT%H:%M:%SZ}",
-            limit=f"{facts.now:%Y-%m-%dT%H:%M:%SZ}",
+            limit="no pause" if pause is None else f"{facts.now:%Y-%m-%dT%H:%M:%SZ}",
             detail="no pause" if pause is None else f"paused for billing{why}",
             clears_time=None if pause is None else pause.until_time,
         )

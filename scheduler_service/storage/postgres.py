@@ -154,6 +154,17 @@ class PostgresDatabase:
         return await self.run(read, read_only=True)
 
     async def _once(self, work: Callable[[Transaction], Awaitable[T]], read_only: bool) -> T:
+        """One try. A cancellation stays one, also where psycopg tells of the error that met it instead (a lock time-out)."""
+        task = asyncio.current_task()
+        cancelled_before = task.cancelling() if task is not None else 0
+        try:
+            return await self._try(work, read_only)
+        except Exception as error:
+            if task is not None and task.cancelling() > cancelled_before:
+                raise asyncio.CancelledError from error
+            raise
+
+    async def _try(self, work: Callable[[Transaction], Awaitable[T]], read_only: bool) -> T:
         async with asyncio.timeout(self._deadline_s), self._semaphore, self._pool.connection() as connection:
             try:
                 async with self._only_its_time(connection) if read_only else self._begun(connection) as now:

@@ -21,6 +21,8 @@ from tests.fakes.misbehaving_http_server import MisbehavingServer, plain
 
 RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"
 KEY = "cecelia-run@host-a"
+JUDGED_S = 180.0
+"""The rules as shipped are judged every 15 s, one after another."""
 AGAIN = 20
 """So often Alertmanager is sent a firing alert anew before a notice counts as the only one."""
 
@@ -119,11 +121,18 @@ async def test_the_tutorials_alert_arrives_and_its_end_does_too(pair: Pair, tmp_
         program = installed("prometheus")
         await stack.enter_async_context(Monitor([program, *judging[1:]], tmp_path / "prometheus.log", ports["9490"]).running())
         async with pair.calls() as stub:
-            await stub.TripBreaker(pb.TripBreakerRequest(key="cecelia-run", reason="my first alert"), timeout=10)
-            await eventually(lambda: _has(notices, "firing    CeceliaBreakerOpened: The breaker cecelia-run@host-a is open;"))
+            request = pb.TripBreakerRequest(key="cecelia-run", reason="my first alert")
+
+            async def tripped() -> bool:
+                # Until the executor was heard the name stands for no breaker.
+                return bool((await stub.TripBreaker(request, timeout=10)).after.state == pb.BREAKER_STATE_OPEN)
+
+            await eventually(tripped)
+            firing = "firing    CeceliaBreakerOpened: The breaker cecelia-run@host-a is open;"
+            await eventually(lambda: _has(notices, firing), JUDGED_S)
             assert moved("http://127.0.0.1:5221/docs/runbooks/CeceliaBreakerOpened.md\n") in notices.read_text("utf-8")
             await stub.ResetBreaker(pb.ResetBreakerRequest(key="cecelia-run", reason="that was the tutorial"), timeout=10)
-        await eventually(lambda: _has(notices, "resolved  CeceliaBreakerOpened: "))
+        await eventually(lambda: _has(notices, "resolved  CeceliaBreakerOpened: "), JUDGED_S)
         assert "CeceliaDeadMansSwitch" not in notices.read_text("utf-8")
 
 

@@ -30,7 +30,10 @@ async def replicas(tmp_path: Path, database_url: str) -> AsyncIterator[tuple[Pai
     await pair.start()
     other._env["EXECUTOR_TARGETS"] = f"127.0.0.1:{pair.executor.port}"
     await other.start()
+    first = pair.scheduler
     yield pair, other
+    # A test may have put the other in its place; both are ended.
+    pair.scheduler = first
     await other.end()
     await pair.stop()
 

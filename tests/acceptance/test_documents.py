@@ -107,7 +107,7 @@ async def test_the_success_rate_drops_and_a_breaker_is_stuck(pair: Pair) -> None
     breakers, reset = section("how-to/troubleshoot.md", "A breaker is stuck open")
     assert re.search(r"^cecelia-run +open ", cli(*breakers, pair=pair).stdout, re.MULTILINE)
     found = cli("doctor", pair=pair).stdout
-    assert re.search(r"warning +breaker cecelia-run +OPEN since", found)
+    assert re.search(r"warning +breaker cecelia-run +OPEN, opened ", found)
     assert "do: mend the backend, then: dispatchctl reset cecelia-run;" in found
     pair.write_command()
     cli(*reset, pair=pair)

@@ -105,6 +105,8 @@ async def test_the_page_tells_what_the_scheduler_says(pair: Pair) -> None:
         now = (await call(pair, "GetDispatchStats", pb.GetDispatchStatsRequest())).window_1h.failure_reasons["draining"]
         assert 0 < sums[0] <= now
         await expect(hour.locator("svg.chart rect.bar.blocked").first).to_be_visible()
+        whole = re.compile(r"^Decisions over the last hour: 2 started, [1-9][\d,]* held, 0 failed, 0 rejected$")
+        await expect(hour.get_by_role("img", name=whole)).to_be_visible()
         # Each bar is as high as its count is large; the reasons come the most frequent first.
         bars = """(all) => all.map((bar) => [bar.querySelector('title')?.textContent, bar.getAttribute('height')])"""
         drawn = [(title, float(height)) for title, height in await hour.locator("rect.bar").evaluate_all(bars) if title]

@@ -101,6 +101,25 @@ async def test_nonsense_is_passed_over_and_sense_is_taken(foreign: tuple[Foreign
     assert (final.run_id, final.result, final.usage) == (UUID(run_id), "a\ufffdb", {"tokens": 7})
 
 
+async def test_many_runs_in_a_message_are_as_many_reports_and_one_without_sense_spoils_no_other(
+    foreign: tuple[Foreign, GrpcExecutorClient],
+) -> None:
+    servicer, client = foreign
+    ids = [str(uuid4()) for _ in range(3)]
+    runs = [pb.Run(run_id=id_, task_id=id_, state=pb.RUN_STATE_RUNNING) for id_ in ids]
+    runs.insert(1, pb.Run(run_id="not a uuid", task_id="x", state=pb.RUN_STATE_RUNNING))
+    runs.insert(2, pb.Run(run_id=ids[0], task_id=ids[0], state=pb.RUN_STATE_REFUSED))
+    servicer.says = [pb.WatchRunsResponse(runs=pb.RunBatch(runs=runs)), pb.WatchRunsResponse(replay_end=pb.ReplayEnd(runs=3))]
+    reports, end = [], []
+    async for messages in client.watch(IDENTITY):
+        if isinstance(messages[0], ReplayEnd):
+            end = list(messages)
+            break
+        reports += messages
+    assert [str(report.run_id) for report in reports if isinstance(report, RunReport)] == ids
+    assert (len(reports), end) == (3, [ReplayEnd(3)])
+
+
 async def test_an_unreadable_answer_is_no_answer(foreign: tuple[Foreign, GrpcExecutorClient]) -> None:
     servicer, client = foreign
     servicer.answers = [pb.DispatchResult(run_id="not a uuid", accepted=True)]

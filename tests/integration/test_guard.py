@@ -260,6 +260,21 @@ async def test_a_guard_is_found_again_by_another_executor(bench: Bench) -> None:
     assert again.seen[0].verdict is StartVerdict.SUCCESS
 
 
+async def test_a_run_whose_folder_is_not_there_was_never_begun(bench: Bench) -> None:
+    bridge, spec = bench.bridge("echo should not run > ../ran"), bench.spec()
+    async with asyncio.timeout(DEADLINE_S):
+        end = await bridge.reattach(spec, bench.run_dir, bench.reports)
+    assert (end.outcome, end.error) == (RunOutcome.LOST, "the executor stopped before the run was begun")
+
+
+def test_what_lies_in_a_runs_place_goes_before_it_is_prepared(bench: Bench) -> None:
+    bridge = bench.bridge("true")
+    bench.run_dir.mkdir()
+    (bench.run_dir / "claim").write_text("of a run that was never accepted")
+    bridge.prepare(bench.spec(), bench.run_dir)
+    assert sorted(path.name for path in bench.run_dir.iterdir()) == ["prompt.txt", "spec.json", "work"]
+
+
 async def test_a_run_that_was_never_begun_is_given_up_and_can_never_begin(bench: Bench) -> None:
     bridge, spec = bench.bridge("echo should not run > ../ran"), bench.spec()
     bench.prepare(bridge, spec)

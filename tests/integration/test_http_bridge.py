@@ -6,11 +6,11 @@ import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from executor_service.backends.cecelia_run import create
 from executor_service.backends.http_bridge import TRIGGERED, HttpBridge

@@ -8,13 +8,13 @@ import json
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from executor_service.core.run import EndReport, RunOutcome, RunRecord, RunSpec, RunState, StartReport, StartVerdict
 from executor_service.errors import JournalError
@@ -111,6 +111,15 @@ async def test_what_comes_while_the_disk_works_is_written_together(journal: Jour
     assert sum(record.end is not None for record, _ in reopened(journal).load()) == 1_000
 
 
+async def test_a_sqlite_that_takes_few_values_gets_few_at_a_time(journal: Journal) -> None:
+    journal._in_thread(lambda: journal._opened_database().setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 40))
+    runs = [accepted() for _ in range(100)]
+    await journal.add(runs)
+    journal.acknowledge([run.spec.run_id for run in runs])
+    journal.forget([run.spec.run_id for run in runs[1:]])
+    assert reopened(journal).load() == [(runs[0], True)]
+
+
 async def test_one_who_waits_may_go_away_and_the_others_are_told(journal: Journal) -> None:
     first, second = accepted(), accepted()
     with held(journal):
@@ -158,6 +167,9 @@ async def test_a_closed_journal_says_so(journal: Journal) -> None:
     journal.close()
     with pytest.raises(JournalError, match="not open"):
         journal.load()
+    with pytest.raises(JournalError, match="not open"):
+        async with asyncio.timeout(5):
+            await journal.add([accepted()])
     journal.open()
 
 
@@ -230,7 +242,7 @@ async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def old_record(run: RunRecord) -> str:
     """run.json as it was written."""
-    spec = {name: getattr(run.spec, name) for name in RunSpec.__slots__}
+    spec = {name: getattr(run.spec, name) for name in RunSpec.__struct_fields__}
     spec |= {"timeout": run.spec.timeout.total_seconds(), "lease_ttl": run.spec.lease_ttl.total_seconds()}
     times = {
         name: moment and moment.isoformat()
@@ -246,7 +258,7 @@ def old_record(run: RunRecord) -> str:
             "start": start and {"verdict": start.verdict.value, "reason": start.reason, "detail": start.detail},
             "end": end
             and {
-                **{name: getattr(end, name) for name in EndReport.__slots__},
+                **{name: getattr(end, name) for name in EndReport.__struct_fields__},
                 "outcome": end.outcome.value,
                 "retry_time": end.retry_time and end.retry_time.isoformat(),
             },

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import errno
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from executor_service.core.admission import Limits, ResourceReport, ResourceSample, assess
 from executor_service.core.reservation import LocalRun, Room, room

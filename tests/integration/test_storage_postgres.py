@@ -217,6 +217,26 @@ async def test_reading_costs_no_begin_and_commit(database: PostgresDatabase, rea
     assert await database.run(look, read_only=read_only) is status
 
 
+@pytest.mark.parametrize("error", [psycopg.OperationalError("the connection is closed"), psycopg.errors.LockNotAvailable("lock")])
+async def test_a_cancellation_is_not_lost_to_the_error_that_meets_it(database: PostgresDatabase, error: psycopg.Error) -> None:
+    begun = asyncio.Event()
+
+    async def work(tx: Transaction) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            # As psycopg does when the server's lock time-out comes before its own request to cancel.
+            raise error from None
+
+    running = asyncio.create_task(database.run(work))
+    async with asyncio.timeout(10):
+        await begun.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+
 async def test_no_database_is_storage_unavailable_and_soon() -> None:
     database = PostgresDatabase("postgresql://nobody@127.0.0.1:9/none", deadline_s=0.5)
     await database.open()

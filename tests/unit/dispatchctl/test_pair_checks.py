@@ -175,8 +175,8 @@ def test_each_breaker_that_is_not_closed_is_told_with_what_resets_it() -> None:
     found.breakers.add(key="hk-minimax", state=pb.BREAKER_STATE_OPEN, opened_time=opened, reason=reason)
     _, half, whole = checks.dispatch_findings(found)
     assert levels([half, whole]) == [Level.WARNING] * 2
-    assert (whole.check, whole.detail) == ("breaker hk-minimax", "OPEN since 90s ago: failure_threshold_reached")
-    assert half.detail.startswith("HALF_OPEN since 90s ago")
+    assert (whole.check, whole.detail) == ("breaker hk-minimax", "OPEN, opened 90s ago: failure_threshold_reached")
+    assert half.detail.startswith("HALF_OPEN, opened 90s ago")
     assert "dispatchctl reset cecelia-run@vm;" in half.remedy
 
 

@@ -40,7 +40,7 @@ def crowded(n: int = 30) -> Snapshot:
             id=f"{i:08}-task", title=long, start_time=timestamp(NOW - i * MINUTE), backend="cecelia-run", executor_id=name
         )
         running.append(task)
-        decisions.append(pb.DispatchEvent(id=i, time=timestamp(NOW), reason="circuit_breaker_open", detail=long))
+        decisions.append(pb.DispatchEvent(id=i, time=timestamp(NOW), reason="circuit_breaker_open", detail=f"{i}: {long}"))
     status.breakers.add(key="hk-minimax", state=pb.BREAKER_STATE_CLOSED)
     for status_, tasks in ((pb.TASK_STATUS_RUNNING, 30), (pb.TASK_STATUS_QUEUED, 5)):
         for priority in (pb.PRIORITY_P0, pb.PRIORITY_P1):
@@ -85,6 +85,16 @@ def test_a_program_gets_all_of_it() -> None:
     assert sum(line.startswith("override drain source-") for line in lines) == 30
     assert sum("cecelia-run@" in line for line in lines) == 30
     assert not any("…" in line for line in lines)
+
+
+def test_decisions_that_repeat_are_told_once_with_their_number_and_latest_time() -> None:
+    def hold(seconds: int, detail: str) -> pb.DispatchEvent:
+        return pb.DispatchEvent(time=timestamp(NOW - timedelta(seconds=seconds)), reason="draining", detail=detail)
+
+    decisions = (hold(1, "by ci"), hold(2, "by ci"), hold(3, "by ops"), hold(4, "by ci"))
+    lines = drawn(Snapshot(pb.GetStatusResponse(), (), decisions), 80, None)
+    table = [line.split()[:4] for line in lines[lines.index(next(one for one in lines if one.startswith("DECIDED"))) + 1 :]]
+    assert table == [["1.0s", "ago", "2", "draining"], ["3.0s", "ago", "1", "draining"], ["4.0s", "ago", "1", "draining"]]
 
 
 def test_an_idle_scheduler_is_short() -> None:

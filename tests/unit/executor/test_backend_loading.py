@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from executor_service.backends.loading import FLAGS, METHODS, BackendLoader
+from executor_service.backends.plugged import Plugged
 from executor_service.core.run import BackendKind
 from executor_service.runs.ports import Backend
 from executor_service.settings import ExecutorSettings
@@ -65,6 +66,13 @@ def test_a_name_that_nobody_offers_is_a_matter_of_configuration(folder: Path) ->
     )
     assert offered["clsuter"].kind is None
     assert wrong(offered["hk-minimax"]) == ""
+
+
+def test_only_a_backend_whose_processes_are_here_says_what_holds_them() -> None:
+    here = loader(EXECUTOR_BACKENDS="cecelia-run,hk-minimax").offered()
+    behind = loader(EXECUTOR_BACKENDS="cecelia-run", EXECUTOR_BRIDGE_URL="http://127.0.0.1:9").offered()
+    said = [one.process_control for one in (*here.values(), *behind.values()) if isinstance(one, Plugged)]
+    assert said in (["cgroup", "", ""], ["process_group", "", ""])
 
 
 @pytest.mark.parametrize("value", ["a b", "name@host", "x" * 65, "-x"])

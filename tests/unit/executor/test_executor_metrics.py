@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+from msgspec import structs
 from prometheus_client import CollectorRegistry
 
 from executor_service.core.admission import ResourceReport, ResourceSample
@@ -45,8 +47,8 @@ def test_every_series_is_there_at_zero_from_the_start() -> None:
 
 def test_runs_are_counted_by_their_state_and_backend_and_no_longer_when_they_have_ended() -> None:
     scraped = Scraped()
-    remote = replace(SPEC, backend="remote")
-    scraped.metrics.observe(REPORT, ROOM, [ACCEPTED, RUNNING, RUNNING, replace(RUNNING, spec=remote)])
+    remote = structs.replace(SPEC, backend="remote")
+    scraped.metrics.observe(REPORT, ROOM, [ACCEPTED, RUNNING, RUNNING, structs.replace(RUNNING, spec=remote)])
     assert (scraped.series("effective_slots"), scraped.series("admission_slots")) == ({(): 5}, {(): 3})
     assert scraped.series("resource_pressure") == {("cpu",): 0.1, ("memory",): 0.2, ("swap",): 0.3, ("max",): 0.4}
     wanted = {("local", "accepted"): 1, ("local", "running"): 2, ("remote", "accepted"): 0, ("remote", "running"): 1}
@@ -70,3 +72,12 @@ def test_a_duration_is_that_of_the_whole_run_under_its_own_outcome() -> None:
     counted = {labels: n for labels, n in scraped.series("run_duration_seconds_count").items() if n}
     assert counted == {("local", "timed_out"): 1}
     assert scraped.series("run_duration_seconds_sum")[("local", "timed_out")] == 7
+
+
+@pytest.mark.parametrize(("kinds", "cgroup", "process_group"), [({"cgroup", ""}, 1, 0), ({"process_group"}, 0, 1), ({""}, 0, 0)])
+def test_what_holds_processes_together_is_what_a_backend_says_and_nothing_where_none_run(
+    kinds: set[str], cgroup: int, process_group: int
+) -> None:
+    scraped = Scraped()
+    scraped.metrics.process_control(kinds)
+    assert scraped.series("process_control") == {("cgroup",): cgroup, ("process_group",): process_group}
