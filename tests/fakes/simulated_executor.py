@@ -40,7 +40,7 @@ class SimulatedRun:
 
 
 def _as_words(report: RunReport) -> dict[str, object]:
-    return {name: getattr(report, name) for name in RunReport.__dataclass_fields__}
+    return {name: getattr(report, name) for name in RunReport.__struct_fields__}
 
 
 class SimulatedExecutor:

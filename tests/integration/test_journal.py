@@ -111,6 +111,15 @@ async def test_what_comes_while_the_disk_works_is_written_together(journal: Jour
     assert sum(record.end is not None for record, _ in reopened(journal).load()) == 1_000
 
 
+async def test_a_sqlite_that_takes_few_values_gets_few_at_a_time(journal: Journal) -> None:
+    journal._in_thread(lambda: journal._opened_database().setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 40))
+    runs = [accepted() for _ in range(100)]
+    await journal.add(runs)
+    journal.acknowledge([run.spec.run_id for run in runs])
+    journal.forget([run.spec.run_id for run in runs[1:]])
+    assert reopened(journal).load() == [(runs[0], True)]
+
+
 async def test_one_who_waits_may_go_away_and_the_others_are_told(journal: Journal) -> None:
     first, second = accepted(), accepted()
     with held(journal):
@@ -159,7 +168,8 @@ async def test_a_closed_journal_says_so(journal: Journal) -> None:
     with pytest.raises(JournalError, match="not open"):
         journal.load()
     with pytest.raises(JournalError, match="not open"):
-        await journal.add([accepted()])
+        async with asyncio.timeout(5):
+            await journal.add([accepted()])
     journal.open()
 
 
