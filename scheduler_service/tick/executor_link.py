@@ -270,6 +270,8 @@ class ExecutorLink:
                     # The newest opening knows best; what an older one missed, it has named or missed too.
                     await self._compare(identity, replays[-1].unnamed)
                     replays[-1].opening.caught_up = True
+                    # Leadership that changes hands often must not put renewals off each time.
+                    self.compare_soon()
             except (StorageUnavailable, ExecutorUnreachable) as error:
                 _log.warning("executor_reports_not_stored", target=self.client.target, error=str(error))
                 await asyncio.sleep(random.uniform(pause / 2, pause))

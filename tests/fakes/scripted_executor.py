@@ -36,6 +36,7 @@ class ScriptedExecutor:
         self.known: set[UUID] = set()
         self.let_go_as: dict[UUID, OutcomeClass] = {}
         self.openings = 0
+        self.renewed: list[UUID] = []
 
     async def watch(self, identity: LeaderIdentity) -> AsyncIterator[Sequence[WatchMessage]]:
         self.openings += 1
@@ -59,6 +60,7 @@ class ScriptedExecutor:
     async def renew(
         self, identity: LeaderIdentity, run_ids: Sequence[UUID], end_runs: Sequence[UUID], stamp: Stamp, lease_ttl: timedelta
     ) -> RenewAnswer:
+        self.renewed += run_ids
         unnamed = self.known - {*run_ids, *end_runs, *self.cancelled}
         return RenewAnswer(tuple(id_ for id_ in run_ids if id_ not in self.known), tuple(unnamed))
 

@@ -112,18 +112,23 @@ class Bench:
         finally:
             await drop_database(server, name)
 
+    async def fill(self, name: str, fill: Callable[[str], Awaitable[None]]) -> None:
+        """Makes the database that `filled_database` copies, unless this run has made it already: `fill` is given its URL."""
+        if name in self._filled:
+            return
+        server = await self.postgres()
+        self._template = self._template or await migrated_template(server)
+        template = new_name()
+        await create_database(server, template, self._template)
+        url = with_database(server.database_url, template)
+        await fill(url)
+        await self.settle(url)
+        self._filled[name] = template
+
     @contextlib.asynccontextmanager
     async def filled_database(self, name: str, fill: Callable[[str], Awaitable[None]]) -> AsyncIterator[str]:
         """As `fresh_database`, with what `fill` puts into the database at a URL: done once a run for each name, then copied."""
-        if name not in self._filled:
-            server = await self.postgres()
-            self._template = self._template or await migrated_template(server)
-            template = new_name()
-            await create_database(server, template, self._template)
-            url = with_database(server.database_url, template)
-            await fill(url)
-            await self.settle(url)
-            self._filled[name] = template
+        await self.fill(name, fill)
         async with self.fresh_database(template=self._filled[name]) as url:
             yield url
 

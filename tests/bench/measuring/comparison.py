@@ -14,10 +14,14 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the things compared. `measure` runs one round; it raises Absent when what it needs is not on this machine."""
+    """One of the things compared. `measure` runs one round; it raises Absent when what it needs is not on this machine.
+
+    `prepare`: what takes long and is done once a run (`Bench.fill`), before the first round's time begins; it raises Absent, too.
+    """
 
     name: str
     measure: Callable[[Bench], Awaitable[Figures]]
+    prepare: Callable[[Bench], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ What is made is what the services would have written: counters are counted from 
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import psycopg
 
 DESCRIPTION = "A description that is long enough for pre-flight to let it pass."
@@ -69,6 +72,30 @@ async def _connect(url: str) -> psycopg.AsyncConnection[tuple[object, ...]]:
     return await psycopg.AsyncConnection.connect(url, autocommit=True, options="-c statement_timeout=0 -c timezone=UTC")
 
 
+@asynccontextmanager
+async def _bare(connection: psycopg.AsyncConnection[tuple[object, ...]], table: str) -> AsyncIterator[None]:
+    """The table without its key and indexes, which are built anew afterwards: in a fraction of the time that they take row by row."""
+    cursor = await connection.execute(
+        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'p'", (table,)
+    )
+    keys = await cursor.fetchall()
+    names = [name for name, _ in keys]
+    cursor = await connection.execute(
+        "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = %s AND indexname <> ALL(%s)", (table, names)
+    )
+    indexes = await cursor.fetchall()
+    for name, _ in indexes:
+        await connection.execute(f"DROP INDEX {name}")
+    for name in names:
+        await connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
+    yield
+    await connection.execute("SET maintenance_work_mem = '512MB'")
+    for name, definition in keys:
+        await connection.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
+    for _, definition in indexes:
+        await connection.execute(str(definition).replace(" ON ONLY ", " ON "))
+
+
 async def fill_window(url: str, count: int) -> None:
     """`count` decisions an hour for the last 72 minutes, so that a window of an hour holds as many for 12 minutes more."""
     await fill_decisions(url, count * 6 // 5, seconds=4_320.0)
@@ -78,7 +105,8 @@ async def fill_decisions(url: str, count: int, *, seconds: float) -> None:
     """`count` decisions spread evenly over the last `seconds`, with their counters."""
     async with await _connect(url) as connection:
         await _partitions(connection, seconds)
-        await connection.execute(_EVENTS, {"count": count, "seconds": seconds})
+        async with _bare(connection, "dispatch_events"):
+            await connection.execute(_EVENTS, {"count": count, "seconds": seconds})
         for unit in ("second", "minute"):
             await connection.execute(_COUNTS.format(unit=unit))
 
@@ -87,7 +115,8 @@ async def fill_events(url: str, count: int, *, seconds: float) -> None:
     """`count` events that callers watch, spread evenly over the last `seconds`."""
     async with await _connect(url) as connection:
         await _partitions(connection, seconds)
-        await connection.execute(_EVENTS_OF_TASKS, {"count": count, "seconds": seconds})
+        async with _bare(connection, "events"):
+            await connection.execute(_EVENTS_OF_TASKS, {"count": count, "seconds": seconds})
 
 
 async def fill_queue(url: str, count: int) -> None:

@@ -16,6 +16,7 @@ from tests.bench.measuring.bench import Absent, Bench
 from tests.bench.measuring.comparison import Comparison, Figures, Variant
 
 ROUND_DEADLINE_S = 900.0
+PREPARE_DEADLINE_S = 3_600.0
 
 
 @dataclass
@@ -64,6 +65,9 @@ async def run_rounds(
 
 
 async def _measure(variant: Variant, bench: Bench, units: Mapping[str, str]) -> Figures:
+    if variant.prepare is not None:
+        async with asyncio.timeout(PREPARE_DEADLINE_S):
+            await variant.prepare(bench)
     async with asyncio.timeout(ROUND_DEADLINE_S):
         figures = dict(await variant.measure(bench))
     if unknown := set(figures) - set(units):

@@ -31,7 +31,7 @@ Context = grpc.aio.ServicerContext
 
 
 class SimulatedExecutor(pb_grpc.ExecutorServiceServicer):
-    """One executor with room for `max_runs`; a run lasts `run_s`, give or take a fifth."""
+    """One executor with room for `max_runs`; a run lasts `run_s` in the mean, at least a tenth of it."""
 
     def __init__(self, name: str, max_runs: int, run_s: float) -> None:
         self._name = name
@@ -67,6 +67,8 @@ class SimulatedExecutor(pb_grpc.ExecutorServiceServicer):
 
     async def DispatchTasks(self, request: pb.DispatchTasksRequest, context: Context) -> pb.DispatchTasksResponse:
         loop = asyncio.get_running_loop()
+        # The first lease counts from here.
+        self._renewed_at = self._renewed_at or time.monotonic()
         for asked in request.runs:
             if asked.run_id not in self._runs:
                 run = pb.Run(
@@ -77,7 +79,7 @@ class SimulatedExecutor(pb_grpc.ExecutorServiceServicer):
                 run.start_time.GetCurrentTime()
                 self._runs[asked.run_id] = run
                 self._tell(pb.WatchRunsResponse(run=run))
-                loop.call_later(self._run_s * self._chance.uniform(0.8, 1.2), self._complete, asked.run_id)
+                loop.call_later(self._run_s * self._chance.uniform(0.1, 1.9), self._complete, asked.run_id)
         return pb.DispatchTasksResponse(results=[pb.DispatchResult(run_id=asked.run_id, accepted=True) for asked in request.runs])
 
     def _complete(self, run_id: str) -> None:
@@ -159,11 +161,12 @@ async def serve(count: int, runs_each: int, run_s: float) -> None:
     # Kept: a server that nobody holds any more stops.
     servers = [GrpcServer("127.0.0.1:0", "address", domain="bench") for _ in executors]
     ports = [server.bind() for server in servers]
+    telling = []
     async with asyncio.TaskGroup() as group:
         for executor, server in zip(executors, servers, strict=True):
             server.offer(OfferedService(pb_grpc.add_ExecutorServiceServicer_to_server, executor, SERVICE))
             await server.start()
-            group.create_task(executor.snapshots())
+            telling.append(group.create_task(executor.snapshots()))
         print(",".join(f"127.0.0.1:{port}" for port in ports), flush=True)
         while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
             if line == "begin":
@@ -178,6 +181,8 @@ async def serve(count: int, runs_each: int, run_s: float) -> None:
                 "completed": sum(len(executor.acknowledge_s) for executor in executors),
             }
             print(json.dumps(figures), flush=True)
+        for task in telling:
+            task.cancel()
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ COMPARISONS = (
         },
         f"The scheduler as shipped but for its ports: a tick each {TICK_MS / 1_000:g} s, leases renewed each {RENEWAL_S:g} s. Executors "
         f"are simulated: real gRPC servers of one process, {RUNS_EACH} runs each, a run lasts "
-        f"{RUN_S:g} s, give or take a fifth, and the backlog takes its place. {MEASURED_S:g} s are measured after all places are taken. "
+        f"{RUN_S:g} s in the mean, and the backlog takes its place. {MEASURED_S:g} s are measured after all places are taken. "
         "`tick_p99_ms`: the bucket of the scheduler's own histogram; `renewal_gap_s`: the longest time between two renewals of one "
         "executor; `acknowledge_p99_s`: from a run's end to its acknowledgement, after it is stored; CPU of the scheduler and PostgreSQL; "
         "transactions and single statements by `pg_stat_database`.",

@@ -29,11 +29,19 @@ FIGURES = ("stats", "breakers", "status")
 Call = Callable[[], Awaitable[object]]
 
 
+def _window(decisions: int) -> tuple[str, Callable[[str], Awaitable[None]]]:
+    return f"{decisions} decisions", partial(fill_window, count=decisions)
+
+
+async def prepare(bench: Bench, decisions: int) -> None:
+    """The decisions."""
+    await bench.fill(*_window(bench.size(decisions, decisions // 100)))
+
+
 async def measure(bench: Bench, decisions: int) -> Mapping[str, float]:
     """The three rpcs of a pair as shipped that has nothing to do."""
     decisions = bench.size(decisions, decisions // 100)
-    fill = partial(fill_window, count=decisions)
-    async with bench.filled_database(f"{decisions} decisions", fill) as url:
+    async with bench.filled_database(*_window(decisions)) as url:
         with bench.scratch("reads") as folder:
             pair = Pair(folder, url, TICK_INTERVAL_MS="5000", LEADER_LEASE_MS="3000")
             try:
@@ -109,7 +117,10 @@ COMPARISONS = (
         "reads",
         "What do statistics, breakers and status cost, and does it grow with the window?",
         (
-            *(Variant(name, partial(measure, decisions=decisions)) for name, decisions in SIZES.items()),
+            *(
+                Variant(name, partial(measure, decisions=decisions), partial(prepare, decisions=decisions))
+                for name, decisions in SIZES.items()
+            ),
             Variant(PLAIN, measure_plain),
         ),
         tuple(Goal(f"{name}_calls_s", size, PLAIN, at_least=0.8) for name in FIGURES for size in SIZES),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from statistics import median
 from uuid import uuid4
@@ -35,14 +35,23 @@ SELECT now(), true, '', '', true, 'cecelia-run', t, r, 'host-a' FROM unnest(%s::
 """
 
 
-async def measure(bench: Bench, decisions: int) -> Mapping[str, float]:
-    """µs a decision in batches of BATCH: the decisions alone, and with the tasks and runs that they are about."""
+def _window(bench: Bench, decisions: int) -> tuple[str, Callable[[str], Awaitable[None]]]:
+    count = bench.size(decisions, max(100, decisions // 100))
+    return f"{count} decisions", partial(fill_window, count=count)
+
+
+async def prepare(bench: Bench, decisions: int) -> None:
+    """The decisions."""
     if bench.quick and decisions > 10**6:
         raise Absent("not with --quick")
-    decisions = bench.size(decisions, max(100, decisions // 100))
+    await bench.fill(*_window(bench, decisions))
+
+
+async def measure(bench: Bench, decisions: int) -> Mapping[str, float]:
+    """µs a decision in batches of BATCH: the decisions alone, and with the tasks and runs that they are about."""
     times = bench.size(TIMES, 2)
     alone, whole = [], []
-    async with bench.filled_database(f"{decisions} decisions", partial(fill_window, count=decisions)) as url:
+    async with bench.filled_database(*_window(bench, decisions)) as url:
         async with leading(url, seats=BATCH + 2) as leader:
             for _ in range(WARM_UPS + times):
                 alone.append((await timed(lambda: leader.run(_decide)))[0])
@@ -80,7 +89,10 @@ COMPARISONS = (
         "recording",
         "Does recording a decision cost more with more of them, and what beside a plain insert?",
         (
-            *(Variant(name, partial(measure, decisions=decisions)) for name, decisions in SIZES.items()),
+            *(
+                Variant(name, partial(measure, decisions=decisions), partial(prepare, decisions=decisions))
+                for name, decisions in SIZES.items()
+            ),
             Variant(INSERT, measure_insert),
         ),
         (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from statistics import median
 
@@ -17,12 +17,25 @@ SIZES = {"10³ queued": 10**3, "10⁴ queued": 10**4, "10⁵ queued": 10**5, "10
 LEAST = "10³ queued"
 
 
+def _size(bench: Bench, queued: int) -> int:
+    return bench.size(queued, max(300, queued // 100))
+
+
+def _queue(queued: int) -> tuple[str, Callable[[str], Awaitable[None]]]:
+    return f"queue of {queued}", partial(fill_queue, count=queued)
+
+
+async def prepare(bench: Bench, queued: int) -> None:
+    """The queue."""
+    await bench.fill(*_queue(_size(bench, queued)))
+
+
 async def measure(bench: Bench, queued: int) -> Mapping[str, float]:
     """Medians: a tick that starts STARTS tasks, and a SubmitTask. What starts is completed in between, unmeasured."""
-    queued = bench.size(queued, max(300, queued // 100))
+    queued = _size(bench, queued)
     times = bench.size(TIMES, 3)
     ticks, submissions = [], []
-    async with bench.filled_database(f"queue of {queued}", partial(fill_queue, count=queued)) as url:
+    async with bench.filled_database(*_queue(queued)) as url:
         async with leading(url, seats=STARTS + 2) as leader:
             for _ in range(WARM_UPS + times):
                 seconds, result = await timed(leader.tick)
@@ -39,7 +52,7 @@ COMPARISONS = (
     Comparison(
         "tick",
         "Does a tick, or a submission, cost more with a longer queue?",
-        tuple(Variant(name, partial(measure, queued=queued)) for name, queued in SIZES.items()),
+        tuple(Variant(name, partial(measure, queued=queued), partial(prepare, queued=queued)) for name, queued in SIZES.items()),
         tuple(Goal(figure, name, LEAST, at_most=1.3) for figure in ("tick_ms", "submit_ms") for name in SIZES if name != LEAST),
         {"tick_ms": "ms", "submit_ms": "ms"},
         f"`take_tick` on PostgreSQL with one executor of {STARTS} free slots, so that each tick claims {STARTS} tasks, and `submit` "

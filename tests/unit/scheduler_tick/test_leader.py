@@ -325,11 +325,27 @@ async def test_a_run_begun_after_the_opening_is_not_missed_in_its_replay(bench: 
     await bench.leader.run_tick()
     second = (await bench.task(task.id)).run_id
     assert second is not None
+    bench.executor.known.add(second)
     bench.executor.replay()
     done = await bench.add("The replay has been taken in when this is")
     bench.executor.news.put_nowait(report(slots=3))
     await bench.until(lambda: _is(bench.leader.links[0]._opening.caught_up))
     assert bench.executor.cancelled == [], (second, done.id)
+
+
+async def test_leases_are_renewed_as_soon_as_a_stream_has_caught_up(bench: Bench) -> None:
+    task = await bench.add()
+    await bench.leader.run_tick()
+    run = await bench.run_of(task.id)
+    bench.executor.known.add(run.run_id)
+
+    async def renewed() -> bool:
+        return run.run_id in bench.executor.renewed
+
+    bench.executor.break_off()
+    bench.executor.news.put_nowait(report())
+    bench.executor.replay(RunReport(run.run_id, task.id, run.fence, live=True, verdict=StartVerdict.SUCCESS))
+    await bench.until(renewed)
 
 
 async def test_an_order_of_a_cancelled_task_is_called_off_and_not_sent_again(bench: Bench) -> None:
