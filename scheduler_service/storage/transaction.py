@@ -102,8 +102,8 @@ class PostgresTransaction:
     async def save_window_settings(self, window_ms: int, open_duration_ms: int) -> None:
         await self._do("save_window_settings", window_ms=window_ms, open_duration_ms=open_duration_ms)
 
-    async def standing(self) -> ports.Standing:
-        return msgspec.convert((await self._one("standing"))["standing"], ports.Standing)
+    async def standing(self, window: timedelta) -> ports.Standing:
+        return msgspec.convert((await self._one("standing", window=window))["standing"], ports.Standing)
 
     # --- breakers and backends
 
@@ -304,14 +304,12 @@ class PostgresTransaction:
         self._events.append(event)
 
     async def flush(self) -> None:
-        """Writes collected decisions and events; the last statements of the transaction, by lock order."""
+        """Writes collected decisions and events; the last statement of the transaction, by lock order."""
         if not self._decisions and not self._events:
             return
         counted = Counter(attrgetter(*_COUNTED)(event) for event in self._decisions)
-        await self._rows("count_decisions", ({**dict(zip(_COUNTED, key, strict=True)), "n": n} for key, n in counted.items()))
-        await self._connection.execute(self._queries["event_lock"])
-        await self._rows("add_dispatch_events", self._decisions)
-        await self._rows("add_events", self._events)
+        counts = [{**dict(zip(_COUNTED, key, strict=True)), "n": n} for key, n in counted.items()]
+        await self._do("record", decisions=as_json(self._decisions), counted=as_json(counts), events=as_json(self._events))
 
     @property
     def emitted(self) -> bool:

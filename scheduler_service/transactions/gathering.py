@@ -83,14 +83,14 @@ async def gather(
     `queue` is (queued, due) by backend; None: whatever is queued counts as due. `rules` are those of the environment, to which
     what operators have changed is applied.
     """
-    standing = await tx.standing()
+    standing = await tx.standing(rules.window)
     if queue is None:
         queue = dict.fromkeys(sorted(standing.queued_backends), (1, 1))
     rules = tuned(rules, standing.operator.values)
     breakers = await _breakers(tx, standing.breakers, rules, lock)
     states, drains, pauses, live = standing.backend_states, standing.drains, standing.billing_pauses, standing.live
     tripped = {} if rules.checks.breaker_guard is GuardMode.ENFORCE else standing.tripped_by
-    rows = await tx.window_rows(tx.now - rules.window)
+    rows = standing.window
     known = backends_of(rules, executors, breakers, [*queue, *(count.backend for count in live)])
     fleet = compute_fleet(
         [_capacity(report, live, known) for report in executors if report.resources_reason != NO_SAMPLE],
@@ -109,7 +109,7 @@ async def gather(
         tripped=frozenset(tripped),
         settings=rules.checks,
     )
-    return Facts(rules, standing.operator, queue, gates, known, fleet, breakers, states, drains, pauses, live, tuple(rows))
+    return Facts(rules, standing.operator, queue, gates, known, fleet, breakers, states, drains, pauses, live, rows)
 
 
 def idle_drains(drains: Iterable[Drain], live: Iterable[LiveCount]) -> list[Drain]:

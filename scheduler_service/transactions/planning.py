@@ -267,21 +267,20 @@ class TickPlan:
         left = CANDIDATES_PER_SLOT * wanted
         unfailed = unfailed_first
         while left > 0 and len(passed) < wanted:
-            batch = await self._tx.due_tasks(
-                backend, min(wanted - len(passed), left), skip=examined, unfailed_only=unfailed, lock=self._lock
-            )
+            asked = min(wanted - len(passed), left)
+            batch = await self._tx.due_tasks(backend, asked, skip=examined, unfailed_only=unfailed, lock=self._lock)
             seen = [*(task.id for task in batch.tasks), *(task.id for task in batch.unreadable)]
-            if not seen:
-                if not unfailed:
-                    break
-                unfailed = False
-                continue
             left -= len(seen)
             examined += seen
             passed += [task for task in batch.tasks if self._passes(task)]
             for broken in batch.unreadable:
                 self.unreadable.append(broken)
                 self._decide(Reason.PRE_FLIGHT_CHECK_FAILED, broken.why, backend, broken.id)
+            if len(seen) < asked:
+                # There are no more of these.
+                if not unfailed:
+                    break
+                unfailed = False
         self.hurry |= left == 0 and len(passed) < wanted
         return passed
 

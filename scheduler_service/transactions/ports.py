@@ -1,7 +1,7 @@
 """What a transaction script needs of a database.
 
 Locks are taken in one order everywhere: leader row, breaker rows by key, tasks by id (skipping locked ones when claiming),
-then, at the commit, counters by key and last the event lock. Scripts call the methods in that order; `record` and `emit`
+then, at the commit, the event lock, and under it the counters. Scripts call the methods in that order; `record` and `emit`
 only collect, and the database writes what they collected just before it commits.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
@@ -185,7 +185,7 @@ class LiveCount:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the gates look at besides the window. `live` counts tasks dispatching or running; mappings go by key, name or backend.
+    """What the gates look at. `live` counts tasks dispatching or running; mappings go by key, name or backend.
 
     `has_internal`: an internal task is queued, dispatching or running. `tripped_by`: of the breakers that were tripped by hand.
     """
@@ -199,6 +199,7 @@ class Standing:
     live: tuple[LiveCount, ...]
     has_internal: bool
     queued_backends: frozenset[str]
+    window: tuple[WindowRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,8 +317,8 @@ class Transaction(Protocol):
     async def save_leadership(self, leadership: Leadership) -> None: ...
     async def save_window_settings(self, window_ms: int, open_duration_ms: int) -> None: ...
 
-    async def standing(self) -> Standing:
-        """What the gates look at, at one instant, nothing of it locked."""
+    async def standing(self, window: timedelta) -> Standing:
+        """What the gates look at, at one instant, nothing of it locked. `window` is as long as it is without an override."""
         ...
 
     # --- breakers and backends

@@ -100,10 +100,13 @@ class MemoryTransaction:
     async def tripped_by(self) -> dict[str, str]:
         return {key: who for key, who in sorted(self.state.tripped_by.items()) if who}
 
-    async def standing(self) -> ports.Standing:
+    async def standing(self, window: timedelta) -> ports.Standing:
         waiting, live = self._waiting(), (TaskStatus.QUEUED, *LIVE_STATUSES)
+        operator = await self.operator_settings()
+        changed = operator.values.get("WINDOW_MS")
+        window = window if changed is None else timedelta(milliseconds=int(changed))
         return ports.Standing(
-            operator=await self.operator_settings(),
+            operator=operator,
             breakers=await self.breakers(),
             backend_states=await self.backend_states(),
             drains=tuple(await self.drains()),
@@ -112,6 +115,7 @@ class MemoryTransaction:
             live=tuple(await self.live_counts()),
             has_internal=any(t.status in live and is_internal(t.payload) for t in self.state.tasks.values()),
             queued_backends=frozenset(task.backend for task in waiting),
+            window=tuple(await self.window_rows(self._now - window)),
         )
 
     async def backend_states(self) -> dict[str, ports.BackendState]:

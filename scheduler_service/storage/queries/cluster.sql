@@ -31,7 +31,7 @@ UPDATE leader SET holder = %(holder)s, address = %(address)s, term = %(term)s,
     tick_success_time = %(tick_success_time)s, tick_error = %(tick_error)s;
 
 -- name: standing
--- What the gates look at besides the window, as one JSON object: a statement each would cost a tick most of its time.
+-- What the gates look at, as one JSON object: a statement each would cost a tick most of its time.
 SELECT json_build_object(
     'operator', (SELECT json_build_object(
         'cap', json_build_object('slots', s.budget_cap, 'actor', s.budget_cap_actor, 'reason', s.budget_cap_reason,
@@ -60,7 +60,13 @@ SELECT json_build_object(
             SELECT (SELECT t.backend FROM tasks t WHERE t.status = 'queued' AND t.backend > b.backend ORDER BY t.backend LIMIT 1)
             FROM b WHERE b.backend IS NOT NULL
         )
-        SELECT coalesce(json_agg(backend), '[]') FROM b WHERE backend IS NOT NULL)
+        SELECT coalesce(json_agg(backend), '[]') FROM b WHERE backend IS NOT NULL),
+    'window', (
+        SELECT coalesce(json_agg(w), '[]') FROM (
+            SELECT backend, '' AS executor_id, attempt, success, reason, n, last_time
+            FROM dispatch_window_counts(%(now)s::timestamptz - coalesce(
+                (SELECT (value #>> '{}')::bigint * interval '1 millisecond' FROM setting_overrides WHERE name = 'WINDOW_MS'),
+                %(window)s::interval))) w)
 ) AS standing;
 
 -- name: save_window_settings

@@ -1,19 +1,17 @@
 -- Decisions (dispatch_events), their counters by second, and events.
 
--- name: event_lock
--- Held until the commit, so that ids become visible in their order.
-SELECT pg_advisory_xact_lock(4922341);
-
--- name: add_dispatch_events
--- Appends decisions, given as JSON.
-INSERT INTO dispatch_events (id, create_time, success, reason, detail, attempt, backend, task_id, run_id, executor_id)
-SELECT nextval('dispatch_events_id'), create_time, success, reason, detail, attempt, backend, task_id, run_id, executor_id
-FROM json_populate_recordset(NULL::dispatch_events, %(rows)s);
-
--- name: count_decisions
--- Adds decisions, counted and given as JSON, to the counters of their seconds and minutes.
-WITH counted AS (
-    SELECT * FROM json_to_recordset(%(rows)s) AS r (
+-- name: record
+-- Appends decisions and events, given as JSON, and adds the decisions, counted, to the counters of their seconds and minutes.
+WITH locked AS MATERIALIZED (
+    -- Held until the commit, so that ids become visible in their order.
+    SELECT pg_advisory_xact_lock(4922341)
+), decided AS (
+    INSERT INTO dispatch_events (id, create_time, success, reason, detail, attempt, backend, task_id, run_id, executor_id)
+    SELECT nextval('dispatch_events_id'), r.create_time, r.success, r.reason, r.detail, r.attempt, r.backend, r.task_id, r.run_id,
+        r.executor_id
+    FROM locked, json_populate_recordset(NULL::dispatch_events, %(decisions)s) r
+), counted AS (
+    SELECT r.* FROM locked, json_to_recordset(%(counted)s) AS r (
         create_time timestamptz, backend text, executor_id text, attempt boolean, success boolean, reason text, n bigint)
 ), seconds AS (
     INSERT INTO dispatch_second_counts AS c (second, backend, executor_id, attempt, success, reason, n, last_time)
@@ -21,12 +19,16 @@ WITH counted AS (
     FROM counted GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6
     ON CONFLICT (second, backend, executor_id, attempt, success, reason)
     DO UPDATE SET n = c.n + excluded.n, last_time = greatest(c.last_time, excluded.last_time)
+), minutes AS (
+    INSERT INTO dispatch_minute_counts AS c (minute, backend, executor_id, attempt, success, reason, n, last_time)
+    SELECT date_trunc('minute', create_time, 'UTC'), backend, executor_id, attempt, success, reason, sum(n), max(create_time)
+    FROM counted GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6
+    ON CONFLICT (minute, backend, executor_id, attempt, success, reason)
+    DO UPDATE SET n = c.n + excluded.n, last_time = greatest(c.last_time, excluded.last_time)
 )
-INSERT INTO dispatch_minute_counts AS c (minute, backend, executor_id, attempt, success, reason, n, last_time)
-SELECT date_trunc('minute', create_time, 'UTC'), backend, executor_id, attempt, success, reason, sum(n), max(create_time)
-FROM counted GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6
-ON CONFLICT (minute, backend, executor_id, attempt, success, reason)
-DO UPDATE SET n = c.n + excluded.n, last_time = greatest(c.last_time, excluded.last_time);
+INSERT INTO events (id, type, time, source, payload)
+SELECT nextval('events_id'), r.type, r.time, r.source, r.payload
+FROM locked, json_populate_recordset(NULL::events, %(events)s) r;
 
 -- name: window_rows
 -- Decisions at or after a time, grouped.
@@ -44,11 +46,6 @@ WHERE (%(before_id)s::bigint IS NULL OR id < %(before_id)s)
     AND (%(reason)s = '' OR reason = %(reason)s)
     AND (%(success)s::boolean IS NULL OR success = %(success)s)
 ORDER BY id DESC LIMIT %(limit)s;
-
--- name: add_events
--- Appends events, given as JSON, in their order.
-INSERT INTO events (id, type, time, source, payload)
-SELECT nextval('events_id'), type, time, source, payload FROM json_populate_recordset(NULL::events, %(rows)s);
 
 -- name: events_after
 -- Events after an id, in order.
