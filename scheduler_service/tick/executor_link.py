@@ -81,6 +81,8 @@ class ExecutorLink:
         self._was_live = False
         self._inbox: asyncio.Queue[RunReport | _Replayed] = asyncio.Queue(maxsize=4 * BATCH)
         self._disowned: set[UUID] = set()
+        self._accepted: dict[UUID, RunReport] = {}
+        self._told_first: set[UUID] = set()
         self._opening = _Opening(None)
         self._to_end = asyncio.Event()
         self._to_compare = asyncio.Event()
@@ -144,6 +146,9 @@ class ExecutorLink:
                 async with asyncio.timeout(None) as silence:
                     loop = asyncio.get_running_loop()
                     silence.reschedule(loop.time() + SILENCE_S)
+                    # What was accepted and is not named by the replay may live on there.
+                    await self._store(identity, list(self._accepted.values()))
+                    self._accepted.clear()
                     self._opening = _Opening(await self._begun_there() if self.report is not None else None)
                     async for messages in self.client.watch(identity):
                         silence.reschedule(None)
@@ -172,6 +177,9 @@ class ExecutorLink:
         elif isinstance(message, RunReport):
             if not opening.replayed:
                 opening.named.add(message.run_id)
+            self._accepted.pop(message.run_id, None)
+            if message.run_id in self.in_flight:
+                self._told_first.add(message.run_id)
             await self._inbox.put(message)
         else:
             await self._inbox.put(_Replayed(opening, frozenset((opening.begun or set()) - opening.named)))
@@ -225,10 +233,23 @@ class ExecutorLink:
 
     # --- reports
 
-    async def take_in_accepted(self, orders: Iterable[RunOrder]) -> None:
-        """Has accepted runs recorded with what the stream says of them: a short one has ended by then, and is written once."""
+    def note_accepted(self, orders: Iterable[RunOrder]) -> None:
+        """Has accepted runs recorded, but not at once: a short one is soon said to have ended, and is then written once."""
         for order in orders:
-            await self._inbox.put(RunReport(order.run_id, order.task_id, order.fence, live=True))
+            if order.run_id not in self._told_first:
+                self._accepted[order.run_id] = RunReport(order.run_id, order.task_id, order.fence, live=True)
+
+    def landed(self, run_ids: Iterable[UUID]) -> None:
+        """These are not in flight any more, whatever came of them."""
+        for run_id in run_ids:
+            self.in_flight.discard(run_id)
+            self._told_first.discard(run_id)
+
+    async def _take_in_accepted(self) -> None:
+        """Of those of which the stream has said nothing yet."""
+        accepted, self._accepted = self._accepted, {}
+        for report in accepted.values():
+            await self._inbox.put(report)
 
     async def _take_in(self, identity: LeaderIdentity) -> None:
         while True:
@@ -244,8 +265,7 @@ class ExecutorLink:
         replays = [message for message in batch if isinstance(message, _Replayed)]
         while True:
             try:
-                if reports:
-                    await self._store(identity, reports)
+                await self._store(identity, reports)
                 if replays:
                     # The newest opening knows best; what an older one missed, it has named or missed too.
                     await self._compare(identity, replays[-1].unnamed)
@@ -260,7 +280,7 @@ class ExecutorLink:
                 return
 
     async def _store(self, identity: LeaderIdentity, reports: Sequence[RunReport]) -> None:
-        if self.report is None:
+        if self.report is None or not reports:
             return
         executor_id = self.report.executor_id
         recorded = await self._database.run(lambda tx: record_reports(tx, executor_id, reports, self._rules, random.random))
@@ -283,6 +303,7 @@ class ExecutorLink:
     # --- unanswered claims, cancellation, leases
 
     async def _look_after(self, identity: LeaderIdentity) -> None:
+        await self._take_in_accepted()
         await self._note_silence()
         if not self.live or self.report is None:
             return
@@ -341,8 +362,9 @@ class ExecutorLink:
         if not refused:
             return
         runs = await self._database.run(lambda tx: tx.runs(refused), read_only=True)
-        never_seen = [id_ for id_ in refused if id_ in runs and runs[id_].state is RunState.DISPATCHING]
-        disowned = {id_ for id_ in refused if id_ in runs and runs[id_].state in (RunState.ACCEPTED, RunState.RUNNING)}
+        begun = {id_ for id_, run in runs.items() if run.state in (RunState.ACCEPTED, RunState.RUNNING) or id_ in self._accepted}
+        never_seen = [id_ for id_ in refused if id_ in runs and runs[id_].state is RunState.DISPATCHING and id_ not in begun]
+        disowned = begun.intersection(refused)
         if fresh := disowned - self._disowned:
             _log.error("executor_disowns_runs", target=self.client.target, runs=len(fresh), waiting_for="their leases to run out")
         self._disowned |= disowned

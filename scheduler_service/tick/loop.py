@@ -189,7 +189,7 @@ class TickLoop:
                 raise ExecutorUnreachable("not heard yet")
             answers = await link.client.dispatch(self._identity, orders, stamp, self._rules.lease_ttl)
             accepted = {answer.run_id for answer in answers if answer.accepted}
-            await link.take_in_accepted(order for order in orders if order.run_id in accepted)
+            link.note_accepted(order for order in orders if order.run_id in accepted)
             rejected = [answer for answer in answers if not answer.accepted]
             if rejected:
                 recorded = await self._database.run(lambda tx: record_answers(tx, rejected, self._rules, random.random))
@@ -198,7 +198,7 @@ class TickLoop:
             _log.warning("dispatch_unanswered", target=link.client.target, runs=len(orders), error=str(error))
             return [_decision(order, None, str(error)) for order in orders]
         finally:
-            link.in_flight.difference_update(order.run_id for order in orders)
+            link.landed(order.run_id for order in orders)
         by_run = {answer.run_id: answer for answer in answers}
         if any(self._found_full(link, order, by_run.get(order.run_id)) for order in orders):
             link.take_for_full()

@@ -112,7 +112,12 @@ async def test_a_figure_without_a_unit_is_refused(tmp_path: Path) -> None:
         await measured(tmp_path / "results", comparison(variant("a", 1), units={"weight": "kg"}), 1)
 
 
-async def test_the_page_has_the_goals_the_plot_and_what_was_left_out_and_keeps_other_sections(tmp_path: Path) -> None:
+async def test_the_page_has_the_goals_the_plot_and_what_was_left_out_and_keeps_other_sections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The third is of the one that is left out.
+    loads = iter([1.0, 4.0, 9.0, 4.0, 1.0])
+    monkeypatch.setattr("os.getloadavg", lambda: (next(loads), 0.0, 0.0))
     file, page = tmp_path / "results", tmp_path / "benchmarks.md"
     goals = (Goal("speed", "a", "b", at_least=0.5), Goal("speed", "a", "b", at_least=0.58, step="then"))
     of = comparison(variant("a", 50, 60), variant("b", 100, 100), variant("c<", absent="no c here"), goals=goals)
@@ -127,6 +132,7 @@ async def test_the_page_has_the_goals_the_plot_and_what_was_left_out_and_keeps_o
     assert "| a / b | speed | ≥ 0.5 (must) | 0.550 [0.500–0.600] | yes |" in text
     assert "| a / b | speed | ≥ 0.58 (then) | 0.550 [0.500–0.600] | **no** |" in text
     assert "Left out: c< (no c here)." in text
+    assert "load average 2.50 [1.00–4.00] as each" in text
     picture = (tmp_path / "benchmarks" / "row.svg").read_text()
     assert "](benchmarks/row.svg)" in text
     assert ">55.0</text>" in picture

@@ -9,11 +9,11 @@ from tests.bench.measuring.comparison import Comparison, Figures, Spread
 from tests.bench.measuring.words import number, spreads
 
 _WIDTH, _LEFT, _RIGHT, _BAR, _GAP, _HEAD = 800, 290, 150, 18, 8, 44
-_TEXT, _OURS, _OTHER, _RANGE = "#1a1a1a", "#1f5fa8", "#8a97a5", "#1a1a1a"
+_TEXT, _OURS, _OTHER, _RANGE = "#1a1a1a", "#5b9bd5", "#8a97a5", "#1a1a1a"
 
 
 def plot(comparison: Comparison, rounds: Mapping[int, Mapping[str, Figures]]) -> str:
-    """The medians as bars, their ranges as lines across the bars' ends. Ours, as the goals name them, are darker."""
+    """The medians as bars, their ranges as lines across the bars' ends. Ours, as the goals name them, are blue."""
     ours = {goal.ours for goal in comparison.goals}
     parts: list[str] = []
     top = 10

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tests.bench.measuring.bench import ROOT
-from tests.bench.measuring.comparison import Comparison, Goal, ratios
+from tests.bench.measuring.comparison import Comparison, Goal, Spread, ratios
 from tests.bench.measuring.plot import plot
 from tests.bench.measuring.rounds import Results, newest
 from tests.bench.measuring.words import ranged, spreads
@@ -17,8 +17,8 @@ _HEAD = """# How fast it is
 
 Written by `make bench`, which measures each of these side by side on one machine: the variants take turns within a round, and each
 round begins with another one. A figure is the median of the rounds, `[least–greatest]` behind it. Absolute figures are this
-machine's; read the ratios. A ratio is taken within a round, and its median is held to the goal: "must" is what is asked,
-"then" what is tried for once that holds.
+machine's, and what else it did meanwhile shows in its load average: read the ratios. A ratio is taken within a round, and its median
+is held to the goal: "must" is what is asked, "then" what is tried for once that holds.
 """
 
 
@@ -71,7 +71,8 @@ def _section(comparison: Comparison, results: Results, plots: str) -> Iterator[s
         yield f"Left out: {name} ({reason}).\n"
     yield f"{comparison.settings}\n"
     versions = ", ".join(f"{name} {found}" for name, found in results.versions.items())
-    yield f"{len(results.rounds)} rounds, begun {results.time}. {versions}.\n"
+    load = f"load average {ranged(Spread(tuple(results.loads)))} as each measurement began"
+    yield f"{len(results.rounds)} rounds, begun {results.time}; {load}. {versions}.\n"
 
 
 def _goal(goal: Goal, results: Results) -> Sequence[str]:

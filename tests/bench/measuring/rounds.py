@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,11 +21,15 @@ PREPARE_DEADLINE_S = 3_600.0
 
 @dataclass
 class Results:
-    """What one run found for one comparison: figures by round and variant, why a variant was left out, versions, when it began."""
+    """What one run found for one comparison: figures by round and variant, why a variant was left out, versions, when it began.
+
+    `loads`: the machine's load average (1 min) as each measurement began: what else went on there.
+    """
 
     rounds: dict[int, dict[str, Figures]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    loads: list[float] = field(default_factory=list)
     time: str = ""
 
 
@@ -45,6 +50,7 @@ async def run_rounds(
                 if variant.name in absent:
                     continue
                 found: dict[str, Any]
+                load = os.getloadavg()[0]
                 try:
                     found = {"figures": await _measure(variant, bench, comparison.units)}
                 except Absent as reason:
@@ -52,7 +58,8 @@ async def run_rounds(
                     found = {"absent": str(reason)}
                 _append(file, {
                     "run": run, "time": datetime.now(UTC).isoformat(timespec="seconds"), "quick": bench.quick,
-                    "row": comparison.name, "variant": variant.name, "round": number, **found, "versions": bench.versions,
+                    "row": comparison.name, "variant": variant.name, "round": number, **found, "load": load,
+                    "versions": bench.versions,
                 })  # fmt: skip
                 say(f"  round {number + 1}  {variant.name}: {_line(found, comparison.units)}")
 
@@ -96,5 +103,6 @@ def newest(file: Path, name: str, *, quick: bool = False) -> Results | None:
         if "absent" in record:
             results.absent[record["variant"]] = record["absent"]
         else:
+            results.loads.append(record["load"])
             results.rounds.setdefault(record["round"], {})[record["variant"]] = record["figures"]
     return next((results for results in reversed(found.values()) if results.rounds), None)
