@@ -28,8 +28,8 @@ def in_columns(columns: Iterable[str], values: Iterable[object]) -> Iterator[dic
     return (dict(zip(names, fields_of(value), strict=True)) for value in values)
 
 
-def as_json(rows: Sequence[Row]) -> str:
-    """Rows as one JSON text."""
+def as_json(rows: Sequence[object]) -> str:
+    """Rows, Structs or mappings, as one JSON text."""
     return msgspec.json.encode(rows, enc_hook=_plain).decode()
 
 
@@ -39,12 +39,10 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no form as JSON")
 
 
-TASK_COLUMNS = Task.__struct_fields__
-RUN_COLUMNS = Run.__struct_fields__
 EDITED_COLUMNS = ("id", "title", "description", "priority", "skill", "payload", "not_before_time", "rank_time")
 MOVED_COLUMNS = tuple(
     name
-    for name in TASK_COLUMNS
+    for name in Task.__struct_fields__
     if name == "id"
     or name
     not in (*EDITED_COLUMNS, "task_type", "depends_on", "max_tries", "timeout", "backend", "create_time", "dependency_policy")

@@ -21,8 +21,6 @@ from scheduler_service.core.task import Priority, Task, TaskStatus
 from scheduler_service.storage.rows import (
     EDITED_COLUMNS,
     MOVED_COLUMNS,
-    RUN_COLUMNS,
-    TASK_COLUMNS,
     as_json,
     breaker_of,
     breaker_row,
@@ -43,8 +41,6 @@ _EXECUTOR_RETENTION = timedelta(hours=24)
 _REQUEST_RETENTION = timedelta(hours=24)
 _COUNTER_RETENTION = timedelta(days=14)
 
-_DECISION_COLUMNS = tuple(name for name in ports.DispatchEvent.__struct_fields__ if name != "id")
-_EVENT_COLUMNS = tuple(name for name in ports.Event.__struct_fields__ if name != "id")
 _COUNTED = ("create_time", "backend", "executor_id", "attempt", "success", "reason")
 """What decisions are counted by."""
 
@@ -84,7 +80,7 @@ class PostgresTransaction:
             async with self._connection.cursor() as cursor:
                 await cursor.executemany(self._queries[query], batch)
 
-    async def _rows(self, query: str, rows: Iterable[Mapping[str, object]]) -> None:
+    async def _rows(self, query: str, rows: Iterable[object]) -> None:
         """One statement for many rows."""
         batch = list(rows)
         if batch:
@@ -138,7 +134,7 @@ class PostgresTransaction:
     # --- tasks
 
     async def add_tasks(self, tasks: Sequence[Task]) -> None:
-        await self._rows("add_tasks", in_columns(TASK_COLUMNS, tasks))
+        await self._rows("add_tasks", tasks)
         await self._rows(
             "add_dependencies",
             ({"task_id": task.id, "depends_on_id": other} for task in tasks for other in task.depends_on),
@@ -264,7 +260,7 @@ class PostgresTransaction:
     # --- runs
 
     async def add_runs(self, runs: Sequence[Run]) -> None:
-        await self._rows("add_runs", in_columns(RUN_COLUMNS, runs))
+        await self._rows("add_runs", runs)
 
     async def runs(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
         rows = await self._all("get_runs", run_ids=list(run_ids)) if run_ids else []
@@ -289,7 +285,7 @@ class PostgresTransaction:
         return [row["run_id"] for row in await self._all("runs_to_cancel", executor_id=executor_id)]
 
     async def save_runs(self, runs: Iterable[Run]) -> None:
-        await self._rows("save_runs", in_columns(RUN_COLUMNS, runs))
+        await self._rows("save_runs", runs)
 
     # --- executors
 
@@ -314,8 +310,8 @@ class PostgresTransaction:
         counted = Counter(attrgetter(*_COUNTED)(event) for event in self._decisions)
         await self._rows("count_decisions", ({**dict(zip(_COUNTED, key, strict=True)), "n": n} for key, n in counted.items()))
         await self._connection.execute(self._queries["event_lock"])
-        await self._rows("add_dispatch_events", in_columns(_DECISION_COLUMNS, self._decisions))
-        await self._rows("add_events", in_columns(_EVENT_COLUMNS, self._events))
+        await self._rows("add_dispatch_events", self._decisions)
+        await self._rows("add_events", self._events)
 
     @property
     def emitted(self) -> bool:
