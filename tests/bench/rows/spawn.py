@@ -122,11 +122,11 @@ class _Executor:
     async def watch(self) -> None:
         """Hears of runs until cancelled."""
         async for message in self._stub.WatchRuns(pb.WatchRunsRequest()):
-            if message.HasField("run"):
-                if message.run.start_verdict == pb.START_VERDICT_SUCCESS:
-                    self._started.add(message.run.run_id)
-                if message.run.outcome:
-                    self._ended[message.run.run_id] = message.run
+            for run in (message.run,) if message.HasField("run") else message.runs.runs:
+                if run.start_verdict == pb.START_VERDICT_SUCCESS:
+                    self._started.add(run.run_id)
+                if run.outcome:
+                    self._ended[run.run_id] = run
                 self._news.set()
 
     async def dispatch(self, count: int, task_type: str = "dev") -> list[str]:
