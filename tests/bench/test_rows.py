@@ -14,6 +14,9 @@ from tests.bench.measuring.report import write_report
 from tests.bench.measuring.rounds import newest, run_rounds
 from tests.bench.rows import all_comparisons
 
+# Half a minute each also in small; the others stand for them in every run of the suite.
+SLOW = ("fleet", "reads", "spawn", "start", "week")
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bench() -> AsyncIterator[Bench]:
@@ -24,7 +27,9 @@ async def bench() -> AsyncIterator[Bench]:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("name", all_comparisons())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name in SLOW else ()) for name in all_comparisons()]
+)
 async def test_a_row_measures_and_is_written(name: str, bench: Bench, tmp_path: Path) -> None:
     comparison = all_comparisons()[name]
     file, page = tmp_path / "results.jsonl", tmp_path / "benchmarks.md"
