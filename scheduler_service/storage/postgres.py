@@ -154,15 +154,22 @@ class PostgresDatabase:
         return await self.run(read, read_only=True)
 
     async def _once(self, work: Callable[[Transaction], Awaitable[T]], read_only: bool) -> T:
-        """One try. A cancellation stays one, also where psycopg tells of the error that met it instead (a lock time-out)."""
+        """One try. A cancellation stays one, also where another thing met it that is told instead.
+
+        That is an error (a lock time-out), or what was waited for: `asyncio.wait_for` of Python 3.11, on which psycopg and its
+        pool wait, gives a result that came in the same turn of the loop. After a pause of the process everything comes in one.
+        """
         task = asyncio.current_task()
         cancelled_before = task.cancelling() if task is not None else 0
         try:
-            return await self._try(work, read_only)
+            result = await self._try(work, read_only)
         except Exception as error:
             if task is not None and task.cancelling() > cancelled_before:
                 raise asyncio.CancelledError from error
             raise
+        if task is not None and task.cancelling() > cancelled_before:
+            raise asyncio.CancelledError
+        return result
 
     async def _try(self, work: Callable[[Transaction], Awaitable[T]], read_only: bool) -> T:
         async with asyncio.timeout(self._deadline_s), self._semaphore, self._pool.connection() as connection:
@@ -197,7 +204,9 @@ class PostgresDatabase:
             cursor.nextset()
             yield _time_of(await cursor.fetchone()) if self._clock is None else self._clock()
         except BaseException:
-            await connection.rollback()
+            # What went wrong is not to be hidden by a connection that has gone with it; the pool looks after that one.
+            with contextlib.suppress(psycopg.Error):
+                await connection.rollback()
             raise
         await connection.commit()
 

@@ -31,7 +31,7 @@ def test_a_healthy_pair_is_well(capsys: Capture) -> None:
     assert checks == {
         ("scheduler", "reachable"), ("scheduler", "serving"), ("versions", "equal"), ("database", "answers"), ("leader", "there"),
         ("leader", "ticking"), ("executors", "host-a"), ("backends", "cecelia-run"), ("backends", "hk-minimax"),
-        ("clocks", "database"), ("clocks", "executor"), ("overrides", "age"), ("disk", "room"),
+        ("clocks", "database"), ("clocks", "executor"), ("overrides", "age"), ("disk", "room"), ("dispatch", "starts"),
     }  # fmt: skip
     assert all(seen[category, check] == "ok" for category, check in seen if category != "disk"), seen
 

@@ -217,8 +217,10 @@ async def test_reading_costs_no_begin_and_commit(database: PostgresDatabase, rea
     assert await database.run(look, read_only=read_only) is status
 
 
-@pytest.mark.parametrize("error", [psycopg.OperationalError("the connection is closed"), psycopg.errors.LockNotAvailable("lock")])
-async def test_a_cancellation_is_not_lost_to_the_error_that_meets_it(database: PostgresDatabase, error: psycopg.Error) -> None:
+@pytest.mark.parametrize(
+    "error", [psycopg.OperationalError("the connection is closed"), psycopg.errors.LockNotAvailable("lock"), None]
+)
+async def test_a_cancellation_is_not_lost_to_what_meets_it(database: PostgresDatabase, error: psycopg.Error | None) -> None:
     begun = asyncio.Event()
 
     async def work(tx: Transaction) -> None:
@@ -226,8 +228,10 @@ async def test_a_cancellation_is_not_lost_to_the_error_that_meets_it(database: P
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            # As psycopg does when the server's lock time-out comes before its own request to cancel.
-            raise error from None
+            # As psycopg does when the server's lock time-out comes before its own request to cancel; and as asyncio.wait_for of
+            # Python 3.11 does, on which psycopg waits, when what it waits for comes in the same turn of the loop.
+            if error is not None:
+                raise error from None
 
     running = asyncio.create_task(database.run(work))
     async with asyncio.timeout(10):
