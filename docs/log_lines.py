@@ -32,6 +32,7 @@ MEANINGS = {
     "dispatch_unanswered": "claimed runs were sent and nobody answered; the same runs are sent again",
     "executor_disowns_runs": "an executor does not know runs that it had accepted: their tasks wait for the leases to run out",
     "executor_housekeeping_failed": "renewing leases or comparing runs with an executor failed; tried again",
+    "executor_replay_incomplete": "an executor named fewer runs than it said, one may be unreadable: none is ended as missing",
     "executor_id_taken": "two executors have the same `EXECUTOR_ID`: the second is not used",
     "executor_message_unreadable": "an executor sent what this version cannot read: versions too far apart?",
     "executor_reports_not_stored": "what an executor reported could not be stored; it is kept and tried again",

@@ -152,6 +152,9 @@ class LocalBridge:
     async def reattach(self, spec: RunSpec, run_dir: Path, reporter: Reporter) -> EndReport:
         """Finds the guard again, or what it left behind; a run that was never begun is given up for good."""
         if await self._given_up(run_dir):
+            # A folder that somebody has removed says nothing of a guard that had begun: what lives of the run tells itself.
+            while not await end_leftovers(spec.run_id, self._group(spec.run_id), GONE_S):
+                _log.error("run_not_ended", backend=self.name, task_id=spec.task_id, run_id=spec.run_id)
             return EndReport(RunOutcome.LOST, error="the executor stopped before the run was begun")
         identity = self._guard(run_dir)
         while identity is not None and identity.alive:
@@ -168,7 +171,7 @@ class LocalBridge:
             try:
                 return claim(str(run_dir), given_up)
             except FileNotFoundError:
-                return True  # no folder, so no guard: its batch failed half-way, or somebody has removed it
+                return True  # no guard claims it any more: its batch failed half-way, or somebody has removed the folder
             except OSError as error:
                 _log.warning("run_not_taken_up_yet", run_id=run_dir.name, error=error.strerror)
                 await asyncio.sleep(RETRY_S)

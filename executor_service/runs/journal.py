@@ -89,7 +89,8 @@ _ACKNOWLEDGED = _Change("INSERT OR IGNORE INTO acknowledged (run_id) VALUES ", "
 _REFUSED = _Change("INSERT OR IGNORE INTO refused (run_id, refuse_time) VALUES ", "(?,?)")
 _TERMS = _Change("INSERT OR REPLACE INTO terms (cluster_id, term) VALUES ", "(?,?)")
 _FORGOTTEN = tuple(_Change(f"DELETE FROM {table} WHERE run_id IN (", "?", ")") for table in ("runs", "finals", "acknowledged"))
-_OLD_REFUSALS = _Change("DELETE FROM refused WHERE refuse_time < ", "?")
+# Asked for twice in one group, the later time counts.
+_OLD_REFUSALS = _Change("DELETE FROM refused WHERE refuse_time < max(", "?", ", 0)")
 
 
 class _Group:
@@ -220,7 +221,8 @@ class Journal:
             yield
         except OSError as error:
             raise JournalError(f"the journal in {self._root} failed: {error.strerror}") from error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError, OverflowError) as error:
+            # A text that is no UTF-8, a number beyond 64 bits: SQLite's module raises its own for neither.
             raise JournalError(f"the journal {self._path} failed: {error}") from error
 
     # --- reading, at the start

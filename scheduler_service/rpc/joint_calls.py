@@ -18,12 +18,14 @@ C = TypeVar("C")
 A = TypeVar("A")
 
 TOGETHER_MAX = 200
+TOGETHER_MAX_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(slots=True)
 class _Waiting(Generic[C, A]):
     call: C
     key: str
+    size: int
     answer: asyncio.Future[A] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -38,9 +40,12 @@ class JointCalls(Generic[C, A]):
         self._waiting: deque[_Waiting[C, A]] = deque()
         self._work: asyncio.Task[None] | None = None
 
-    async def do(self, call: C, key: str) -> A:
-        """The answer to one call. Of calls with one key ('': none) no two share a transaction. Raises what `carry_out` does."""
-        mine: _Waiting[C, A] = _Waiting(call, key)
+    async def do(self, call: C, key: str, size: int) -> A:
+        """The answer to one call of so many bytes. Raises what `carry_out` does.
+
+        Of calls with one key ('': none) no two share a transaction.
+        """
+        mine: _Waiting[C, A] = _Waiting(call, key, size)
         self._waiting.append(mine)
         if self._work is None:
             self._work = asyncio.get_running_loop().create_task(self._until_none_waits())
@@ -61,7 +66,8 @@ class JointCalls(Generic[C, A]):
         batch: list[_Waiting[C, A]] = []
         keys: set[str] = set()
         put_off: list[_Waiting[C, A]] = []
-        while self._waiting and len(batch) < TOGETHER_MAX:
+        room = TOGETHER_MAX_BYTES
+        while self._waiting and len(batch) < TOGETHER_MAX and (not batch or self._waiting[0].size <= room):
             one = self._waiting.popleft()
             if one.answer.done():
                 continue  # its caller has gone
@@ -70,6 +76,7 @@ class JointCalls(Generic[C, A]):
                 continue
             keys.add(one.key)
             batch.append(one)
+            room -= one.size
         self._waiting.extendleft(reversed(put_off))
         return batch
 
@@ -89,12 +96,16 @@ class JointCalls(Generic[C, A]):
 
     async def _each_alone(self, batch: Sequence[_Waiting[C, A]]) -> Sequence[A | Exception]:
         answers: list[A | Exception] = []
+        full: ResourceExhausted | None = None
         for one in batch:
-            answers += await self._answers([one]) or ()
-            if isinstance(answers[-1], ResourceExhausted):
-                # What has no room for one has none for those behind it.
-                break
-        return [*answers, *[answers[-1]] * (len(batch) - len(answers))]
+            if full is not None and not one.key:
+                # What has no room for one has none for those behind it; but for a repeated call, which has its answer already.
+                answers.append(full)
+                continue
+            (answer,) = await self._answers([one]) or ()
+            answers.append(answer)
+            full = answer if isinstance(answer, ResourceExhausted) else full
+        return answers
 
 
 def _tell(one: _Waiting[C, A], answer: A | Exception) -> None:

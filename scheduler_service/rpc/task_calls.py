@@ -68,7 +68,9 @@ class TaskCalls(Calls):
     async def _submit_jointly(self, request: pb.SubmitTaskRequest, spec: TaskSpec) -> pb.SubmitTaskResponse:
         submission = _Submission(request.request_id, request.SerializeToString(deterministic=True), spec)
         with callers_words():
-            return pb.SubmitTaskResponse.FromString(await self._submissions.do(submission, request.request_id))
+            return pb.SubmitTaskResponse.FromString(
+                await self._submissions.do(submission, request.request_id, len(submission.body))
+            )
 
     async def _submit_all(self, submissions: Sequence[_Submission]) -> Sequence[bytes | Exception]:
         async def work(tx: Transaction) -> Sequence[bytes | Exception]:

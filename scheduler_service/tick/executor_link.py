@@ -83,6 +83,8 @@ class ExecutorLink:
         self._disowned: set[UUID] = set()
         self._accepted: dict[UUID, RunReport] = {}
         self._told_first: set[UUID] = set()
+        self._unstored: set[UUID] = set()
+        """Runs that have begun there as far as we have heard, and of which that is not in the database yet."""
         self._opening = _Opening(None)
         self._to_end = asyncio.Event()
         self._to_compare = asyncio.Event()
@@ -147,8 +149,7 @@ class ExecutorLink:
                     loop = asyncio.get_running_loop()
                     silence.reschedule(loop.time() + SILENCE_S)
                     # What was accepted and is not named by the replay may live on there.
-                    await self._store(identity, list(self._accepted.values()))
-                    self._accepted.clear()
+                    await self._store_accepted(identity)
                     self._opening = _Opening(await self._begun_there() if self.report is not None else None)
                     async for messages in self.client.watch(identity):
                         silence.reschedule(None)
@@ -177,12 +178,19 @@ class ExecutorLink:
         elif isinstance(message, RunReport):
             if not opening.replayed:
                 opening.named.add(message.run_id)
+                opening.heard += 1
             self._accepted.pop(message.run_id, None)
+            self._unstored.add(message.run_id)
             if message.run_id in self.in_flight:
                 self._told_first.add(message.run_id)
             await self._inbox.put(message)
         else:
-            await self._inbox.put(_Replayed(opening, frozenset((opening.begun or set()) - opening.named)))
+            whole = opening.heard >= message.runs
+            if not whole:
+                # One that cannot be read has been named all the same: it must not be ended for that.
+                _log.error("executor_replay_incomplete", target=self.client.target, runs=message.runs, heard=opening.heard)
+            unnamed = frozenset((opening.begun or set()) - opening.named) if whole else frozenset()
+            await self._inbox.put(_Replayed(opening, unnamed))
             # A stream may stay open for months: what it names from now on is not kept.
             opening.replayed, opening.named = True, set()
 
@@ -238,12 +246,20 @@ class ExecutorLink:
         for order in orders:
             if order.run_id not in self._told_first:
                 self._accepted[order.run_id] = RunReport(order.run_id, order.task_id, order.fence, live=True)
+                self._unstored.add(order.run_id)
 
     def landed(self, run_ids: Iterable[UUID]) -> None:
         """These are not in flight any more, whatever came of them."""
         for run_id in run_ids:
             self.in_flight.discard(run_id)
             self._told_first.discard(run_id)
+
+    async def _store_accepted(self, identity: LeaderIdentity) -> None:
+        accepted = list(self._accepted.values())
+        await self._store(identity, accepted)
+        for report in accepted:
+            self._accepted.pop(report.run_id, None)
+            self._unstored.discard(report.run_id)
 
     async def _take_in_accepted(self) -> None:
         """Of those of which the stream has said nothing yet."""
@@ -266,6 +282,7 @@ class ExecutorLink:
         while True:
             try:
                 await self._store(identity, reports)
+                self._unstored.difference_update(report.run_id for report in reports)
                 if replays:
                     # The newest opening knows best; what an older one missed, it has named or missed too.
                     await self._compare(identity, replays[-1].unnamed)
@@ -323,7 +340,7 @@ class ExecutorLink:
         One that nobody wants any more, or that has been unanswered for too long, is called off instead.
         """
         stamp = self.stamp
-        due = [run for run in runs if run.run_id not in self.in_flight]
+        due = [run for run in runs if run.run_id not in self.in_flight and run.run_id not in self._unstored]
         if stamp is None or not due:
             return
 
@@ -362,7 +379,7 @@ class ExecutorLink:
         if not refused:
             return
         runs = await self._database.run(lambda tx: tx.runs(refused), read_only=True)
-        begun = {id_ for id_, run in runs.items() if run.state in (RunState.ACCEPTED, RunState.RUNNING) or id_ in self._accepted}
+        begun = {id_ for id_, run in runs.items() if run.state in (RunState.ACCEPTED, RunState.RUNNING) or id_ in self._unstored}
         never_seen = [id_ for id_ in refused if id_ in runs and runs[id_].state is RunState.DISPATCHING and id_ not in begun]
         disowned = begun.intersection(refused)
         if fresh := disowned - self._disowned:
@@ -404,6 +421,7 @@ class _Opening:
     def __init__(self, begun: set[UUID] | None) -> None:
         self.begun = begun
         self.named: set[UUID] = set()
+        self.heard = 0
         self.replayed = False
         self.caught_up = False
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -258,6 +259,21 @@ async def test_a_guard_is_found_again_by_another_executor(bench: Bench) -> None:
         end = await bridge.reattach(spec, bench.run_dir, again)
     assert (end.outcome, end.result) == (RunOutcome.COMPLETED, "found\n")
     assert again.seen[0].verdict is StartVerdict.SUCCESS
+
+
+async def test_a_run_whose_folder_was_removed_is_ended_before_it_is_called_lost(bench: Bench) -> None:
+    bridge, spec = bench.bridge("sleep 600"), bench.spec()
+    bench.prepare(bridge, spec)
+    work = asyncio.ensure_future(bridge.execute(spec, bench.run_dir, _boot(), bench.reports))
+    async with asyncio.timeout(DEADLINE_S):
+        await bench.reports.first.wait()
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+        shutil.rmtree(bench.run_dir)
+        end = await bridge.reattach(spec, bench.run_dir, Reports())
+    assert end.outcome is RunOutcome.LOST
+    bench.assert_nothing_left()
 
 
 async def test_a_run_whose_folder_is_not_there_was_never_begun(bench: Bench) -> None:

@@ -6,13 +6,13 @@ INSERT INTO tasks (
     id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
     backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
     executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time, dependency_policy, internal
+    update_time, start_time, end_time, next_attempt_time, dependency_policy
 )
 SELECT
     id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time, timeout,
     backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time, backoff_count,
     executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time, dependency_policy, is_internal(payload)
+    update_time, start_time, end_time, next_attempt_time, dependency_policy
 FROM json_populate_recordset(NULL::tasks, %(rows)s);
 
 -- name: add_dependencies
@@ -129,7 +129,7 @@ WHERE t.id = r.id;
 -- Writes what an operator has changed of tasks that are given as JSON.
 UPDATE tasks t SET
     title = r.title, description = r.description, priority = r.priority, skill = r.skill, payload = r.payload,
-    not_before_time = r.not_before_time, rank_time = r.rank_time, internal = is_internal(r.payload)
+    not_before_time = r.not_before_time, rank_time = r.rank_time
 FROM json_populate_recordset(NULL::tasks, %(rows)s) r
 WHERE t.id = r.id;
 

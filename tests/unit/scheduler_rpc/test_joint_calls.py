@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from scheduler_service.errors import StorageUnavailable
-from scheduler_service.rpc.joint_calls import TOGETHER_MAX, JointCalls
+from scheduler_service.rpc.joint_calls import TOGETHER_MAX, TOGETHER_MAX_BYTES, JointCalls
 from service_runtime.errors import AlreadyExists, ResourceExhausted
 
 FULL = ResourceExhausted("the queue is full", reason="QUEUE_FULL")
@@ -34,8 +34,8 @@ class Bench:
             raise told[0]
         return told
 
-    async def begin(self, *calls: str, key: str = "") -> list[asyncio.Task[str]]:
-        tasks = [asyncio.create_task(self.joint.do(call, key)) for call in calls]
+    async def begin(self, *calls: str, key: str = "", size: int = 100) -> list[asyncio.Task[str]]:
+        tasks = [asyncio.create_task(self.joint.do(call, key, size)) for call in calls]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         return tasks
@@ -75,6 +75,16 @@ async def test_no_more_than_so_many_at_once(bench: Bench) -> None:
     assert [len(batch) for batch in bench.batches] == [1, TOGETHER_MAX, 1]
 
 
+async def test_no_more_bytes_than_a_message_may_have_and_a_large_call_goes_alone(bench: Bench) -> None:
+    half = TOGETHER_MAX_BYTES // 2
+    tasks = await bench.begin("first")
+    tasks += await bench.begin("a", "b", "c", size=half)
+    tasks += await bench.begin("large", size=2 * TOGETHER_MAX_BYTES)
+    bench.gate.set()
+    await outcomes(tasks)
+    assert bench.batches == [["first"], ["a", "b"], ["c"], ["large"]]
+
+
 async def test_two_of_one_key_never_share_and_keep_their_order(bench: Bench) -> None:
     tasks = await bench.begin("first")
     tasks += await bench.begin("a", "b", key="same")
@@ -107,6 +117,15 @@ async def test_without_room_for_one_there_is_none_for_those_behind_it(bench: Ben
     bench.gate.set()
     assert await outcomes(tasks) == ["answer to first", "answer to a", FULL, FULL]
     assert bench.batches[2:] == [["a"], ["b"]]
+
+
+async def test_a_repeated_call_gets_its_answer_though_there_is_no_room(bench: Bench) -> None:
+    bench.together = FULL
+    bench.answers["new"] = FULL
+    tasks = await bench.first_and("new")
+    tasks += await bench.begin("repeated", key="id-1")
+    bench.gate.set()
+    assert await outcomes(tasks) == ["answer to first", FULL, "answer to repeated"]
 
 
 async def test_a_database_that_is_away_is_told_to_all_at_once(bench: Bench) -> None:

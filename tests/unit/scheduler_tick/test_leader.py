@@ -14,7 +14,7 @@ import pytest
 from scheduler_service.core.breaker import Breaker
 from scheduler_service.core.limits import TaskSpec
 from scheduler_service.core.routing import BackendKind
-from scheduler_service.core.run import BackendReport, DispatchAnswer, ExecutorReport, LeaderIdentity, RunReport
+from scheduler_service.core.run import BackendReport, DispatchAnswer, ExecutorReport, LeaderIdentity, ReplayEnd, RunReport
 from scheduler_service.core.task import Task, TaskStatus
 from scheduler_service.core.tuning import SettingValue
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
@@ -215,6 +215,18 @@ async def test_a_run_that_the_executor_disowns_is_refused_for_good_and_waits_for
     bench.executor.replay()  # a new opening of the stream that does not name it
     await bench.until(lambda: _is(first.run_id in bench.executor.cancelled))
     assert (await bench.task(task.id)).status is TaskStatus.DISPATCHING, "it may live on somewhere: its lease must run out"
+
+
+async def test_a_replay_that_cannot_be_read_whole_ends_nothing(bench: Bench) -> None:
+    await bench.add()
+    await bench.leader.run_tick()
+    run_id = bench.executor.ordered[0].run_id
+    bench.executor.known.add(run_id)
+    bench.executor.break_off()
+    bench.executor.news.put_nowait(report())
+    bench.executor.news.put_nowait(ReplayEnd(1))  # it says that it has named one, and nothing was heard of it
+    await bench.until(lambda: _is(bench.executor.openings == 2 and bench.leader.links[0]._opening.caught_up))
+    assert run_id not in bench.executor.cancelled
 
 
 async def test_a_cancelled_task_is_ended_there(bench: Bench) -> None:
