@@ -4,6 +4,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+JOBS ?= 2
 BUF_VERSION := 1.75.0
 BUF := npx --yes --package=@bufbuild/buf@$(BUF_VERSION) buf
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -38,8 +39,8 @@ $(VENV)/.dev-ready: $(VENV)/.run-ready
 run: $(VENV)/.run-ready ## Start both services with the sample tasks; serve until Ctrl-C
 	@exec $(BIN)/dispatchctl up --samples deploy/examples --interrupt-status 0 $(ARGS)
 
-test: $(VENV)/.dev-ready ## Run every test; ARGS=... goes to pytest
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev-ready ## Run every test, JOBS files at once (2); ARGS=... goes to pytest
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-long: $(VENV)/.dev-ready ## What takes long: the page by clicks, alerts and dashboards through a real Prometheus
 	@LONG_TESTS=1 $(BIN)/python -m pytest -m long $(ARGS)
