@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
+import psutil
 import pytest
 
 from executor_service.backends import local_bridge
@@ -270,8 +271,11 @@ async def test_a_run_whose_folder_was_removed_is_ended_before_it_is_called_lost(
         work.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await work
+        guard = json.loads((bench.run_dir / "claim").read_text())["pid"]
         shutil.rmtree(bench.run_dir)
         end = await bridge.reattach(spec, bench.run_dir, Reports())
+        while psutil.pid_exists(guard) and psutil.Process(guard).status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.02)
     assert end.outcome is RunOutcome.LOST
     bench.assert_nothing_left()
 

@@ -257,6 +257,8 @@ class Guard:
             try:
                 write_file(self.directory, "state.json", data)
                 break
+            except FileNotFoundError:
+                return  # Somebody has removed the folder: nobody can be told any more.
             except OSError:
                 over = self._lease_at(1.0)
                 if not last or (over is not None and boot_ns() >= over):
