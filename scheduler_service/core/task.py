@@ -94,7 +94,7 @@ class IllegalTransition(Exception):
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """One task as stored; every time is aware UTC.
 
-    A Struct, as a move makes a new one: of a record this wide a dataclass takes twenty times as long to copy.
+    A Struct, as a move makes a new one: of a record this wide a dataclass takes forty times as long to copy.
     """
 
     id: UUID

@@ -50,27 +50,20 @@ class TaskCalls(Calls):
         check.routed(spec, "task", self._rules.routes)
         check.done()
         assert spec is not None
-        if spec.task_id is None and not spec.depends_on:
-            response = await self._submit_jointly(request, spec)
-        else:
-            # What names other tasks, or its own id, could be at odds with a call beside it.
-            response = await self._submit_alone(request, spec)
-        self._wake()
-        return response
-
-    async def _submit_alone(self, request: pb.SubmitTaskRequest, spec: TaskSpec) -> pb.SubmitTaskResponse:
-        async def work(tx: Transaction) -> pb.SubmitTaskResponse:
-            (task,) = await submit(tx, [spec], self._rules.routes, uuid4)
-            return pb.SubmitTaskResponse(task=task_message(task, tx.now))
-
-        return await self._write("SubmitTask", request, work, pb.SubmitTaskResponse)
-
-    async def _submit_jointly(self, request: pb.SubmitTaskRequest, spec: TaskSpec) -> pb.SubmitTaskResponse:
         submission = _Submission(request.request_id, request.SerializeToString(deterministic=True), spec)
         with callers_words():
-            return pb.SubmitTaskResponse.FromString(
-                await self._submissions.do(submission, request.request_id, len(submission.body))
-            )
+            answer = await self._submit(submission)
+        self._wake()
+        return pb.SubmitTaskResponse.FromString(answer)
+
+    async def _submit(self, submission: _Submission) -> bytes:
+        if submission.spec.task_id is None and not submission.spec.depends_on:
+            return await self._submissions.do(submission, submission.request_id, len(submission.body))
+        # What names other tasks, or its own id, could be at odds with a call beside it.
+        (answer,) = await self._submit_all([submission])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def _submit_all(self, submissions: Sequence[_Submission]) -> Sequence[bytes | Exception]:
         async def work(tx: Transaction) -> Sequence[bytes | Exception]:

@@ -307,7 +307,7 @@ class PostgresTransaction:
         """Writes collected decisions and events; the last statement of the transaction, by lock order."""
         if not self._decisions and not self._events:
             return
-        counted = Counter(attrgetter(*_COUNTED)(event) for event in self._decisions)
+        counted = Counter(map(attrgetter(*_COUNTED), self._decisions))
         counts = [{**dict(zip(_COUNTED, key, strict=True)), "n": n} for key, n in counted.items()]
         await self._do("record", decisions=as_json(self._decisions), counted=as_json(counts), events=as_json(self._events))
 
