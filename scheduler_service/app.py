@@ -125,6 +125,9 @@ class SchedulerApp:
         database = PostgresDatabase(conninfo, on_events=self._bell.ring)
         await database.open()
         self._cleanups.add("database", database.close)
+        lease_database = PostgresDatabase(conninfo, size=1)
+        await lease_database.open()
+        self._cleanups.add("the lease's database", lease_database.close)
         clients = [GrpcExecutorClient(target) for target in settings.targets]
         self._cleanups.add("executor channels", lambda: close_all(clients))
         self._leader = Leader(
@@ -136,6 +139,7 @@ class SchedulerApp:
             holder=uuid4(),
             address=f"{host}:{self.grpc_port}",
             lease=timedelta(milliseconds=settings.leader_lease_ms),
+            lease_database=lease_database,
             maintenance=Maintenance(database, self._clock, self._rules),
         )
         self._fleet = Fleet(database, self._leader, settings.targets)

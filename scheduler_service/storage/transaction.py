@@ -33,7 +33,7 @@ from scheduler_service.transactions.ports import Lock
 
 _log = structlog.get_logger(__name__)
 
-_LOCK_SUFFIX = {Lock.NONE: "", Lock.SHARE: "_for_share", Lock.UPDATE: "_for_update"}
+_LOCK_SUFFIX = {lock: f"_for_{lock.value}" if lock is not Lock.NONE else "" for lock in Lock}
 _UNREADABLE = (DataError, ValueError, TypeError, OverflowError, RecursionError, msgspec.MsgspecError)
 """What a row raises that holds what no transaction of ours has written."""
 

@@ -31,7 +31,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Leader:
-    """One replica's part in leading. `leadership` is the row as it was last seen, None before that."""
+    """One replica's part in leading. `leadership` is the row as it was last seen, None before that.
+
+    `lease_database` is for the lease alone: a renewal that waits for a connection behind the work is a leadership lost.
+    """
 
     def __init__(
         self,
@@ -44,9 +47,11 @@ class Leader:
         holder: UUID,
         address: str,
         lease: timedelta,
+        lease_database: Database,
         maintenance: Maintenance,
     ) -> None:
         self._database = database
+        self._lease_database = lease_database
         self._clients = clients
         self._rules = rules
         self._clock = clock
@@ -140,7 +145,7 @@ class Leader:
             return row, (row.lease_until - tx.now).total_seconds() if row.lease_until is not None else 0.0
 
         try:
-            row, self._lease_over_in_s = await self._database.run(ask)
+            row, self._lease_over_in_s = await self._lease_database.run(ask)
         except StorageUnavailable as error:
             _log.warning("leader_lease_not_asked", error=str(error))
             return None
@@ -217,6 +222,6 @@ class Leader:
     async def resign(self) -> None:
         """Gives the lease back, so that another replica need not wait for it to run out."""
         try:
-            await self._database.run(lambda tx: resign(tx, self._holder))
+            await self._lease_database.run(lambda tx: resign(tx, self._holder))
         except StorageUnavailable as error:
             _log.warning("leader_lease_not_resigned", error=str(error))

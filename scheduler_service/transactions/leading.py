@@ -1,4 +1,10 @@
-"""Who ticks: one row with a holder, a term and a lease. A term belongs to one uninterrupted leadership."""
+"""Who ticks: one row with a holder, a term and a lease. A term belongs to one uninterrupted leadership.
+
+Ticks and renewed leases of runs hold the row FOR KEY SHARE, so that the term is the same when they commit. A renewal changes
+neither holder nor term: it takes FOR NO KEY UPDATE, and so never waits behind them. One link an executor holds the row most
+of the time, and PostgreSQL lets sharers pass whoever waits for more: a leader of many executors lost its lease that way.
+A change of holder takes FOR UPDATE and waits for all of them, as an override does.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +28,21 @@ async def acquire_or_renew(
 
     A lease that ends later than two leases from now was written by a clock that has since gone back: it counts as run out.
     """
-    leader = await tx.leadership(Lock.UPDATE)
-    until = leader.lease_until
-    held = until is not None and tx.now < until <= tx.now + 2 * lease
-    if held and leader.holder != holder:
+    seen = await tx.leadership()
+    held = _is_held(seen, tx.now, lease)
+    if held and seen.holder != holder:
+        return seen
+    leader = await tx.leadership(Lock.NO_KEY_UPDATE if held else Lock.UPDATE)
+    if leader.holder != holder and (held or _is_held(leader, tx.now, lease)):
         return leader
     term = leader.term if leader.holder == holder else leader.term + 1
     mine = Leadership(holder, address, term, tx.now + lease, tick_success_time or leader.tick_success_time, tick_error)
     await tx.save_leadership(mine)
     return mine
+
+
+def _is_held(leader: Leadership, now: datetime, lease: timedelta) -> bool:
+    return leader.lease_until is not None and now < leader.lease_until <= now + 2 * lease
 
 
 async def resign(tx: Transaction, holder: UUID) -> None:

@@ -26,7 +26,7 @@ class Renewal:
 
 async def require_leadership(tx: Transaction, holder: UUID, term: int) -> None:
     """Raises NotLeader unless this holder leads under this term; keeps it so until the commit."""
-    leader = await tx.leadership(Lock.SHARE)
+    leader = await tx.leadership(Lock.KEY_SHARE)
     if leader.holder != holder or leader.term != term:
         raise NotLeader(leader.address)
 

@@ -25,10 +25,15 @@ T = TypeVar("T")
 
 
 class Lock(StrEnum):
-    """How rows are locked while they are read."""
+    """How rows are locked while they are read, in PostgreSQL's words.
+
+    KEY_SHARE and NO_KEY_UPDATE do not wait for each other: they are for the leader row (transactions/leading.py).
+    """
 
     NONE = "none"
+    KEY_SHARE = "key_share"
     SHARE = "share"
+    NO_KEY_UPDATE = "no_key_update"
     UPDATE = "update"
 
 

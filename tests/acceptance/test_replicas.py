@@ -24,13 +24,17 @@ from tests.acceptance.programs import DESCRIPTION, Pair, Program, channel_to, ev
 
 SLOTS = 3
 REPLICAS = 3
+LEADER_LEASE_MS = 3000
+"""Machines that test are busy: a leader that gets no processor for a second is to be one all the same."""
 
 
 class Replicas:
     """Schedulers and one executor with few slots."""
 
     def __init__(self, folder: Path, database_url: str) -> None:
-        self.pair = Pair(folder, database_url, LEASE_TTL_MS="60000", LEADER_LEASE_MS="1000", CECELIA_BUDGET_SLOTS=str(SLOTS))
+        self.pair = Pair(
+            folder, database_url, LEASE_TTL_MS="60000", LEADER_LEASE_MS=str(LEADER_LEASE_MS), CECELIA_BUDGET_SLOTS=str(SLOTS)
+        )
         self.schedulers = [self.pair.scheduler]
         for number in range(1, REPLICAS):
             data_dir = folder / f"scheduler-{number}"
@@ -137,7 +141,7 @@ async def test_a_killed_leader_is_replaced_when_its_lease_is_over(replicas: Repl
     killed_at = time.monotonic()
     await leader.kill()
     following = await replicas.leader(rest)
-    print(f"LEADER_LEASE_MS 1000: a killed leader was replaced within {time.monotonic() - killed_at:.2f} s")
+    print(f"LEADER_LEASE_MS {LEADER_LEASE_MS}: a killed leader was replaced within {time.monotonic() - killed_at:.2f} s")
     assert (await status(following)).term == term + 1
     ids = await submit(next(program for program in rest if program is not following), 3)
 
@@ -157,14 +161,13 @@ async def test_a_leader_that_was_paused_and_wakes_up_changes_nothing(replicas: R
     await eventually(lambda: _said(len(replicas.pair.starts()) >= 2))
     os.kill(leader.pid, signal.SIGSTOP)
     try:
-        following = await replicas.leader(rest)
-        term = (await status(following)).term
+        await replicas.leader(rest)
         await eventually(lambda: _said(len(replicas.pair.starts()) >= 6))
     finally:
         os.kill(leader.pid, signal.SIGCONT)
     await replicas.pair.until_ended(ids)
     assert not (await status(leader)).leader
-    assert (await status(following)).term == term, "nobody has taken it over"
+    assert leader.log.read_text().count(" leading ") == 1, "it has not led again"
     assert Counter(replicas.pair.starts()) == Counter(ids)
     assert most_at_once(replicas.pair.ledger) <= SLOTS
 

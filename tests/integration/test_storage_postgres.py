@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -28,6 +28,8 @@ from scheduler_service.storage.rows import Row, task_of
 from scheduler_service.storage.transaction import PostgresTransaction
 from scheduler_service.transactions import submitting
 from scheduler_service.transactions.editing import cancel_task
+from scheduler_service.transactions.leading import acquire_or_renew
+from scheduler_service.transactions.leases import require_leadership
 from scheduler_service.transactions.ports import DispatchEvent, Event, ExecutorRow, Lock, Transaction
 from scheduler_service.transactions.reading import read_stats
 from scheduler_service.transactions.submitting import submit
@@ -68,7 +70,8 @@ def test_every_named_statement_is_used_and_every_used_name_exists() -> None:
     used = set(re.findall(r"(?:_all|_one|_do|_many|_rows|_tasks)\(\s*\"([a-z_]+)\"", source)) | set(
         re.findall(r"_queries\[\"([a-z_]+)\"\]", source)
     )
-    for base in ("get_leader", "get_breakers", "get_tasks"):
+    used |= {"get_leader", "get_leader_for_key_share", "get_leader_for_no_key_update", "get_leader_for_update"}
+    for base in ("get_breakers", "get_tasks"):
         used |= {base, f"{base}_for_share", f"{base}_for_update"}
     used |= {"due_tasks", "due_tasks_for_update", "due_task_ids", "due_task_ids_for_update", "get_tasks"}
     assert used == set(query_files.load())
@@ -239,6 +242,38 @@ async def test_a_cancellation_is_not_lost_to_what_meets_it(database: PostgresDat
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
+
+
+async def test_a_renewal_does_not_wait_for_a_tick_and_a_change_of_holder_does(database: PostgresDatabase) -> None:
+    holder, other, lease = uuid4(), uuid4(), timedelta(seconds=0.2)
+    term = (await database.run(lambda tx: acquire_or_renew(tx, holder, "here", lease))).term
+    held, committed = asyncio.Event(), asyncio.Event()
+
+    async def tick(tx: Transaction) -> None:
+        await require_leadership(tx, holder, term)
+        held.set()
+        await committed.wait()
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        ticking = group.create_task(database.run(tick))
+        await held.wait()
+        renewed = await database.run(lambda tx: acquire_or_renew(tx, holder, "here", lease))
+        assert (renewed.holder, renewed.term) == (holder, term)
+        taking_over = group.create_task(_taken_over(database, other, lease))
+        # Longer than the lease: only the lock keeps the other away.
+        done, _ = await asyncio.wait([taking_over], timeout=3 * lease.total_seconds())
+        assert not done
+        committed.set()
+        assert await taking_over == term + 1
+        await ticking
+
+
+async def _taken_over(database: PostgresDatabase, holder: UUID, lease: timedelta) -> int:
+    while True:
+        leader = await database.run(lambda tx: acquire_or_renew(tx, holder, "there", lease))
+        if leader.holder == holder:
+            return leader.term
+        await asyncio.sleep(0.01)
 
 
 async def test_no_database_is_storage_unavailable_and_soon() -> None:

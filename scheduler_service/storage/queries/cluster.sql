@@ -16,9 +16,13 @@ SELECT cluster_id FROM cluster;
 -- Who ticks.
 SELECT holder, address, term, lease_until, tick_success_time, tick_error FROM leader;
 
--- name: get_leader_for_share
--- The same, kept as it is until the commit: what a tick takes.
-SELECT holder, address, term, lease_until, tick_success_time, tick_error FROM leader FOR SHARE;
+-- name: get_leader_for_key_share
+-- The same, whose holder and term stay until the commit: what a tick takes.
+SELECT holder, address, term, lease_until, tick_success_time, tick_error FROM leader FOR KEY SHARE;
+
+-- name: get_leader_for_no_key_update
+-- The same, locked against other renewals, not against ticks: what a renewal takes.
+SELECT holder, address, term, lease_until, tick_success_time, tick_error FROM leader FOR NO KEY UPDATE;
 
 -- name: get_leader_for_update
 -- The same, locked: what an override takes, so that no claim commits after it answered.

@@ -85,6 +85,7 @@ class Bench(Cluster):
             holder=self.holder,
             address="here",
             lease=timedelta(seconds=3),
+            lease_database=self.database,
             maintenance=Maintenance(self.database, clock, self.rules),
         )
 
