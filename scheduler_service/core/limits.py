@@ -152,6 +152,8 @@ def _depends_on(spec: TaskSpec) -> Iterator[Violation]:
     if len(spec.depends_on) > DEPENDS_ON_MAX:
         yield Violation("depends_on", f"has {len(spec.depends_on)} tasks; at most {DEPENDS_ON_MAX}")
         return
+    if not spec.depends_on:
+        return
     repeated = sorted(str(task_id) for task_id, n in Counter(spec.depends_on).items() if n > 1)
     for task_id in repeated:
         yield Violation("depends_on", f"{task_id} is listed more than once; list each prerequisite once")
@@ -160,6 +162,8 @@ def _depends_on(spec: TaskSpec) -> Iterator[Violation]:
 
 
 def _payload(payload: Mapping[str, Any]) -> Iterator[Violation]:
+    if not payload:
+        return
     override = payload.get("skill_override")
     if isinstance(override, str) and len(override) > NAME_MAX_CHARS:
         yield Violation("payload.skill_override", f"has {len(override)} characters; at most {NAME_MAX_CHARS}")

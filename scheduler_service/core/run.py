@@ -27,7 +27,10 @@ class RunState(StrEnum):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One claim. `breaker_generation` is that of the claim: outcomes of older generations are ignored by the breaker."""
+    """One claim. `breaker_generation` is that of the claim: outcomes of older generations are ignored by the breaker.
+
+    The order of the fields is that of the columns in `storage/queries/runs.sql`.
+    """
 
     run_id: UUID
     task_id: UUID

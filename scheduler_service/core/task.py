@@ -91,10 +91,11 @@ class IllegalTransition(Exception):
     """A state machine was asked for a move that its table does not list; nothing was changed."""
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
+class Task(msgspec.Struct, frozen=True):
     """One task as stored; every time is aware UTC.
 
-    A Struct, as a move makes a new one: of a record this wide a dataclass takes forty times as long to copy.
+    A Struct, as a move makes a new one: of a record this wide a dataclass takes forty times as long to copy. The order of the
+    fields is that of the columns in `storage/queries/tasks.sql`.
     """
 
     id: UUID

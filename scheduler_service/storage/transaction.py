@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -27,10 +27,12 @@ from scheduler_service.storage.rows import (
     in_columns,
     run_of,
     task_of,
+    uuids,
 )
 from scheduler_service.transactions import ports
 from scheduler_service.transactions.ports import Lock
 
+T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 _LOCK_SUFFIX = {lock: f"_for_{lock.value}" if lock is not Lock.NONE else "" for lock in Lock}
@@ -63,6 +65,12 @@ class PostgresTransaction:
 
     async def _all(self, query: str, **params: object) -> list[dict[str, Any]]:
         cursor = await self._connection.execute(self._queries[query], {"now": self._now, **params}, binary=True)
+        return await cursor.fetchall()
+
+    async def _values(self, query: str, make: Callable[[Sequence[Any]], T], **params: object) -> list[T]:
+        """What `make` makes of each row's values: of many rows, a dictionary of each would cost as much as the rest."""
+        cursor = self._connection.cursor(row_factory=lambda _cursor: make)
+        await cursor.execute(self._queries[query], {"now": self._now, **params}, binary=True)
         return await cursor.fetchall()
 
     async def _one(self, query: str, **params: object) -> dict[str, Any]:
@@ -157,7 +165,7 @@ class PostgresTransaction:
     async def _readable(self, query: str, ids: list[UUID]) -> tuple[dict[UUID, Task], dict[UUID, str]]:
         """Tasks by id; and why those cannot be read that cannot: one such row must not hide the others."""
         try:
-            return {row["id"]: task_of(row) for row in await self._all(query, ids=ids)}, {}
+            return {task.id: task for task in await self._values(query, task_of, ids=uuids(ids))}, {}
         except _UNREADABLE as error:
             if len(ids) == 1:
                 return {}, {ids[0]: f"{type(error).__name__}: {error}"[:500]}
@@ -189,9 +197,9 @@ class PostgresTransaction:
         unfailed_only: bool = False,
         lock: Lock = Lock.UPDATE,
     ) -> ports.DueTasks:
-        given = {"backend": backend, "limit": limit, "skip": list(skip), "unfailed_only": unfailed_only}
+        given = {"backend": backend, "limit": limit, "skip": uuids(skip), "unfailed_only": unfailed_only}
         try:
-            return ports.DueTasks([task_of(row) for row in await self._all("due_tasks" + _LOCK_SUFFIX[lock], **given)])
+            return ports.DueTasks(await self._values("due_tasks" + _LOCK_SUFFIX[lock], task_of, **given))
         except _UNREADABLE:
             ids = [row["id"] for row in await self._all("due_task_ids" + _LOCK_SUFFIX[lock], **given)]
         tasks, unreadable = await self._readable("get_tasks", ids)
@@ -206,14 +214,14 @@ class PostgresTransaction:
 
     async def unblock_dependents(self, completed: Collection[UUID]) -> None:
         if completed:
-            await self._do("unblock_dependents", ids=list(completed))
+            await self._do("unblock_dependents", ids=uuids(completed))
 
     async def recount_blocked(self) -> int:
         return await self._do("recount_blocked")
 
     async def waiting_dependents(self, ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
         found: dict[UUID, list[UUID]] = {}
-        for row in await self._all("waiting_dependents", ids=list(ids)) if ids else ():
+        for row in await self._all("waiting_dependents", ids=uuids(ids)) if ids else ():
             found.setdefault(row["depends_on_id"], []).append(row["task_id"])
         return found
 
@@ -247,8 +255,10 @@ class PostgresTransaction:
         return int((await self._one("queue_position", id=task.id, backend=task.backend))["n"])
 
     async def list_tasks(self, chosen: ports.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
-        rows = await self._all("list_tasks", before_seq=before_seq, limit=limit, **_filter(chosen))
-        return [(row.pop("seq"), task_of(row)) for row in rows]
+        def numbered(values: Sequence[Any]) -> tuple[int, Task]:
+            return values[0], task_of(values[1:])
+
+        return await self._values("list_tasks", numbered, before_seq=before_seq, limit=limit, **_filter(chosen))
 
     async def count_tasks(self, chosen: ports.TaskFilter, after_seq: int, limit: int) -> int:
         return int((await self._one("count_tasks", after_seq=after_seq, limit=limit, **_filter(chosen)))["n"])
@@ -263,23 +273,23 @@ class PostgresTransaction:
         await self._rows("add_runs", runs)
 
     async def runs(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
-        rows = await self._all("get_runs", run_ids=list(run_ids)) if run_ids else []
-        return {row["run_id"]: run_of(row) for row in rows}
+        runs = await self._values("get_runs", run_of, run_ids=uuids(run_ids)) if run_ids else []
+        return {run.run_id: run for run in runs}
 
     async def run_places(self, run_ids: Collection[UUID]) -> list[ports.RunPlace]:
-        return [ports.RunPlace(**row) for row in await self._all("run_places", run_ids=list(run_ids))]
+        return await self._values("run_places", lambda values: ports.RunPlace(*values), run_ids=uuids(run_ids))
 
     async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]:
-        return [run_of(row) for row in await self._all("runs_of_task", task_id=task_id, limit=limit)]
+        return await self._values("runs_of_task", run_of, task_id=task_id, limit=limit)
 
     async def live_runs(self, executor_id: str) -> list[Run]:
-        return [run_of(row) for row in await self._all("live_runs", executor_id=executor_id)]
+        return await self._values("live_runs", run_of, executor_id=executor_id)
 
     async def live_leases(self) -> list[ports.RunLease]:
         return [ports.RunLease(**row) for row in await self._all("live_leases")]
 
     async def unanswered_runs(self, executor_id: str, claimed_by: datetime) -> list[Run]:
-        return [run_of(row) for row in await self._all("unanswered_runs", executor_id=executor_id, claimed_by=claimed_by)]
+        return await self._values("unanswered_runs", run_of, executor_id=executor_id, claimed_by=claimed_by)
 
     async def runs_to_cancel(self, executor_id: str) -> list[UUID]:
         return [row["run_id"] for row in await self._all("runs_to_cancel", executor_id=executor_id)]

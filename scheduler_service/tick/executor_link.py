@@ -47,7 +47,7 @@ _log = structlog.get_logger(__name__)
 LIVE_FOR_S = 10.0
 SILENCE_S = 15.0
 RECONNECT_MAX_S = 2.0
-BATCH = 500
+BATCH = 250
 ANSWERED_WITHIN = timedelta(seconds=2)
 """A claim that is younger is on its way, or its acceptance is: it is not sent again yet."""
 

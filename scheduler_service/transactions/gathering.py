@@ -126,7 +126,7 @@ async def _breakers(tx: Transaction, rows: Mapping[str, Breaker], rules: Dispatc
         admit(row, tx.now, rules.checks.breaker) is BreakerAdmission.PROBE or clamp_opened_time(row, tx.now) is not row
         for row in rows.values()
     )
-    return await tx.breakers(lock=Lock.UPDATE if moves else Lock.SHARE)
+    return await tx.breakers(lock=lock) if moves else rows
 
 
 def backends_of(

@@ -60,7 +60,7 @@ class TickResult:
 async def take_tick(tx: Transaction, request: TickRequest) -> TickResult:
     """Takes one tick. Raises NotLeader when another replica leads, or this one leads under another term."""
     await require_leadership(tx, request.holder, request.term)
-    facts = await gather(tx, request.executors, request.rules, lock=Lock.SHARE)
+    facts = await gather(tx, request.executors, request.rules, lock=Lock.UPDATE)
     over = await end_what_is_over(tx, facts.drains, facts.billing_pauses, facts.live)
     ended = tuple(tx.now - drain.since_time for drain in over)
     rules = facts.rules

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.limits import TaskSpec
 from scheduler_service.core.outcome_window import Window
 from scheduler_service.core.routing import DEFAULT_ROUTES
+from scheduler_service.core.run import Run
 from scheduler_service.core.task import Task, claim
 from scheduler_service.errors import StorageUnavailable
 from scheduler_service.storage import query_files, transaction
 from scheduler_service.storage.migrate import MigrationError, migrate
 from scheduler_service.storage.postgres import PostgresDatabase
-from scheduler_service.storage.rows import Row, task_of
+from scheduler_service.storage.rows import task_of
 from scheduler_service.storage.transaction import PostgresTransaction
 from scheduler_service.transactions import submitting
 from scheduler_service.transactions.editing import cancel_task
@@ -67,7 +68,7 @@ def test_every_named_statement_is_used_and_every_used_name_exists() -> None:
         Path(query_files.__file__).with_name("transaction.py").read_text()
         + Path(query_files.__file__).with_name("postgres.py").read_text()
     )
-    used = set(re.findall(r"(?:_all|_one|_do|_many|_rows|_tasks)\(\s*\"([a-z_]+)\"", source)) | set(
+    used = set(re.findall(r"(?:_all|_one|_do|_many|_rows|_tasks|_values)\(\s*\"([a-z_]+)\"", source)) | set(
         re.findall(r"_queries\[\"([a-z_]+)\"\]", source)
     )
     used |= {"get_leader", "get_leader_for_key_share", "get_leader_for_no_key_update", "get_leader_for_update"}
@@ -75,6 +76,24 @@ def test_every_named_statement_is_used_and_every_used_name_exists() -> None:
         used |= {base, f"{base}_for_share", f"{base}_for_update"}
     used |= {"due_tasks", "due_tasks_for_update", "due_task_ids", "due_task_ids_for_update", "get_tasks"}
     assert used == set(query_files.load())
+
+
+async def test_columns_stand_in_the_order_of_the_fields_that_are_made_of_them(database_url: str) -> None:
+    orders = {
+        "get_tasks": Task,
+        "get_tasks_to_move": Task,
+        "due_tasks": Task,
+        "get_runs": Run,
+        "live_runs": Run,
+        "runs_of_task": Run,
+    }
+    given = {"ids": "{}", "run_ids": "{}", "task_id": uuid4(), "executor_id": "", "backend": "", "limit": 1, "skip": "{}"}
+    queries = query_files.load()
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        for name, of in orders.items():
+            cursor = await connection.execute(queries[name], {**given, "unfailed_only": False, "now": datetime.now(UTC)})
+            assert cursor.description is not None
+            assert tuple(column.name for column in cursor.description) == of.__struct_fields__, name
 
 
 async def test_parallel_claimers_never_take_the_same_task(database: PostgresDatabase) -> None:
@@ -107,7 +126,7 @@ async def test_who_only_looks_is_not_shown_what_is_claimed_meanwhile(
     _, *others = await database.run(lambda tx: submit(tx, specs, DEFAULT_ROUTES, uuid4))
     read = PostgresTransaction._readable
 
-    def unreadable(row: Row) -> Task:
+    def unreadable(values: Sequence[Any]) -> Task:
         monkeypatch.setattr(transaction, "task_of", task_of)
         raise ValueError("as one row would make it")
 

@@ -3,22 +3,22 @@
 -- name: add_runs
 -- Stores claims, given as JSON.
 INSERT INTO task_runs (
-    run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, state, verdict,
-    verdict_reason, outcome, exit_code, signal, error, usage, claim_time, accept_time, start_time, end_time,
-    lease_until, renew_seq
+    run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, claim_time,
+    lease_until, state, verdict, verdict_reason, outcome, exit_code, signal, error, usage, accept_time,
+    start_time, end_time, renew_seq
 )
 SELECT
-    run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, state, verdict,
-    verdict_reason, outcome, exit_code, signal, error, usage, claim_time, accept_time, start_time, end_time,
-    lease_until, renew_seq
+    run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, claim_time,
+    lease_until, state, verdict, verdict_reason, outcome, exit_code, signal, error, usage, accept_time,
+    start_time, end_time, renew_seq
 FROM json_populate_recordset(NULL::task_runs, %(rows)s);
 
 -- name: get_runs
 -- Runs by id. Their task's lock guards them.
 SELECT
-    run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, state, verdict,
-    verdict_reason, outcome, exit_code, signal, error, usage, claim_time, accept_time, start_time, end_time,
-    lease_until, renew_seq
+    run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, claim_time,
+    lease_until, state, verdict, verdict_reason, outcome, exit_code, signal, error, usage, accept_time,
+    start_time, end_time, renew_seq
 FROM task_runs WHERE run_id = ANY(%(run_ids)s);
 
 -- name: run_places
@@ -28,26 +28,26 @@ SELECT DISTINCT task_id, breaker_key FROM task_runs WHERE run_id = ANY(%(run_ids
 -- name: runs_of_task
 -- A task's runs, newest first.
 SELECT
-    run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, state, verdict,
-    verdict_reason, outcome, exit_code, signal, error, usage, claim_time, accept_time, start_time, end_time,
-    lease_until, renew_seq
+    run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, claim_time,
+    lease_until, state, verdict, verdict_reason, outcome, exit_code, signal, error, usage, accept_time,
+    start_time, end_time, renew_seq
 FROM task_runs WHERE task_id = %(task_id)s ORDER BY fence DESC LIMIT %(limit)s;
 
 -- name: live_runs
 -- Runs of an executor that have not ended.
 SELECT
-    run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, state, verdict,
-    verdict_reason, outcome, exit_code, signal, error, usage, claim_time, accept_time, start_time, end_time,
-    lease_until, renew_seq
+    run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, claim_time,
+    lease_until, state, verdict, verdict_reason, outcome, exit_code, signal, error, usage, accept_time,
+    start_time, end_time, renew_seq
 FROM task_runs WHERE state <> 'ended' AND executor_id = %(executor_id)s
 ORDER BY claim_time, run_id;
 
 -- name: unanswered_runs
 -- Claims of an executor that are as old as that, and still unanswered.
 SELECT
-    run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, state, verdict,
-    verdict_reason, outcome, exit_code, signal, error, usage, claim_time, accept_time, start_time, end_time,
-    lease_until, renew_seq
+    run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, claim_time,
+    lease_until, state, verdict, verdict_reason, outcome, exit_code, signal, error, usage, accept_time,
+    start_time, end_time, renew_seq
 FROM task_runs WHERE state <> 'ended' AND executor_id = %(executor_id)s
     AND state = 'dispatching' AND claim_time <= %(claimed_by)s
 ORDER BY claim_time, run_id;
