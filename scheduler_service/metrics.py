@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 
@@ -135,14 +136,14 @@ class SchedulerMetrics:
 
     def recorded(self, recorded: Recorded) -> None:
         """News of runs has been committed."""
-        for backend, success, reason in recorded.decisions:
+        for (backend, success, reason), n in Counter(recorded.decisions).items():
             if success:
-                self._decisions.labels(DISPATCHED, "").inc()
-                self._attempts.labels(backend, "success").inc()
+                self._decisions.labels(DISPATCHED, "").inc(n)
+                self._attempts.labels(backend, "success").inc(n)
                 continue
-            self._decisions.labels(REASON_KINDS[Reason(reason)].value, reason).inc()
+            self._decisions.labels(REASON_KINDS[Reason(reason)].value, reason).inc(n)
             if reason == Reason.EXECUTOR_FAILED.value:
-                self._attempts.labels(backend, "failure").inc()
+                self._attempts.labels(backend, "failure").inc(n)
         for backend, seconds in recorded.start_latencies:
             self._start_latency.labels(backend).observe(seconds)
         self.breakers_moved(recorded.moved_breakers)
