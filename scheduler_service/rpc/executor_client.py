@@ -344,7 +344,7 @@ def _run_report(run: pb.Run) -> RunReport | None:
         error=_text(run.error),
         error_class=_text(run.error_class),
         retry_time=_retry_time(run),
-        usage=_figures(object_of(run.usage)),
+        usage=_figures(object_of(run.usage)) if run.HasField("usage") else {},
         start_delay=_start_delay(run),
     )
 

@@ -133,8 +133,9 @@ class PostgresTransaction:
     async def backend_states(self) -> dict[str, ports.BackendState]:
         return {row["backend"]: ports.BackendState(**row) for row in await self._all("get_backend_states")}
 
-    async def note_start_successes(self, times: Mapping[str, datetime]) -> None:
-        await self._many("note_start_success", ({"backend": name, "time": times[name]} for name in sorted(times)))
+    async def note_start_successes(self, times: Mapping[str, datetime], last: ports.LastDispatch) -> None:
+        rows = [{"backend": name, "last_start_success_time": time} for name, time in times.items()]
+        await self._do("note_start_successes", rows=as_json(rows), **asdict(last))
 
     async def note_trickles(self, times: Mapping[str, datetime]) -> None:
         await self._many("note_trickle", ({"backend": name, "time": times[name]} for name in sorted(times)))
@@ -348,9 +349,6 @@ class PostgresTransaction:
     async def last_dispatch(self) -> ports.LastDispatch | None:
         rows = await self._all("get_last_dispatch")
         return ports.LastDispatch(**rows[0]) if rows else None
-
-    async def save_last_dispatch(self, last: ports.LastDispatch) -> None:
-        await self._do("save_last_dispatch", **asdict(last))
 
     async def working_memory(self) -> list[ports.MemoryRow]:
         """The view's rows. PostgreSQL's own: the memory store has no view."""

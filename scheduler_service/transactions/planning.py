@@ -141,6 +141,7 @@ class TickPlan:
         self._kind = kind
         self._new_run_id = new_run_id
         self._lock = lock
+        self._lease_until = tx.now + lease_until_give_up(basis.facts.rules)
         self.facts = facts
         self.verdicts = evaluate(facts.gates)
         self._local_left = facts.fleet.total.task_pool.available if facts.fleet.total else 0
@@ -325,7 +326,7 @@ class TickPlan:
                 breaker_generation=breaker.generation,
                 is_probe=lane.probe,
                 claim_time=now,
-                lease_until=now + lease_until_give_up(self._rules),
+                lease_until=self._lease_until,
             )
         )
         self.orders.append(order_of(claimed, lane.executor_id))

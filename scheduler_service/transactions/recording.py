@@ -52,7 +52,8 @@ async def record_reports(
     if any(report.verdict_reason in START_PAUSES or report.error_class in END_PAUSES for report in reports):
         # A pause may follow, and the leader row is locked before all others.
         await tx.leadership(Lock.UPDATE)
-    batch = await _Batch.load(tx, [report.run_id for report in reports], rules, fraction)
+    starts_only = all(report.verdict in (None, StartVerdict.SUCCESS) for report in reports)
+    batch = await _Batch.load(tx, [report.run_id for report in reports], rules, fraction, starts_only=starts_only)
     for report in reports:
         batch.apply(executor_id, report)
     return await batch.save()
@@ -108,8 +109,19 @@ class _Batch:
         self._result = Recorded()
 
     @classmethod
-    async def load(cls, tx: Transaction, run_ids: Sequence[UUID], rules: DispatchRules, fraction: Callable[[], float]) -> _Batch:
-        """Locks breakers, then tasks; a run is guarded by its task's lock and read under it."""
+    async def load(
+        cls,
+        tx: Transaction,
+        run_ids: Sequence[UUID],
+        rules: DispatchRules,
+        fraction: Callable[[], float],
+        *,
+        starts_only: bool = False,
+    ) -> _Batch:
+        """Locks breakers, then tasks; a run is guarded by its task's lock and read under it.
+
+        `starts_only`: no start has failed, so that it does not matter when the backend's last one succeeded.
+        """
         rules = await rules_in_force(tx, rules)
         places = await tx.run_places(run_ids)
         keys = sorted({place.breaker_key for place in places})
@@ -118,7 +130,7 @@ class _Batch:
             # The row of an executor that was away for long: its outcomes count all the same.
             await tx.add_breakers(keys)
             breakers = await tx.breakers(keys, Lock.UPDATE)
-        states = await tx.backend_states()
+        states = {} if starts_only else await tx.backend_states()
         tasks = await tx.tasks_to_move({place.task_id for place in places})
         return cls(tx, rules, fraction, breakers, states, tasks, await tx.runs(run_ids))
 
@@ -315,12 +327,11 @@ class _Batch:
         """Writes what changed, in lock order, with all that follows from it."""
         tx = self._tx
         await tx.save_breakers([self._breakers[key] for key in sorted(self._changed_breakers)])
-        await tx.note_start_successes(self._start_successes)
         changed = [self._tasks[id_] for id_ in sorted(self._changed_tasks)]
         await tx.save_tasks(changed)
         await tx.save_runs([self._runs[id_] for id_ in sorted(self._changed_runs)])
         if self._last is not None:
-            await tx.save_last_dispatch(self._last)
+            await tx.note_start_successes(self._start_successes, self._last)
         for backend, (until, why) in sorted(self._pauses.items()):
             await extend_billing_pause(tx, backend, until, Caller(PAUSED_BY, why, ""))
         await conclude(tx, list(self._with_runs(task for task in changed if task.status in ENDED_STATUSES)))

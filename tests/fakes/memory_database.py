@@ -121,7 +121,8 @@ class MemoryTransaction:
     async def backend_states(self) -> dict[str, ports.BackendState]:
         return dict(sorted(self.state.backend_states.items()))
 
-    async def note_start_successes(self, times: Mapping[str, datetime]) -> None:
+    async def note_start_successes(self, times: Mapping[str, datetime], last: ports.LastDispatch) -> None:
+        self.state.last_dispatch = last
         for backend, time in times.items():
             known = self.state.backend_states.get(backend, ports.BackendState(backend))
             self.state.backend_states[backend] = replace(known, last_start_success_time=time)
@@ -363,9 +364,6 @@ class MemoryTransaction:
 
     async def last_dispatch(self) -> ports.LastDispatch | None:
         return self.state.last_dispatch
-
-    async def save_last_dispatch(self, last: ports.LastDispatch) -> None:
-        self.state.last_dispatch = last
 
     async def drains(self) -> list[ports.Drain]:
         return [drain for _, drain in sorted(self.state.drains.items())]

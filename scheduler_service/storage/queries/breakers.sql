@@ -46,9 +46,16 @@ DELETE FROM executors e WHERE last_heard_time < %(before)s
 -- What is remembered of all backends.
 SELECT backend, last_start_success_time, last_trickle_time FROM backend_states ORDER BY backend;
 
--- name: note_start_success
--- The newest successful start of a backend.
-INSERT INTO backend_states AS s (backend, last_start_success_time) VALUES (%(backend)s, %(time)s)
+-- name: note_start_successes
+-- The newest successful starts of backends, given as JSON, and the newest of all.
+WITH newest AS (
+    INSERT INTO last_dispatch AS l (task_id, task_title, run_id, dispatched_time)
+    VALUES (%(task_id)s, %(task_title)s, %(run_id)s, %(dispatched_time)s)
+    ON CONFLICT (singleton) DO UPDATE SET task_id = excluded.task_id, task_title = excluded.task_title,
+        run_id = excluded.run_id, dispatched_time = excluded.dispatched_time
+)
+INSERT INTO backend_states AS s (backend, last_start_success_time)
+SELECT r.backend, r.last_start_success_time FROM json_populate_recordset(NULL::backend_states, %(rows)s) r ORDER BY r.backend
 ON CONFLICT (backend) DO UPDATE SET last_start_success_time = excluded.last_start_success_time;
 
 -- name: note_trickle

@@ -64,13 +64,6 @@ SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS id FROM events_id;
 -- The newest successful start.
 SELECT task_id, task_title, run_id, dispatched_time FROM last_dispatch;
 
--- name: save_last_dispatch
--- Writes it, never going back in time.
-INSERT INTO last_dispatch AS l (task_id, task_title, run_id, dispatched_time)
-VALUES (%(task_id)s, %(task_title)s, %(run_id)s, %(dispatched_time)s)
-ON CONFLICT (singleton) DO UPDATE SET task_id = excluded.task_id, task_title = excluded.task_title,
-    run_id = excluded.run_id, dispatched_time = excluded.dispatched_time;
-
 -- name: ensure_partitions
 -- Partitions for two days back and fourteen ahead.
 SELECT ensure_daily_partitions(parent, (%(now)s::timestamptz AT TIME ZONE 'UTC')::date - 2,
