@@ -20,6 +20,7 @@ _log = structlog.get_logger(__name__)
 
 Handler = Any
 ABORT_S = 1.0
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -59,6 +60,7 @@ class ServiceInterceptor(_Base):
         self._slow_reader_s = slow_reader_s
         self._durations = durations
         self._running: set[asyncio.Task[Any]] = set()
+        self._handlers: dict[str, Handler] = {}
 
     @property
     def running(self) -> frozenset[asyncio.Task[Any]]:
@@ -68,10 +70,16 @@ class ServiceInterceptor(_Base):
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], details: grpc.HandlerCallDetails
     ) -> Handler:
-        handler = await continuation(details)
-        if handler is None:
-            return None
         method = str(details.method)
+        # Asked for each call; a service's methods stay what they are.
+        if (known := self._handlers.get(method)) is not None:
+            return known
+        handler = await continuation(details)
+        if handler is not None:
+            handler = self._handlers[method] = self._translating(method, handler)
+        return handler
+
+    def _translating(self, method: str, handler: Handler) -> Handler:
         decode = _tolerant(handler.request_deserializer)
         encode = handler.response_serializer
         if handler.unary_unary:
@@ -173,5 +181,4 @@ class _Call:
         told = self._context.code()
         if isinstance(told, grpc.StatusCode):
             return told
-        by_number = {code.value[0]: code for code in grpc.StatusCode}
-        return by_number.get(told or 0, grpc.StatusCode.UNKNOWN)
+        return _CODES.get(told or 0, grpc.StatusCode.UNKNOWN)

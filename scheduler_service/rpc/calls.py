@@ -17,7 +17,7 @@ from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.run import ExecutorReport
 from scheduler_service.core.tuning import Configured, SettingValue
 from scheduler_service.errors import NotLeader, StorageUnavailable
-from scheduler_service.transactions.idempotency import once
+from scheduler_service.transactions.idempotency import AnswerForm, once
 from scheduler_service.transactions.planning import Decision, TickMemory
 from scheduler_service.transactions.ports import Database, Transaction
 from service_runtime.clock import Clock
@@ -110,6 +110,12 @@ class Bell:
         return Rung(self._event)
 
 
+def body_of(request: Any) -> bytes:
+    """A request as it was sent, by which a repetition is known; b'' for one without request_id, which has none."""
+    body: bytes = request.SerializeToString(deterministic=True) if request.request_id else b""
+    return body
+
+
 def caller_of(context: Context) -> str:
     """Who calls, for the audit log."""
     return actor_of(context.invocation_metadata(), context.peer())
@@ -167,14 +173,9 @@ class Calls:
 
     async def _write(self, method: str, request: Any, work: Callable[[Transaction], Awaitable[M]], response_type: type[M]) -> M:
         """Does `work` once for its request_id; a repeated call gets the first answer."""
-        body = request.SerializeToString(deterministic=True)
-
-        async def serialized(tx: Transaction) -> bytes:
-            return (await work(tx)).SerializeToString()
-
+        body, form = body_of(request), AnswerForm(response_type.SerializeToString, response_type.FromString)
         with callers_words():
-            raw = await self._database.run(lambda tx: once(tx, method, request.request_id, body, serialized))
-        return response_type.FromString(raw)
+            return await self._database.run(lambda tx: once(tx, method, request.request_id, body, work, form))
 
     def _wake(self) -> None:
         self._leader.wake()

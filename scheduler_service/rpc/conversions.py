@@ -51,7 +51,8 @@ BREAKER_STATES: Mapping[BreakerState, pb.BreakerState.ValueType] = {
 
 def task_message(task: Task, now: datetime, *, brief: bool = False, usage: Mapping[str, Any] = MappingProxyType({})) -> pb.Task:
     """A task; `brief` leaves out description, payload and result, as lists do."""
-    message = pb.Task(
+    create_time = timestamp(task.create_time)
+    return pb.Task(
         id=str(task.id),
         title=task.title,
         description="" if brief else task.description,
@@ -71,16 +72,15 @@ def task_message(task: Task, now: datetime, *, brief: bool = False, usage: Mappi
         start_failures=task.start_failures,
         executor_id=task.executor_id,
         backend=task.backend,
-        create_time=timestamp(task.create_time),
-        update_time=timestamp(task.update_time),
+        create_time=create_time,
+        update_time=create_time if task.update_time is task.create_time else timestamp(task.update_time),
         start_time=timestamp(task.start_time),
         end_time=timestamp(task.end_time),
         next_attempt_time=timestamp(task.next_attempt_time),
         dependency_policy=POLICIES[task.dependency_policy],
         usage=struct(usage) if usage else None,
+        outcome=pb.TaskOutcome(exit_code=task.exit_code, result="" if brief else task.result, error=task.error),
     )
-    message.outcome.CopyFrom(pb.TaskOutcome(exit_code=task.exit_code, result="" if brief else task.result, error=task.error))
-    return message
 
 
 def _hold(task: Task, now: datetime) -> HoldReason:

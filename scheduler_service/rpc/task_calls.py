@@ -11,12 +11,12 @@ from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from scheduler_service.core.limits import TaskSpec
 from scheduler_service.core.task import ENDED_STATUSES
-from scheduler_service.rpc.calls import Calls, Context, caller_of, callers_words
+from scheduler_service.rpc.calls import Calls, Context, body_of, caller_of, callers_words
 from scheduler_service.rpc.conversions import event_message, task_message
 from scheduler_service.rpc.joint_calls import JointCalls
 from scheduler_service.rpc.validation import Checker, page_token
 from scheduler_service.transactions.editing import cancel_task, requeue_task, update_task
-from scheduler_service.transactions.idempotency import once_each
+from scheduler_service.transactions.idempotency import AnswerForm, once_each
 from scheduler_service.transactions.ports import Event, TaskFilter, Transaction
 from scheduler_service.transactions.reading import read_task_and_usage
 from scheduler_service.transactions.submitting import submit
@@ -27,7 +27,7 @@ DEPENDENTS_SHOWN = 100
 
 @dataclass(frozen=True, slots=True)
 class _Submission:
-    """A single task that is submitted, with the request as it was sent."""
+    """A single task that is submitted, with the request as it was sent if it may be repeated."""
 
     request_id: str
     body: bytes
@@ -38,7 +38,7 @@ class TaskCalls(Calls):
     """SubmitTask to UpdateTask, WatchTask and WatchEvents."""
 
     @cached_property
-    def _submissions(self) -> JointCalls[_Submission, bytes]:
+    def _submissions(self) -> JointCalls[_Submission, pb.SubmitTaskResponse]:
         return JointCalls(self._submit_all)
 
     async def SubmitTask(self, request: pb.SubmitTaskRequest, context: Context) -> pb.SubmitTaskResponse:
@@ -50,28 +50,30 @@ class TaskCalls(Calls):
         check.routed(spec, "task", self._rules.routes)
         check.done()
         assert spec is not None
-        submission = _Submission(request.request_id, request.SerializeToString(deterministic=True), spec)
+        submission = _Submission(request.request_id, body_of(request), spec)
         with callers_words():
-            answer = await self._submit(submission)
+            answer = await self._submit(submission, request.ByteSize())
         self._wake()
-        return pb.SubmitTaskResponse.FromString(answer)
+        return answer
 
-    async def _submit(self, submission: _Submission) -> bytes:
+    async def _submit(self, submission: _Submission, size: int) -> pb.SubmitTaskResponse:
         if submission.spec.task_id is None and not submission.spec.depends_on:
-            return await self._submissions.do(submission, submission.request_id, len(submission.body))
+            return await self._submissions.do(submission, submission.request_id, size)
         # What names other tasks, or its own id, could be at odds with a call beside it.
         (answer,) = await self._submit_all([submission])
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    async def _submit_all(self, submissions: Sequence[_Submission]) -> Sequence[bytes | Exception]:
-        async def work(tx: Transaction) -> Sequence[bytes | Exception]:
-            async def fresh(places: Sequence[int]) -> list[bytes]:
-                tasks = await submit(tx, [submissions[place].spec for place in places], self._rules.routes, uuid4)
-                return [pb.SubmitTaskResponse(task=task_message(task, tx.now)).SerializeToString() for task in tasks]
+    async def _submit_all(self, submissions: Sequence[_Submission]) -> Sequence[pb.SubmitTaskResponse | Exception]:
+        form = AnswerForm(pb.SubmitTaskResponse.SerializeToString, pb.SubmitTaskResponse.FromString)
 
-            return await once_each(tx, "SubmitTask", [(s.request_id, s.body) for s in submissions], fresh)
+        async def work(tx: Transaction) -> Sequence[pb.SubmitTaskResponse | Exception]:
+            async def fresh(places: Sequence[int]) -> list[pb.SubmitTaskResponse]:
+                tasks = await submit(tx, [submissions[place].spec for place in places], self._rules.routes, uuid4)
+                return [pb.SubmitTaskResponse(task=task_message(task, tx.now)) for task in tasks]
+
+            return await once_each(tx, "SubmitTask", [(s.request_id, s.body) for s in submissions], fresh, form)
 
         return await self._database.run(work)
 

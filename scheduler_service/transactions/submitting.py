@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from graphlib import TopologicalSorter
 from uuid import UUID
 
@@ -35,15 +35,18 @@ async def submit(tx: Transaction, specs: Sequence[TaskSpec], routes: Mapping[str
     # Locked, so that none completes between our count and our commit.
     known = await tx.tasks(sorted(outside), Lock.SHARE)
     await _require_room(tx, len(specs))
-    new: dict[UUID, Task] = {}
-    order = TopologicalSorter({id_: [d for d in spec.depends_on if d in inside] for id_, spec in zip(ids, specs, strict=True)})
     specs_by_id = dict(zip(ids, specs, strict=True))
-    for id_ in order.static_order():
-        new[id_] = _new_task(tx, id_, specs_by_id[id_], backend_for(specs_by_id[id_].task_type, routes), {**known, **new})
-    tasks = [new[id_] for id_ in ids]
+    for id_ in _prerequisites_first(specs_by_id):
+        known[id_] = _new_task(tx, id_, specs_by_id[id_], backend_for(specs_by_id[id_].task_type, routes), known)
+    tasks = [known[id_] for id_ in ids]
     await tx.add_tasks(tasks)
     await conclude(tx, [(task, None) for task in tasks if task.status is TaskStatus.FAILED])
     return tasks
+
+
+def _prerequisites_first(specs: Mapping[UUID, TaskSpec]) -> Iterable[UUID]:
+    inside = {id_: [other for other in spec.depends_on if other in specs] for id_, spec in specs.items()}
+    return TopologicalSorter(inside).static_order() if any(inside.values()) else inside
 
 
 async def _require_room(tx: Transaction, count: int) -> None:

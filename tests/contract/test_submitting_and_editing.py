@@ -16,11 +16,13 @@ from scheduler_service.core.verdicts import OutcomeClass
 from scheduler_service.transactions import submitting
 from scheduler_service.transactions.bulk_editing import requeue_tasks
 from scheduler_service.transactions.editing import cancel_task, requeue_task, update_task
-from scheduler_service.transactions.idempotency import once, once_each
+from scheduler_service.transactions.idempotency import AnswerForm, once, once_each
 from scheduler_service.transactions.ports import TaskFilter, Transaction
 from scheduler_service.transactions.reading import explain
 from service_runtime.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 from tests.contract.conftest import CALLER, DESCRIPTION, Cluster
+
+AS_BYTES = AnswerForm[bytes](bytes, bytes)
 
 
 async def test_a_stored_task_reads_back_as_it_was_submitted(cluster: Cluster) -> None:
@@ -249,12 +251,12 @@ async def test_a_repeated_request_gets_the_first_answer(cluster: Cluster) -> Non
         done.append(1)
         return b"answer %d" % len(done)
 
-    first = await cluster.run(lambda tx: once(tx, "SubmitTask", "id-1", b"body", work))
-    second = await cluster.run(lambda tx: once(tx, "SubmitTask", "id-1", b"body", work))
+    first = await cluster.run(lambda tx: once(tx, "SubmitTask", "id-1", b"body", work, AS_BYTES))
+    second = await cluster.run(lambda tx: once(tx, "SubmitTask", "id-1", b"body", work, AS_BYTES))
     assert first == second == b"answer 1"
-    assert await cluster.run(lambda tx: once(tx, "CancelTask", "id-1", b"body", work)) == b"answer 2"
+    assert await cluster.run(lambda tx: once(tx, "CancelTask", "id-1", b"body", work, AS_BYTES)) == b"answer 2"
     with pytest.raises(AlreadyExists):
-        await cluster.run(lambda tx: once(tx, "SubmitTask", "id-1", b"other body", work))
+        await cluster.run(lambda tx: once(tx, "SubmitTask", "id-1", b"other body", work, AS_BYTES))
 
 
 async def test_calls_that_share_a_transaction_are_each_carried_out_once(cluster: Cluster) -> None:
@@ -265,7 +267,7 @@ async def test_calls_that_share_a_transaction_are_each_carried_out_once(cluster:
             done.append(list(places))
             return [b"answer to " + calls[place][1] for place in places]
 
-        return await cluster.run(lambda tx: once_each(tx, "SubmitTask", calls, work))
+        return await cluster.run(lambda tx: once_each(tx, "SubmitTask", calls, work, AS_BYTES))
 
     assert await share(("id-1", b"one"), ("", b"two"), ("id-2", b"\x00\xff")) == [
         b"answer to one",
