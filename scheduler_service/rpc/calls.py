@@ -17,6 +17,7 @@ from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.run import ExecutorReport
 from scheduler_service.core.tuning import Configured, SettingValue
 from scheduler_service.errors import NotLeader, StorageUnavailable
+from scheduler_service.rpc.shared_reads import SharedReads
 from scheduler_service.transactions.idempotency import AnswerForm, once
 from scheduler_service.transactions.planning import Decision, TickMemory
 from scheduler_service.transactions.ports import Database, Transaction
@@ -166,10 +167,15 @@ class Calls:
         self._clock = clock
         self._version = version
         self._streams = 0
+        self._shared_reads = SharedReads()
 
     async def _read(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         with callers_words():
             return await self._database.run(work, read_only=True)
+
+    async def _shared(self, request: Message, read: Callable[[], Awaitable[T]]) -> T:
+        """What `read` finds for a request, or found for another caller's that says the same: rpc/shared_reads.py."""
+        return await self._shared_reads.read((type(request), request.SerializeToString(deterministic=True)), read)
 
     async def _write(self, method: str, request: Any, work: Callable[[Transaction], Awaitable[M]], response_type: type[M]) -> M:
         """Does `work` once for its request_id; a repeated call gets the first answer."""

@@ -48,7 +48,12 @@ class DispatchCalls(Calls):
         check = Checker()
         lengths = check.windows(request.windows)
         check.done()
-        return stats_message(await self._read(lambda tx: read_stats(tx, self._rules, lengths, by_executor=request.by_executor)))
+
+        async def read() -> pb.GetDispatchStatsResponse:
+            found = await self._read(lambda tx: read_stats(tx, self._rules, lengths, by_executor=request.by_executor))
+            return stats_message(found)
+
+        return await self._shared(request, read)
 
     async def ListDispatchEvents(self, request: pb.ListDispatchEventsRequest, context: Context) -> pb.ListDispatchEventsResponse:
         check = Checker()
@@ -76,6 +81,9 @@ class DispatchCalls(Calls):
         return slots_message(view, reports, self._rules)
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
+        return await self._shared(request, self._whole_status)
+
+    async def _whole_status(self) -> pb.GetStatusResponse:
         with callers_words():
             reports = await self._fleet.reports()
         able = [report for report in reports if not report.draining]

@@ -42,7 +42,10 @@ class OverrideCalls(Calls):
         return await self._read(work)
 
     async def ListBreakers(self, request: pb.ListBreakersRequest, context: Context) -> pb.ListBreakersResponse:
-        return pb.ListBreakersResponse(breakers=[message for _, message in (await self._breakers()).values()])
+        async def read() -> pb.ListBreakersResponse:
+            return pb.ListBreakersResponse(breakers=[message for _, message in (await self._breakers()).values()])
+
+        return await self._shared(request, read)
 
     async def GetBreaker(self, request: pb.GetBreakerRequest, context: Context) -> pb.GetBreakerResponse:
         check = Checker()
