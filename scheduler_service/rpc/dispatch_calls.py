@@ -20,7 +20,7 @@ from scheduler_service.rpc.conversions import (
     stats_message,
 )
 from scheduler_service.rpc.validation import Checker, page_token
-from scheduler_service.transactions.ports import EventFilter, ExecutorRow, Transaction
+from scheduler_service.transactions.ports import EventFilter
 from scheduler_service.transactions.reading import StatusView, explain, read_slots, read_stats, read_status
 from service_runtime.proto_values import timestamp
 
@@ -88,10 +88,8 @@ class DispatchCalls(Calls):
             reports = await self._fleet.reports()
         able = [report for report in reports if not report.draining]
 
-        async def work(tx: Transaction) -> tuple[StatusView, list[ExecutorRow]]:
-            return await read_status(tx, able, self._rules, self._leader.tick_memory), await tx.executors()
-
-        view, rows = await self._read(work)
+        view = await self._read(lambda tx: read_status(tx, able, self._rules, self._leader.tick_memory))
+        rows = view.about.executors
         message = self._status(view)
         message.slots.CopyFrom(slots_message(view.slots, reports, self._rules))
         live = {report.executor_id: report for report in reports}
@@ -124,22 +122,22 @@ class DispatchCalls(Calls):
             mode=_mode(view),
             sentence=view.explanation.sentence,
             leader=self._leader.leading,
-            leader_address=view.leadership.address,
-            term=view.leadership.term,
+            leader_address=view.about.leadership.address,
+            term=view.about.leadership.term,
             draining=bool(view.drains),
             billing_pauses=[pause_message(pause) for pause in view.billing_pauses],
             breakers=[breaker_message(b, rules.checks.breaker, now) for b in view.breakers.values()],
             stats=stats_message(view.stats),
             version=self._version,
-            cluster_id=str(view.cluster_id),
+            cluster_id=str(view.about.cluster_id),
             scheduler_time=timestamp(self._clock.now()),
             database_time=timestamp(now),
         )
         message.tick.CopyFrom(
             pb.TickStatus(
                 enabled=self._leader.leading and rules.tick_enabled,
-                last_success_time=timestamp(view.leadership.tick_success_time),
-                last_error=self._leader.tick_error or view.leadership.tick_error,
+                last_success_time=timestamp(view.about.leadership.tick_success_time),
+                last_error=self._leader.tick_error or view.about.leadership.tick_error,
             )
         )
         message.tick.interval.FromTimedelta(rules.tick_interval)
@@ -147,8 +145,8 @@ class DispatchCalls(Calls):
         for (priority, status), n in sorted(view.queue.items()):
             due = view.oldest_due.get(priority) if status is TaskStatus.QUEUED else None
             message.queue.add(priority=PRIORITIES[priority], status=STATUSES[status], tasks=n, oldest_due_time=timestamp(due))
-        if view.last_dispatch is not None:
-            last = view.last_dispatch
+        if view.about.last_dispatch is not None:
+            last = view.about.last_dispatch
             message.last_dispatch.CopyFrom(
                 pb.LastDispatch(
                     task_id=str(last.task_id),

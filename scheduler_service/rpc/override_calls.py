@@ -34,9 +34,8 @@ class OverrideCalls(Calls):
         executors = await self._reports()
 
         async def work(tx: Transaction) -> dict[str, tuple[Breaker, pb.Breaker]]:
-            rules = await rules_in_force(tx, self._rules)
+            rules, found = await overrides.list_breakers(tx, executors, self._rules)
             settings = rules.checks.breaker
-            found = await overrides.list_breakers(tx, executors, rules)
             return {key: (breaker, breaker_message(breaker, settings, tx.now)) for key, breaker in found.items()}
 
         return await self._read(work)

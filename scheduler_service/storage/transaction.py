@@ -110,8 +110,9 @@ class PostgresTransaction:
     async def save_window_settings(self, window_ms: int, open_duration_ms: int) -> None:
         await self._do("save_window_settings", window_ms=window_ms, open_duration_ms=open_duration_ms)
 
-    async def standing(self, window: timedelta) -> ports.Standing:
-        return msgspec.convert((await self._one("standing", window=window))["standing"], ports.Standing)
+    async def standing(self, parts: Collection[ports.Part], window: timedelta) -> ports.Standing:
+        row = await self._one("standing", parts=f"{{{','.join(parts)}}}", window=window)
+        return msgspec.convert({part: found for part, found in row["standing"].items() if found is not None}, ports.Standing)
 
     # --- breakers and backends
 
@@ -126,9 +127,6 @@ class PostgresTransaction:
     async def save_breakers(self, breakers: Iterable[Breaker], *, actor: str | None = None) -> None:
         ordered = sorted(breakers, key=lambda breaker: breaker.key)
         await self._many("save_breaker", ({**breaker_row(breaker), "actor": actor} for breaker in ordered))
-
-    async def tripped_by(self) -> dict[str, str]:
-        return {row["key"]: row["tripped_by"] for row in await self._all("tripped_by")}
 
     async def backend_states(self) -> dict[str, ports.BackendState]:
         return {row["backend"]: ports.BackendState(**row) for row in await self._all("get_backend_states")}
@@ -230,18 +228,8 @@ class PostgresTransaction:
         rows = await self._all("dependents", id=task_id, limit=limit)
         return [row["task_id"] for row in rows], rows[0]["total"] if rows else 0
 
-    async def queue_counts(self) -> dict[str, tuple[int, int]]:
-        return {row["backend"]: (row["queued"], row["due"]) for row in await self._all("queue_counts")}
-
     async def live_counts(self) -> list[ports.LiveCount]:
         return [ports.LiveCount(**row) for row in await self._all("live_counts")]
-
-    async def queue_depths(self) -> dict[tuple[Priority, TaskStatus], int]:
-        rows = await self._all("queue_depths")
-        return {(Priority(row["priority"]), TaskStatus(row["status"])): row["n"] for row in rows}
-
-    async def oldest_due(self) -> dict[Priority, datetime]:
-        return {Priority(row["priority"]): row["due_time"] for row in await self._all("oldest_due")}
 
     async def waiting_at_most(self) -> int:
         return int((await self._one("waiting_at_most"))["n"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -23,6 +23,8 @@ from scheduler_service.transactions.ports import (
     LiveCount,
     Lock,
     OperatorSettings,
+    Part,
+    Standing,
     Transaction,
     WindowRow,
 )
@@ -42,6 +44,7 @@ class Facts:
     """
 
     rules: DispatchRules
+    standing: Standing
     operator: OperatorSettings
     queue: Mapping[str, tuple[int, int]]
     gates: GateFacts
@@ -57,6 +60,20 @@ class Facts:
     def running(self, backend: str, executor_id: str | None = None) -> int:
         """Tasks of a backend that are dispatching or running, on one executor or on all."""
         return sum(c.n for c in self.live if c.backend == backend and executor_id in (None, c.executor_id))
+
+
+GATE_PARTS = (
+    Part.OPERATOR,
+    Part.BREAKERS,
+    Part.TRIPPED_BY,
+    Part.BACKEND_STATES,
+    Part.DRAINS,
+    Part.BILLING_PAUSES,
+    Part.LIVE,
+    Part.HAS_INTERNAL,
+    Part.WINDOW,
+)
+"""What every question about the gates needs."""
 
 
 async def rules_in_force(tx: Transaction, rules: DispatchRules) -> DispatchRules:
@@ -75,17 +92,16 @@ async def gather(
     tx: Transaction,
     executors: Sequence[ExecutorReport],
     rules: DispatchRules,
-    queue: Mapping[str, tuple[int, int]] | None = None,
+    parts: Collection[Part] = (*GATE_PARTS, Part.QUEUED_BACKENDS),
     lock: Lock = Lock.NONE,
 ) -> Facts:
-    """The facts now. `executors` are the live ones; `lock` is for the breaker rows.
+    """The facts now. `executors` are the live ones; `lock` is for the breaker rows that may move.
 
-    `queue` is (queued, due) by backend; None: whatever is queued counts as due. `rules` are those of the environment, to which
-    what operators have changed is applied.
+    `parts` are at least GATE_PARTS; without Part.QUEUE whatever is queued counts as due. `rules` are those of the environment, to
+    which what operators have changed is applied.
     """
-    standing = await tx.standing(rules.window)
-    if queue is None:
-        queue = dict.fromkeys(sorted(standing.queued_backends), (1, 1))
+    standing = await tx.standing(parts, rules.window)
+    queue = dict.fromkeys(sorted(standing.queued_backends), (1, 1)) | {q.backend: (q.queued, q.due) for q in standing.queue}
     rules = tuned(rules, standing.operator.values)
     breakers = await _breakers(tx, standing.breakers, rules, lock)
     states, drains, pauses, live = standing.backend_states, standing.drains, standing.billing_pauses, standing.live
@@ -109,7 +125,7 @@ async def gather(
         tripped=frozenset(tripped),
         settings=rules.checks,
     )
-    return Facts(rules, standing.operator, queue, gates, known, fleet, breakers, states, drains, pauses, live, rows)
+    return Facts(rules, standing, standing.operator, queue, gates, known, fleet, breakers, states, drains, pauses, live, rows)
 
 
 def idle_drains(drains: Iterable[Drain], live: Iterable[LiveCount]) -> list[Drain]:

@@ -15,6 +15,7 @@ from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.events import EventType
 from scheduler_service.core.routing import BackendKind
 from scheduler_service.core.run import ExecutorReport
+from scheduler_service.core.tuning import tuned
 from scheduler_service.transactions.auditing import Caller, audit
 from scheduler_service.transactions.consequences import emit_breaker_events, tell
 from scheduler_service.transactions.gathering import backends_of, idle_drains
@@ -24,6 +25,7 @@ from scheduler_service.transactions.ports import (
     Drain,
     LiveCount,
     Lock,
+    Part,
     Transaction,
 )
 from service_runtime.errors import NotFound, ResourceExhausted
@@ -181,9 +183,13 @@ def _bare_names(rows: Mapping[str, Breaker], executors: Sequence[ExecutorReport]
     return bare
 
 
-async def list_breakers(tx: Transaction, executors: Sequence[ExecutorReport], rules: DispatchRules) -> dict[str, Breaker]:
-    """Every breaker by key: the rows and the answers of bare names."""
-    return with_bare_names(await tx.breakers(), executors, rules)
+async def list_breakers(
+    tx: Transaction, executors: Sequence[ExecutorReport], rules: DispatchRules
+) -> tuple[DispatchRules, dict[str, Breaker]]:
+    """The rules in force, and every breaker by key: the rows and the answers of bare names."""
+    standing = await tx.standing((Part.OPERATOR, Part.BREAKERS), rules.window)
+    rules = tuned(rules, standing.operator.values)
+    return rules, with_bare_names(standing.breakers, executors, rules)
 
 
 def with_bare_names(rows: Mapping[str, Breaker], executors: Sequence[ExecutorReport], rules: DispatchRules) -> dict[str, Breaker]:

@@ -189,22 +189,82 @@ class LiveCount:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What the gates look at. `live` counts tasks dispatching or running; mappings go by key, name or backend.
+class QueueCount:
+    """Queued tasks of a backend, and how many of them are due and unblocked."""
 
-    `has_internal`: an internal task is queued, dispatching or running. `tripped_by`: of the breakers that were tripped by hand.
+    backend: str
+    queued: int
+    due: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """Tasks of a priority in a status that is no end."""
+
+    priority: Priority
+    status: TaskStatus
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class OldestDue:
+    """Since when the oldest due, unblocked task of a priority is due."""
+
+    priority: Priority
+    due_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What people are shown besides. A priority without a due task is missing in `oldest_due`."""
+
+    cluster_id: UUID
+    leadership: Leadership
+    executors: tuple[ExecutorRow, ...]
+    last_dispatch: LastDispatch | None
+    depths: tuple[QueueDepth, ...]
+    oldest_due: tuple[OldestDue, ...]
+
+
+class Part(StrEnum):
+    """A part of `Standing`; EXECUTORS_OF_WINDOW lets the window be told by executor."""
+
+    OPERATOR = "operator"
+    BREAKERS = "breakers"
+    TRIPPED_BY = "tripped_by"
+    BACKEND_STATES = "backend_states"
+    DRAINS = "drains"
+    BILLING_PAUSES = "billing_pauses"
+    LIVE = "live"
+    HAS_INTERNAL = "has_internal"
+    QUEUED_BACKENDS = "queued_backends"
+    QUEUE = "queue"
+    WINDOW = "window"
+    EXECUTORS_OF_WINDOW = "executors_of_window"
+    ABOUT = "about"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the gates look at and what people are shown; what was not asked for is empty.
+
+    `live` counts tasks dispatching or running; mappings go by key, name or backend. `has_internal`: an internal task is queued,
+    dispatching or running. `tripped_by`: of the breakers that were tripped by hand. `queue` counts all that is queued,
+    `queued_backends` costs the same however much that is.
     """
 
-    operator: OperatorSettings
-    breakers: Mapping[str, Breaker]
-    backend_states: Mapping[str, BackendState]
-    drains: tuple[Drain, ...]
-    billing_pauses: tuple[BillingPause, ...]
-    tripped_by: Mapping[str, str]
-    live: tuple[LiveCount, ...]
-    has_internal: bool
-    queued_backends: frozenset[str]
-    window: tuple[WindowRow, ...]
+    operator: OperatorSettings = field(default_factory=OperatorSettings)
+    breakers: Mapping[str, Breaker] = field(default_factory=dict)
+    backend_states: Mapping[str, BackendState] = field(default_factory=dict)
+    drains: tuple[Drain, ...] = ()
+    billing_pauses: tuple[BillingPause, ...] = ()
+    tripped_by: Mapping[str, str] = field(default_factory=dict)
+    live: tuple[LiveCount, ...] = ()
+    has_internal: bool = False
+    queued_backends: frozenset[str] = frozenset()
+    queue: tuple[QueueCount, ...] = ()
+    window: tuple[WindowRow, ...] = ()
+    about: About | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,8 +382,8 @@ class Transaction(Protocol):
     async def save_leadership(self, leadership: Leadership) -> None: ...
     async def save_window_settings(self, window_ms: int, open_duration_ms: int) -> None: ...
 
-    async def standing(self, window: timedelta) -> Standing:
-        """What the gates look at, at one instant, nothing of it locked. `window` is as long as it is without an override."""
+    async def standing(self, parts: Collection[Part], window: timedelta) -> Standing:
+        """These parts at one instant, nothing of them locked. `window` is as long as it is without an override."""
         ...
 
     # --- breakers and backends
@@ -337,10 +397,6 @@ class Transaction(Protocol):
 
     async def save_breakers(self, breakers: Iterable[Breaker], *, actor: str | None = None) -> None:
         """Saves rows; `actor` None keeps who tripped them, '' says that nobody did."""
-        ...
-
-    async def tripped_by(self) -> dict[str, str]:
-        """Who tripped the breakers that were tripped by hand, by key."""
         ...
 
     async def backend_states(self) -> dict[str, BackendState]: ...
@@ -405,16 +461,7 @@ class Transaction(Protocol):
         """Tasks that depend on this one, in any status, at most `limit` of them by id; and how many there are in all."""
         ...
 
-    async def queue_counts(self) -> dict[str, tuple[int, int]]:
-        """Queued tasks by backend, and how many of them are due and unblocked."""
-        ...
-
     async def live_counts(self) -> list[LiveCount]: ...
-    async def queue_depths(self) -> dict[tuple[Priority, TaskStatus], int]: ...
-    async def oldest_due(self) -> dict[Priority, datetime]:
-        """Since when the oldest due, unblocked task of each priority is due; a priority without one is missing."""
-        ...
-
     async def waiting_at_most(self) -> int:
         """No fewer than the queued tasks that are committed, at a cost that does not grow with them."""
         ...

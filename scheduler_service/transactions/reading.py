@@ -17,16 +17,16 @@ from scheduler_service.core.run import ExecutorReport, total_usage
 from scheduler_service.core.slot_budget import Fleet
 from scheduler_service.core.task import Priority, Task, TaskStatus
 from scheduler_service.transactions.gathering import (
+    GATE_PARTS,
     Facts,
     attempts_by_backend,
     attempts_by_executor,
     gather,
-    rules_in_force,
     window_of,
 )
 from scheduler_service.transactions.overrides import with_bare_names
 from scheduler_service.transactions.planning import NO_MEMORY, TickBasis, TickMemory, TickPlan, plan_tick
-from scheduler_service.transactions.ports import BillingPause, BudgetCap, Drain, LastDispatch, Leadership, Transaction, WindowRow
+from scheduler_service.transactions.ports import About, BillingPause, BudgetCap, Drain, Part, Transaction, WindowRow
 from service_runtime.errors import NotFound
 
 
@@ -84,8 +84,7 @@ class StatusView:
 
     now: datetime
     rules: DispatchRules
-    cluster_id: UUID
-    leadership: Leadership
+    about: About
     explanation: Explanation
     slots: SlotsView
     stats: DispatchStats
@@ -95,7 +94,6 @@ class StatusView:
     billing_pauses: tuple[BillingPause, ...]
     queue: Mapping[tuple[Priority, TaskStatus], int]
     oldest_due: Mapping[Priority, datetime]
-    last_dispatch: LastDispatch | None
 
 
 async def read_task(tx: Transaction, task_id: UUID) -> Task:
@@ -135,10 +133,10 @@ async def read_stats(
     tx: Transaction, rules: DispatchRules, lengths: Sequence[timedelta] = (), *, by_executor: bool = False
 ) -> DispatchStats:
     """The statistics at this instant."""
-    rules = await rules_in_force(tx, rules)
+    parts = [Part.OPERATOR, Part.WINDOW, *([Part.EXECUTORS_OF_WINDOW] if by_executor else [])]
+    own = (await tx.standing(parts, rules.window)).window
     further = [(length, await _window_stats(tx, length, by_executor)) for length in lengths]
-    own = await _window_stats(tx, rules.window, by_executor)
-    return _dispatch_stats(own, further)
+    return _dispatch_stats(_stats_of(own, by_executor), further)
 
 
 async def _window_stats(tx: Transaction, length: timedelta, by_executor: bool) -> WindowStats:
@@ -164,14 +162,17 @@ async def explain(
     rules: DispatchRules,
     task_id: UUID | None,
     memory: TickMemory = NO_MEMORY,
+    *,
+    about: bool = False,
 ) -> Explanation:
     """What the next tick would do, without doing it. Raises NotFound for an unknown task.
 
     `memory` is the leader's: it knows of starts that ramp up. Without it, as on a replica that does not lead, none are taken to.
+    `about`: the facts are to have that part too.
     """
     task = await read_task(tx, task_id) if task_id is not None else None
-    queue = await tx.queue_counts()
-    plan = await plan_tick(tx, TickBasis(executors, await gather(tx, executors, rules, queue), memory))
+    parts = (*GATE_PARTS, Part.QUEUE, *([Part.ABOUT] if about else []))
+    plan = await plan_tick(tx, TickBasis(executors, await gather(tx, executors, rules, parts), memory))
     outlook = _outlook(plan)
     verdicts = tuple(outlook.verdicts)
     if task is None:
@@ -205,7 +206,7 @@ def _outlook(plan: TickPlan) -> Outlook:
 
 async def read_slots(tx: Transaction, executors: Sequence[ExecutorReport], rules: DispatchRules) -> SlotsView:
     """The pools now."""
-    facts = await gather(tx, executors, rules, {})
+    facts = await gather(tx, executors, rules, GATE_PARTS)
     return SlotsView(facts.fleet, facts.operator.cap, facts)
 
 
@@ -213,21 +214,21 @@ async def read_status(
     tx: Transaction, executors: Sequence[ExecutorReport], rules: DispatchRules, memory: TickMemory = NO_MEMORY
 ) -> StatusView:
     """Everything that GetStatus shows."""
-    explanation = await explain(tx, executors, rules, None, memory)
+    explanation = await explain(tx, executors, rules, None, memory, about=True)
     facts = explanation.facts
+    about = facts.standing.about
+    assert about is not None, "it was asked for"
     return StatusView(
         now=tx.now,
         rules=facts.rules,
-        cluster_id=await tx.cluster_id(),
-        leadership=await tx.leadership(),
+        about=about,
         explanation=explanation,
         slots=SlotsView(facts.fleet, facts.operator.cap, facts),
         stats=_dispatch_stats(_stats_of(facts.window, by_executor=False)),
         breakers=with_bare_names(facts.breakers, executors, facts.rules),
-        tripped_by=await tx.tripped_by(),
+        tripped_by=facts.standing.tripped_by,
         drains=facts.drains,
         billing_pauses=tuple(pause for pause in facts.billing_pauses if pause.until_time > tx.now),
-        queue=await tx.queue_depths(),
-        oldest_due=await tx.oldest_due(),
-        last_dispatch=await tx.last_dispatch(),
+        queue={(depth.priority, depth.status): depth.n for depth in about.depths},
+        oldest_due={oldest.priority: oldest.due_time for oldest in about.oldest_due},
     )

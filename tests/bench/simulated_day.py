@@ -24,7 +24,7 @@ from scheduler_service.core.limits import TaskSpec
 from scheduler_service.core.run import BackendReport, ExecutorReport, RunOrder, RunReport
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.transactions.leading import acquire_or_renew
-from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.ports import Part, Transaction
 from scheduler_service.transactions.recording import record_reports
 from scheduler_service.transactions.submitting import submit
 from scheduler_service.transactions.ticking import TickKind, TickMemory, TickRequest, TickResult, take_tick
@@ -194,9 +194,9 @@ def _start(order: RunOrder, down: bool) -> RunReport:
 
 async def _idle(tx: Transaction) -> int:
     """Slots that stand free although a task is due."""
-    running = sum(count.n for count in await tx.live_counts())
-    _, due = (await tx.queue_counts()).get(BACKEND, (0, 0))
-    return min(SLOTS - running, due)
+    standing = await tx.standing((Part.LIVE, Part.QUEUE), timedelta(hours=1))
+    due = sum(count.due for count in standing.queue if count.backend == BACKEND)
+    return min(SLOTS - sum(count.n for count in standing.live), due)
 
 
 def _counted(cost: Cost, now: timedelta, down: bool, wasted: int, idle: int) -> Cost:

@@ -45,7 +45,7 @@ async def routed(cluster: Cluster, *executors: ExecutorReport, sweeps: int = 0) 
 
 
 async def states(cluster: Cluster) -> dict[str, BreakerState]:
-    found = await cluster.run(lambda tx: list_breakers(tx, cluster.executors, cluster.rules))
+    _, found = await cluster.run(lambda tx: list_breakers(tx, cluster.executors, cluster.rules))
     return {key: breaker.state for key, breaker in found.items() if key.startswith("gpu")}
 
 

@@ -24,6 +24,7 @@ from scheduler_service.transactions.overrides import (
     trip_breaker,
 )
 from scheduler_service.transactions.planning import TickKind, TickMemory
+from scheduler_service.transactions.ports import Part
 from scheduler_service.transactions.reading import explain, read_stats
 from service_runtime.errors import ResourceExhausted
 from tests.contract.conftest import CALLER, DESCRIPTION, Cluster, report
@@ -298,12 +299,14 @@ async def test_a_trip_holds_and_a_reset_by_the_bare_name_lets_go(cluster: Cluste
     )
     assert tripped.after.state is BreakerState.OPEN
     assert [breaker.key for breaker in tripped.moved] == ["cecelia-run@host-a"]
-    assert await cluster.run(lambda tx: tx.tripped_by()) == {"cecelia-run@host-a": "tester"}
+    assert (await cluster.run(lambda tx: tx.standing([Part.TRIPPED_BY], timedelta(hours=1)))).tripped_by == {
+        "cecelia-run@host-a": "tester"
+    }
     cluster.clock.advance(minutes=90)
     assert (await cluster.tick()).orders == ()
     reset = await cluster.run(lambda tx: reset_breaker(tx, "cecelia-run", CALLER, cluster.executors, cluster.rules))
     assert (reset.before.state, reset.after.state) == (BreakerState.OPEN, BreakerState.CLOSED)
-    assert await cluster.run(lambda tx: tx.tripped_by()) == {}
+    assert (await cluster.run(lambda tx: tx.standing([Part.TRIPPED_BY], timedelta(hours=1)))).tripped_by == {}
     assert len((await cluster.tick()).orders) == 1
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from scheduler_service.core.run import Run, RunState
 from scheduler_service.core.slot_budget import is_internal
 from scheduler_service.core.task import EDITABLE_FIELDS, ENDED_STATUSES, LIVE_STATUSES, Priority, Task, TaskStatus, is_due
 from scheduler_service.transactions import ports
-from scheduler_service.transactions.ports import Lock
+from scheduler_service.transactions.ports import Lock, Part
 
 T = TypeVar("T")
 _SUBMITTED = ("create_time", "task_type", "depends_on", "dependency_policy", "timeout", "max_tries", "backend")
@@ -97,26 +98,47 @@ class MemoryTransaction:
             )
             self.state.tripped_by[breaker.key] = who
 
-    async def tripped_by(self) -> dict[str, str]:
-        return {key: who for key, who in sorted(self.state.tripped_by.items()) if who}
-
-    async def standing(self, window: timedelta) -> ports.Standing:
+    async def standing(self, parts: Collection[Part], window: timedelta) -> ports.Standing:
         waiting, live = self._waiting(), (TaskStatus.QUEUED, *LIVE_STATUSES)
         operator = await self.operator_settings()
         changed = operator.values.get("WINDOW_MS")
-        window = window if changed is None else timedelta(milliseconds=int(changed))
-        return ports.Standing(
-            operator=operator,
-            breakers=await self.breakers(),
-            backend_states=await self.backend_states(),
-            drains=tuple(await self.drains()),
-            billing_pauses=tuple(await self.billing_pauses()),
-            tripped_by=await self.tripped_by(),
-            live=tuple(await self.live_counts()),
-            has_internal=any(t.status in live and is_internal(t.payload) for t in self.state.tasks.values()),
-            queued_backends=frozenset(task.backend for task in waiting),
-            window=tuple(await self.window_rows(self._now - window)),
+        since = self._now - (window if changed is None else timedelta(milliseconds=int(changed)))
+        by_executor = Part.EXECUTORS_OF_WINDOW in parts
+        every: dict[Part, Any] = {
+            Part.OPERATOR: operator,
+            Part.BREAKERS: await self.breakers(),
+            Part.BACKEND_STATES: await self.backend_states(),
+            Part.DRAINS: tuple(await self.drains()),
+            Part.BILLING_PAUSES: tuple(await self.billing_pauses()),
+            Part.TRIPPED_BY: {key: who for key, who in sorted(self.state.tripped_by.items()) if who},
+            Part.LIVE: tuple(await self.live_counts()),
+            Part.HAS_INTERNAL: any(t.status in live and is_internal(t.payload) for t in self.state.tasks.values()),
+            Part.QUEUED_BACKENDS: frozenset(task.backend for task in waiting),
+            Part.QUEUE: tuple(self._queue()),
+            Part.WINDOW: tuple(await self.window_rows(since, by_executor=by_executor)),
+            Part.ABOUT: await self._about(),
+        }
+        return ports.Standing(**{part.value: found for part, found in every.items() if part in parts})
+
+    async def _about(self) -> ports.About:
+        depths = Counter((task.priority, task.status) for task in self.state.tasks.values() if task.status in _SHOWN)
+        oldest: dict[Priority, datetime] = {}
+        for task in self._waiting():
+            if task.blocked_by == 0 and task.due_time <= self.now:
+                oldest[task.priority] = min(task.due_time, oldest.get(task.priority, task.due_time))
+        return ports.About(
+            cluster_id=await self.cluster_id(),
+            leadership=await self.leadership(),
+            executors=tuple(await self.executors()),
+            last_dispatch=await self.last_dispatch(),
+            depths=tuple(ports.QueueDepth(*key, n) for key, n in depths.items()),
+            oldest_due=tuple(ports.OldestDue(*found) for found in oldest.items()),
         )
+
+    def _queue(self) -> Iterator[ports.QueueCount]:
+        for backend in sorted({task.backend for task in self._waiting()}):
+            own = [task for task in self._waiting() if task.backend == backend]
+            yield ports.QueueCount(backend, len(own), sum(task.blocked_by == 0 and is_due(task, self._now) for task in own))
 
     async def backend_states(self) -> dict[str, ports.BackendState]:
         return dict(sorted(self.state.backend_states.items()))
@@ -214,13 +236,6 @@ class MemoryTransaction:
         found = sorted(task.id for task in self.state.tasks.values() if task_id in task.depends_on)
         return found[:limit], len(found)
 
-    async def queue_counts(self) -> dict[str, tuple[int, int]]:
-        counts: dict[str, tuple[int, int]] = {}
-        for task in self._waiting():
-            queued, due = counts.get(task.backend, (0, 0))
-            counts[task.backend] = (queued + 1, due + (task.blocked_by == 0 and is_due(task, self._now)))
-        return counts
-
     async def live_counts(self) -> list[ports.LiveCount]:
         counts: dict[tuple[str, str, bool], int] = {}
         for task in self.state.tasks.values():
@@ -228,20 +243,6 @@ class MemoryTransaction:
                 key = (task.executor_id, task.backend, is_internal(task.payload))
                 counts[key] = counts.get(key, 0) + 1
         return [ports.LiveCount(*key, n) for key, n in counts.items()]
-
-    async def queue_depths(self) -> dict[tuple[Priority, TaskStatus], int]:
-        depths: dict[tuple[Priority, TaskStatus], int] = {}
-        for task in self.state.tasks.values():
-            if task.status in _SHOWN:
-                depths[(task.priority, task.status)] = depths.get((task.priority, task.status), 0) + 1
-        return depths
-
-    async def oldest_due(self) -> dict[Priority, datetime]:
-        found: dict[Priority, datetime] = {}
-        for task in self._waiting():
-            if task.blocked_by == 0 and task.due_time <= self.now:
-                found[task.priority] = min(task.due_time, found.get(task.priority, task.due_time))
-        return found
 
     async def waiting_at_most(self) -> int:
         return len(self._waiting())

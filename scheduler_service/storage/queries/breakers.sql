@@ -28,10 +28,6 @@ UPDATE circuit_breaker_states SET
     tripped_by = CASE WHEN %(state)s = 'CLOSED' THEN '' ELSE coalesce(%(actor)s, tripped_by) END, update_time = %(now)s
 WHERE key = %(key)s;
 
--- name: tripped_by
--- Who tripped the breakers that a person tripped.
-SELECT key, tripped_by FROM circuit_breaker_states WHERE tripped_by <> '' ORDER BY key;
-
 -- name: purge_breakers
 -- Rows of executors that are gone for long.
 DELETE FROM circuit_breaker_states b USING executors e

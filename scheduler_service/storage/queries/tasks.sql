@@ -163,28 +163,10 @@ WHERE d.depends_on_id = ANY(%(ids)s) AND t.status = 'queued' ORDER BY d.task_id;
 SELECT task_id, count(*) OVER () AS total FROM task_dependencies
 WHERE depends_on_id = %(id)s ORDER BY task_id LIMIT %(limit)s;
 
--- name: queue_counts
--- Queued tasks by backend, and how many of them are due.
-SELECT backend, count(*) AS queued, count(*) FILTER (WHERE blocked_by = 0
-    AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)) AS due
-FROM tasks WHERE status = 'queued' GROUP BY backend;
-
 -- name: live_counts
 -- Tasks dispatching or running, by executor, backend and kind.
 SELECT executor_id, backend, internal, count(*) AS n
 FROM tasks WHERE status IN ('dispatching', 'running') GROUP BY 1, 2, 3;
-
--- name: queue_depths
--- Tasks that have not ended, by priority and status.
-SELECT priority, status, count(*) AS n FROM tasks
-WHERE status IN ('queued', 'dispatching', 'running', 'quarantined') GROUP BY 1, 2;
-
--- name: oldest_due
--- Since when the oldest due task of each priority is due: one index probe each.
-SELECT p.priority, t.due_time FROM (VALUES (0), (1), (2)) p (priority), LATERAL (
-    SELECT due_time FROM tasks
-    WHERE status = 'queued' AND blocked_by = 0 AND priority = p.priority AND due_time <= %(now)s
-    ORDER BY due_time LIMIT 1) t;
 
 -- name: queue_position
 -- One more than the due, unblocked tasks of the backend that stand before this one.
