@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
-from typing import LiteralString, cast
+from typing import LiteralString
 
+_COMMENT_OR_SPACE = re.compile(r"(?:\s|--[^\n]*)+")
 _NAME = re.compile(r"^-- name: (?P<name>[a-z_]+)$", re.MULTILINE)
 
 
@@ -23,8 +24,11 @@ def parse(text: str) -> dict[str, LiteralString]:
             raise QueryFileError(f"query {name}: a sentence and a statement must follow the name")
         if name in queries:
             raise QueryFileError(f"query {name} is there twice")
+        # A statement that is longer than psycopg keeps is taken apart anew each time. None of ours has a text in it whose spaces
+        # matter.
+        short = _COMMENT_OR_SPACE.sub(" ", statement).strip().rstrip(";")
         # Literal by construction: the text is shipped with the package.
-        queries[name] = cast("LiteralString", statement.strip().rstrip(";"))
+        queries[name] = short
     return queries
 
 

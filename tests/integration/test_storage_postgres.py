@@ -78,6 +78,12 @@ def test_every_named_statement_is_used_and_every_used_name_exists() -> None:
     assert used == set(query_files.load())
 
 
+def test_no_statement_is_so_long_that_psycopg_takes_it_apart_each_time() -> None:
+    from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
+
+    assert [name for name, text in query_files.load().items() if len(text) > MAX_CACHED_STATEMENT_LENGTH] == []
+
+
 async def test_columns_stand_in_the_order_of_the_fields_that_are_made_of_them(database_url: str) -> None:
     orders = {
         "get_tasks": Task,

@@ -38,52 +38,52 @@ UPDATE leader SET holder = %(holder)s, address = %(address)s, term = %(term)s,
 -- What the gates look at and what people are shown, those parts that are asked for, as one JSON object: a statement each would
 -- cost a tick most of its time.
 SELECT json_build_object(
-    'operator', CASE WHEN 'operator' = ANY(%(parts)s) THEN (SELECT json_build_object(
+    'operator', CASE WHEN 'operator' = ANY(asked) THEN (SELECT json_build_object(
         'cap', json_build_object('slots', s.budget_cap, 'actor', s.budget_cap_actor, 'reason', s.budget_cap_reason,
             'since_time', s.budget_cap_time),
         'overrides', coalesce((SELECT json_object_agg(o.name, to_json(o)) FROM setting_overrides o), '{}'),
         'shown_window_ms', s.window_ms, 'shown_open_duration_ms', s.open_duration_ms) FROM scheduler_settings s) END,
-    'breakers', CASE WHEN 'breakers' = ANY(%(parts)s) THEN coalesce((SELECT json_object_agg(b.key, json_build_object(
+    'breakers', CASE WHEN 'breakers' = ANY(asked) THEN (SELECT json_object_agg(b.key, json_build_object(
         'key', b.key, 'state', b.state, 'failures', b.failures, 'last_failure_time', b.last_failure_time,
         'opened_time', b.opened_time, 'open_duration', 'PT' || extract(epoch FROM b.open_duration) || 'S',
         'generation', b.generation, 'probe_run_id', b.probe_run_id, 'reason', b.reason) ORDER BY b.key)
-        FROM circuit_breaker_states b), '{}') END,
-    'tripped_by', CASE WHEN 'tripped_by' = ANY(%(parts)s) THEN coalesce((SELECT json_object_agg(b.key, b.tripped_by ORDER BY b.key)
-        FROM circuit_breaker_states b WHERE b.tripped_by <> ''), '{}') END,
-    'backend_states', CASE WHEN 'backend_states' = ANY(%(parts)s) THEN coalesce((
-        SELECT json_object_agg(s.backend, to_json(s) ORDER BY s.backend) FROM backend_states s), '{}') END,
-    'drains', CASE WHEN 'drains' = ANY(%(parts)s) THEN coalesce((SELECT json_agg(d ORDER BY d.source) FROM drains d), '[]') END,
-    'billing_pauses', CASE WHEN 'billing_pauses' = ANY(%(parts)s) THEN coalesce((
-        SELECT json_agg(p ORDER BY p.backend) FROM billing_pauses p), '[]') END,
-    'live', CASE WHEN 'live' = ANY(%(parts)s) THEN coalesce((SELECT json_agg(l) FROM (
+        FROM circuit_breaker_states b) END,
+    'tripped_by', CASE WHEN 'tripped_by' = ANY(asked) THEN (SELECT json_object_agg(b.key, b.tripped_by ORDER BY b.key)
+        FROM circuit_breaker_states b WHERE b.tripped_by <> '') END,
+    'backend_states', CASE WHEN 'backend_states' = ANY(asked) THEN (
+        SELECT json_object_agg(s.backend, to_json(s) ORDER BY s.backend) FROM backend_states s) END,
+    'drains', CASE WHEN 'drains' = ANY(asked) THEN (SELECT json_agg(d ORDER BY d.source) FROM drains d) END,
+    'billing_pauses', CASE WHEN 'billing_pauses' = ANY(asked) THEN (
+        SELECT json_agg(p ORDER BY p.backend) FROM billing_pauses p) END,
+    'live', CASE WHEN 'live' = ANY(asked) THEN (SELECT json_agg(l) FROM (
         SELECT executor_id, backend, internal, count(*) AS n
-        FROM tasks WHERE status IN ('dispatching', 'running') GROUP BY 1, 2, 3) l), '[]') END,
-    'has_internal', CASE WHEN 'has_internal' = ANY(%(parts)s) THEN
+        FROM tasks WHERE status IN ('dispatching', 'running') GROUP BY 1, 2, 3) l) END,
+    'has_internal', CASE WHEN 'has_internal' = ANY(asked) THEN
         EXISTS (SELECT 1 FROM tasks WHERE status IN ('queued', 'dispatching', 'running') AND internal) END,
     -- One index probe a backend, however long the queue.
-    'queued_backends', CASE WHEN 'queued_backends' = ANY(%(parts)s) THEN (
+    'queued_backends', CASE WHEN 'queued_backends' = ANY(asked) THEN (
         WITH RECURSIVE b AS (
             (SELECT backend FROM tasks WHERE status = 'queued' ORDER BY backend LIMIT 1)
             UNION ALL
             SELECT (SELECT t.backend FROM tasks t WHERE t.status = 'queued' AND t.backend > b.backend ORDER BY t.backend LIMIT 1)
             FROM b WHERE b.backend IS NOT NULL
         )
-        SELECT coalesce(json_agg(backend), '[]') FROM b WHERE backend IS NOT NULL) END,
+        SELECT json_agg(backend) FROM b WHERE backend IS NOT NULL) END,
     -- Queued tasks by backend, and how many of them are due: this counts all of them.
-    'queue', CASE WHEN 'queue' = ANY(%(parts)s) THEN (SELECT coalesce(json_agg(q), '[]') FROM (
+    'queue', CASE WHEN 'queue' = ANY(asked) THEN (SELECT json_agg(q) FROM (
         SELECT backend, count(*) AS queued, count(*) FILTER (WHERE blocked_by = 0
             AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s)
             AND (not_before_time IS NULL OR not_before_time <= %(now)s)) AS due
         FROM tasks WHERE status = 'queued' GROUP BY backend) q) END,
-    'window', CASE WHEN 'window' = ANY(%(parts)s) THEN (
-        SELECT coalesce(json_agg(w), '[]') FROM (
-            SELECT backend, CASE WHEN 'executors_of_window' = ANY(%(parts)s) THEN executor_id ELSE '' END AS executor_id,
+    'window', CASE WHEN 'window' = ANY(asked) THEN (
+        SELECT json_agg(w) FROM (
+            SELECT backend, CASE WHEN 'executors_of_window' = ANY(asked) THEN executor_id ELSE '' END AS executor_id,
                 attempt, success, reason, sum(n)::bigint AS n, max(last_time) AS last_time
             FROM dispatch_window(%(now)s::timestamptz - coalesce(
                 (SELECT (value #>> '{}')::bigint * interval '1 millisecond' FROM setting_overrides WHERE name = 'WINDOW_MS'),
                 %(window)s::interval))
             GROUP BY 1, 2, 3, 4, 5) w) END,
-    'about', CASE WHEN 'about' = ANY(%(parts)s) THEN json_build_object(
+    'about', CASE WHEN 'about' = ANY(asked) THEN json_build_object(
         'cluster_id', (SELECT cluster_id FROM cluster),
         'leadership', (SELECT json_build_object('holder', l.holder, 'address', l.address, 'term', l.term,
             'lease_until', l.lease_until, 'tick_success_time', l.tick_success_time, 'tick_error', l.tick_error) FROM leader l),
@@ -98,7 +98,7 @@ SELECT json_build_object(
             SELECT due_time FROM tasks
             WHERE status = 'queued' AND blocked_by = 0 AND priority = p.priority AND due_time <= %(now)s
             ORDER BY due_time LIMIT 1) t), '[]')) END
-) AS standing;
+) AS standing FROM (SELECT %(parts)s::text[] AS asked) a;
 
 -- name: save_window_settings
 -- What the working_memory view counts with.
