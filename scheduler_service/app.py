@@ -7,7 +7,7 @@ import contextlib
 import json
 import random
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -283,8 +283,8 @@ class _Callbacks:
         return result
 
 
-async def _ask(tx: Transaction) -> None:
-    await tx.leadership()
+async def _ask(tx: Transaction) -> datetime:
+    return tx.now
 
 
 def _first_line(error: BaseException) -> str:

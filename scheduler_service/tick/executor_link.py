@@ -325,13 +325,15 @@ class ExecutorLink:
         if not self.live or self.report is None:
             return
         executor_id = self.report.executor_id
-        cancelled = await self._database.run(lambda tx: tx.runs_to_cancel(executor_id), read_only=True)
+
+        async def look(tx: Transaction) -> tuple[list[UUID], list[Run]]:
+            return await tx.runs_to_cancel(executor_id), await tx.unanswered_runs(executor_id, tx.now - ANSWERED_WITHIN)
+
+        cancelled, late = await self._database.run(look, read_only=True)
         await self.end_runs(identity, cancelled, "its task was cancelled")
         if not self._opening.caught_up:
             # What looks unanswered may be in the replay.
             return
-
-        late = await self._database.run(lambda tx: tx.unanswered_runs(executor_id, tx.now - ANSWERED_WITHIN), read_only=True)
         await self._resend(identity, late)
 
     async def _resend(self, identity: LeaderIdentity, runs: Sequence[Run]) -> None:
