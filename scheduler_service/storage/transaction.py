@@ -19,12 +19,13 @@ from scheduler_service.core.breaker import Breaker
 from scheduler_service.core.run import Run
 from scheduler_service.core.task import Priority, Task, TaskStatus
 from scheduler_service.storage.rows import (
-    EDITED_COLUMNS,
-    MOVED_COLUMNS,
+    EDITED_TASK,
+    MOVED_RUN,
+    MOVED_TASK,
+    NEW_RUN,
     as_json,
     breaker_of,
     breaker_row,
-    in_columns,
     run_of,
     task_of,
     uuids,
@@ -180,11 +181,11 @@ class PostgresTransaction:
         await self._many("quarantine_unreadable", ({"id": task.id, "why": task.why} for task in tasks))
 
     async def save_tasks(self, tasks: Iterable[Task]) -> None:
-        await self._rows("save_tasks", in_columns(MOVED_COLUMNS, tasks))
+        await self._rows("save_tasks", MOVED_TASK.rows(tasks))
 
     async def save_edited_tasks(self, tasks: Iterable[Task]) -> None:
         edited = list(tasks)
-        await self._rows("save_edited_tasks", in_columns(EDITED_COLUMNS, edited))
+        await self._rows("save_edited_tasks", EDITED_TASK.rows(edited))
         await self.save_tasks(edited)
 
     async def due_tasks(
@@ -259,7 +260,7 @@ class PostgresTransaction:
     # --- runs
 
     async def add_runs(self, runs: Sequence[Run]) -> None:
-        await self._rows("add_runs", runs)
+        await self._rows("add_runs", NEW_RUN.rows(runs))
 
     async def runs(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
         runs = await self._values("get_runs", run_of, run_ids=uuids(run_ids)) if run_ids else []
@@ -284,7 +285,7 @@ class PostgresTransaction:
         return [row["run_id"] for row in await self._all("runs_to_cancel", executor_id=executor_id)]
 
     async def save_runs(self, runs: Iterable[Run]) -> None:
-        await self._rows("save_runs", runs)
+        await self._rows("save_runs", MOVED_RUN.rows(runs))
 
     # --- executors
 

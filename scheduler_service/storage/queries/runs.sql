@@ -4,13 +4,11 @@
 -- Stores claims, given as JSON.
 INSERT INTO task_runs (
     run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, claim_time,
-    lease_until, state, verdict, verdict_reason, outcome, exit_code, signal, error, usage, accept_time,
-    start_time, end_time, renew_seq
+    lease_until, state, verdict_reason, error, usage, renew_seq
 )
 SELECT
     run_id, task_id, fence, executor_id, backend, breaker_key, breaker_generation, is_probe, claim_time,
-    lease_until, state, verdict, verdict_reason, outcome, exit_code, signal, error, usage, accept_time,
-    start_time, end_time, renew_seq
+    lease_until, state, '', '', '{}', 0
 FROM json_populate_recordset(NULL::task_runs, %(rows)s);
 
 -- name: get_runs
@@ -64,9 +62,9 @@ SELECT run_id, renew_seq, lease_until FROM task_runs WHERE state <> 'ended';
 -- name: save_runs
 -- Writes what can change of runs that are given as JSON.
 UPDATE task_runs t SET
-    state = r.state, verdict = r.verdict, verdict_reason = r.verdict_reason, outcome = r.outcome,
-    exit_code = r.exit_code, signal = r.signal, error = r.error, usage = r.usage,
+    state = r.state, verdict = r.verdict, verdict_reason = coalesce(r.verdict_reason, ''), outcome = r.outcome,
+    exit_code = r.exit_code, signal = r.signal, error = coalesce(r.error, ''), usage = coalesce(r.usage, '{}'),
     accept_time = r.accept_time, start_time = r.start_time, end_time = r.end_time,
-    lease_until = r.lease_until, renew_seq = r.renew_seq
+    lease_until = r.lease_until, renew_seq = coalesce(r.renew_seq, 0)
 FROM json_populate_recordset(NULL::task_runs, %(rows)s) r
 WHERE t.run_id = r.run_id;

@@ -118,10 +118,11 @@ WHERE id = %(id)s AND status = 'queued';
 -- name: save_tasks
 -- Writes what a transition can change of tasks that are given as JSON. The status is what the transition made it.
 UPDATE tasks t SET
-    status = r.status, hold_reason = r.hold_reason, run_id = r.run_id, fence = r.fence, tries = r.tries,
-    start_failures = r.start_failures, last_start_failure_time = r.last_start_failure_time,
-    backoff_count = r.backoff_count, executor_id = r.executor_id, exit_code = r.exit_code, result = r.result,
-    error = r.error, cancel_requested = r.cancel_requested, blocked_by = r.blocked_by, due_time = r.due_time,
+    status = r.status, hold_reason = coalesce(r.hold_reason, ''), run_id = r.run_id, fence = r.fence, tries = coalesce(r.tries, 0),
+    start_failures = coalesce(r.start_failures, 0), last_start_failure_time = r.last_start_failure_time,
+    backoff_count = coalesce(r.backoff_count, 0), executor_id = coalesce(r.executor_id, ''), exit_code = r.exit_code,
+    result = coalesce(r.result, ''), error = coalesce(r.error, ''), cancel_requested = coalesce(r.cancel_requested, false),
+    blocked_by = coalesce(r.blocked_by, 0), due_time = r.due_time,
     update_time = r.update_time, start_time = r.start_time, end_time = r.end_time, next_attempt_time = r.next_attempt_time
 FROM json_populate_recordset(NULL::tasks, %(rows)s) r
 WHERE t.id = r.id;
