@@ -30,7 +30,7 @@ TICK_DEADLINE_S = 10.0
 FIRST_REPORT_S = 3.0
 FIRST_TICK_S = 1.0
 RAMP_STEP_S = 1.0
-WOKEN_GAP_S = 0.004
+WOKEN_GAP_S = 0.005
 
 
 Taken = tuple[TickResult, Mapping[str, ExecutorLink]]
