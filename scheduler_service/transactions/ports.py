@@ -227,7 +227,7 @@ class About:
 
 
 class Part(StrEnum):
-    """A part of `Standing`; EXECUTORS_OF_WINDOW lets the window be told by executor."""
+    """A part of `Standing`: one of its fields, WINDOW_BY_EXECUTOR the field `window` with the executors in it."""
 
     OPERATOR = "operator"
     BREAKERS = "breakers"
@@ -240,7 +240,7 @@ class Part(StrEnum):
     QUEUED_BACKENDS = "queued_backends"
     QUEUE = "queue"
     WINDOW = "window"
-    EXECUTORS_OF_WINDOW = "executors_of_window"
+    WINDOW_BY_EXECUTOR = "window_by_executor"
     ABOUT = "about"
 
 

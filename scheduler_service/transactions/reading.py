@@ -133,8 +133,8 @@ async def read_stats(
     tx: Transaction, rules: DispatchRules, lengths: Sequence[timedelta] = (), *, by_executor: bool = False
 ) -> DispatchStats:
     """The statistics at this instant."""
-    parts = [Part.OPERATOR, Part.WINDOW, *([Part.EXECUTORS_OF_WINDOW] if by_executor else [])]
-    own = (await tx.standing(parts, rules.window)).window
+    window = Part.WINDOW_BY_EXECUTOR if by_executor else Part.WINDOW
+    own = (await tx.standing((window,), rules.window)).window
     further = [(length, await _window_stats(tx, length, by_executor)) for length in lengths]
     return _dispatch_stats(_stats_of(own, by_executor), further)
 

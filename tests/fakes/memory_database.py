@@ -103,7 +103,6 @@ class MemoryTransaction:
         operator = await self.operator_settings()
         changed = operator.values.get("WINDOW_MS")
         since = self._now - (window if changed is None else timedelta(milliseconds=int(changed)))
-        by_executor = Part.EXECUTORS_OF_WINDOW in parts
         every: dict[Part, Any] = {
             Part.OPERATOR: operator,
             Part.BREAKERS: await self.breakers(),
@@ -115,10 +114,11 @@ class MemoryTransaction:
             Part.HAS_INTERNAL: any(t.status in live and is_internal(t.payload) for t in self.state.tasks.values()),
             Part.QUEUED_BACKENDS: frozenset(task.backend for task in waiting),
             Part.QUEUE: tuple(self._queue()),
-            Part.WINDOW: tuple(await self.window_rows(since, by_executor=by_executor)),
+            Part.WINDOW: tuple(await self.window_rows(since)),
+            Part.WINDOW_BY_EXECUTOR: tuple(await self.window_rows(since, by_executor=True)),
             Part.ABOUT: await self._about(),
         }
-        return ports.Standing(**{part.value: found for part, found in every.items() if part in parts})
+        return ports.Standing(**{part.removesuffix("_by_executor"): found for part, found in every.items() if part in parts})
 
     async def _about(self) -> ports.About:
         depths = Counter((task.priority, task.status) for task in self.state.tasks.values() if task.status in _SHOWN)
