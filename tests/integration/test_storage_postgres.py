@@ -13,11 +13,13 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from msgspec.structs import replace
 from psycopg.pq import TransactionStatus
 
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.limits import TaskSpec
 from scheduler_service.core.outcome_window import Window
+from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.routing import DEFAULT_ROUTES
 from scheduler_service.core.run import Run
 from scheduler_service.core.task import Task, claim
@@ -25,7 +27,7 @@ from scheduler_service.errors import StorageUnavailable
 from scheduler_service.storage import query_files, transaction
 from scheduler_service.storage.migrate import MigrationError, migrate
 from scheduler_service.storage.postgres import PostgresDatabase
-from scheduler_service.storage.rows import task_of
+from scheduler_service.storage.rows import EDITED_TASK, MOVED_RUN, MOVED_TASK, NEW_RUN, task_of
 from scheduler_service.storage.transaction import PostgresTransaction
 from scheduler_service.transactions import submitting
 from scheduler_service.transactions.editing import cancel_task
@@ -74,8 +76,7 @@ def test_every_named_statement_is_used_and_every_used_name_exists() -> None:
     )
     used |= {f"part_{part}" for part in Part}
     used |= {"get_leader", "get_leader_for_key_share", "get_leader_for_no_key_update", "get_leader_for_update"}
-    for base in ("get_breakers", "get_tasks"):
-        used |= {base, f"{base}_for_share", f"{base}_for_update"}
+    used |= {"get_breakers", "get_breakers_for_update", "get_tasks", "get_tasks_for_share", "get_tasks_for_update"}
     used |= {"due_tasks", "due_tasks_for_update", "due_task_ids", "due_task_ids_for_update", "get_tasks"}
     assert used == set(query_files.load())
 
@@ -104,6 +105,28 @@ async def test_columns_stand_in_the_order_of_the_fields_that_are_made_of_them(da
             cursor = await connection.execute(queries[name], {**given, "unfailed_only": False, "now": datetime.now(UTC)})
             assert cursor.description is not None
             assert tuple(column.name for column in cursor.description) == of.__struct_fields__, name
+
+
+def test_every_column_of_a_row_is_written_by_some_statement() -> None:
+    submitted = {"task_type", "depends_on", "max_tries", "timeout", "backend", "create_time", "dependency_policy"}
+    assert {*MOVED_TASK.columns, *EDITED_TASK.columns, *submitted} == set(Task.__struct_fields__)
+    assert {*MOVED_RUN.columns, *NEW_RUN.columns} == set(Run.__struct_fields__)
+
+
+async def test_what_is_usual_again_is_written_too(database: PostgresDatabase) -> None:
+    (task,) = await database.run(
+        lambda tx: submit(tx, [TaskSpec(title="A good title", description=DESCRIPTION)], DEFAULT_ROUTES, uuid4)
+    )
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    unusual = replace(
+        task,
+        hold_reason=HoldReason.BACKOFF, run_id=uuid4(), tries=2, start_failures=1, last_start_failure_time=at, backoff_count=3,
+        executor_id="host-a", exit_code=1, result="some", error="wrong", cancel_requested=True, blocked_by=1, start_time=at,
+        end_time=at, next_attempt_time=at,
+    )  # fmt: skip
+    for written in (unusual, task):
+        await database.run(lambda tx, it=written: tx.save_tasks([it]))  # type: ignore[misc]  # mypy infers no lambda with defaults
+        assert (await database.run(lambda tx: tx.tasks([task.id])))[task.id] == written
 
 
 async def test_parallel_claimers_never_take_the_same_task(database: PostgresDatabase) -> None:

@@ -5,11 +5,6 @@
 SELECT key, state, failures, last_failure_time, opened_time, open_duration, generation, probe_run_id, reason
 FROM circuit_breaker_states WHERE %(keys)s::text[] IS NULL OR key = ANY(%(keys)s) ORDER BY key;
 
--- name: get_breakers_for_share
--- The same, kept as they are until the commit.
-SELECT key, state, failures, last_failure_time, opened_time, open_duration, generation, probe_run_id, reason
-FROM circuit_breaker_states WHERE %(keys)s::text[] IS NULL OR key = ANY(%(keys)s) ORDER BY key FOR SHARE;
-
 -- name: get_breakers_for_update
 -- The same, locked in the order of keys.
 SELECT key, state, failures, last_failure_time, opened_time, open_duration, generation, probe_run_id, reason
