@@ -43,13 +43,13 @@ class SharedReads:
         return reading
 
     async def _carry_out(self, asked: Hashable, read: Callable[[], Awaitable[T]], before: asyncio.Task[Any] | None = None) -> T:
-        if before is not None:
-            await asyncio.wait([before])
         try:
+            if before is not None:
+                await asyncio.wait([before])
             return await read()
         finally:
             following = self._next.pop(asked, None)
             if following is None:
                 del self._under_way[asked]
-            else:
+            elif following is not asyncio.current_task():
                 self._under_way[asked] = following

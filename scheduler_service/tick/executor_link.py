@@ -324,17 +324,18 @@ class ExecutorLink:
         await self._note_silence()
         if not self.live or self.report is None:
             return
-        executor_id = self.report.executor_id
+        executor_id, opening = self.report.executor_id, self._opening
+        caught_up = opening.caught_up
 
         async def look(tx: Transaction) -> tuple[list[UUID], list[Run]]:
-            return await tx.runs_to_cancel(executor_id), await tx.unanswered_runs(executor_id, tx.now - ANSWERED_WITHIN)
+            # What looks unanswered may be in a replay that is not stored yet.
+            late = await tx.unanswered_runs(executor_id, tx.now - ANSWERED_WITHIN) if caught_up else []
+            return await tx.runs_to_cancel(executor_id), late
 
         cancelled, late = await self._database.run(look, read_only=True)
+        if opening is self._opening:
+            await self._resend(identity, late)
         await self.end_runs(identity, cancelled, "its task was cancelled")
-        if not self._opening.caught_up:
-            # What looks unanswered may be in the replay.
-            return
-        await self._resend(identity, late)
 
     async def _resend(self, identity: LeaderIdentity, runs: Sequence[Run]) -> None:
         """Sends unanswered orders again under the same run_id: an unanswered dispatch is unknown, not failed.
@@ -346,12 +347,13 @@ class ExecutorLink:
         if stamp is None or not due:
             return
 
-        async def read(tx: Transaction) -> tuple[datetime, dict[UUID, Task]]:
-            return tx.now, await tx.tasks([run.task_id for run in due])
+        async def read(tx: Transaction) -> tuple[datetime, dict[UUID, Task], list[Run]]:
+            tasks, current = await tx.tasks([run.task_id for run in due]), await tx.runs([run.run_id for run in due])
+            return tx.now, tasks, [run for run in current.values() if run.state is RunState.DISPATCHING]
 
-        now, tasks = await self._database.run(read, read_only=True)
-        wanted = [run for run in due if _is_wanted(run, tasks.get(run.task_id)) and not order_is_stale(run, now, self._rules)]
-        gone = [run.run_id for run in due if run not in wanted]
+        now, tasks, unanswered = await self._database.run(read, read_only=True)
+        wanted = [r for r in unanswered if _is_wanted(r, tasks.get(r.task_id)) and not order_is_stale(r, now, self._rules)]
+        gone = [run.run_id for run in unanswered if run not in wanted]
         orders = [order_of(tasks[run.task_id], run.executor_id) for run in wanted]
         if orders:
             answers = await self.client.dispatch(identity, orders, stamp, self._rules.lease_ttl)

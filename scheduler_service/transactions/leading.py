@@ -29,11 +29,12 @@ async def acquire_or_renew(
     A lease that ends later than two leases from now was written by a clock that has since gone back: it counts as run out.
     """
     seen = await tx.leadership()
-    held = _is_held(seen, tx.now, lease)
-    if held and seen.holder != holder:
+    renewing = seen.holder == holder
+    if not renewing and _is_held(seen, tx.now, lease):
         return seen
-    leader = await tx.leadership(Lock.NO_KEY_UPDATE if held else Lock.UPDATE)
-    if leader.holder != holder and (held or _is_held(leader, tx.now, lease)):
+    leader = await tx.leadership(Lock.NO_KEY_UPDATE if renewing else Lock.UPDATE)
+    # Our time is that of before the wait: what another has written since is looked at by the next call.
+    if leader.holder != holder and (renewing or leader != seen):
         return leader
     term = leader.term if leader.holder == holder else leader.term + 1
     mine = Leadership(holder, address, term, tx.now + lease, tick_success_time or leader.tick_success_time, tick_error)

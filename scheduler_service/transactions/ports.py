@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Lock(StrEnum):
-    """How rows are locked while they are read, in PostgreSQL's words.
+    """How rows are locked while they are read. UPDATE keeps others from changing them.
 
     KEY_SHARE and NO_KEY_UPDATE do not wait for each other: they are for the leader row (transactions/leading.py).
     """

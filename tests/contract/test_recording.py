@@ -262,6 +262,13 @@ async def test_the_lease_changes_hands_only_when_it_has_run_out_or_was_given_bac
     assert cluster.term == first + 2
 
 
+async def test_a_leader_whose_lease_has_run_out_goes_on_under_its_term_if_nobody_took_it(cluster: Cluster) -> None:
+    before = cluster.term
+    cluster.clock.advance(hours=1)
+    await cluster.lead()
+    assert cluster.term == before
+
+
 async def test_a_clock_that_went_back_does_not_lock_the_lease(cluster: Cluster) -> None:
     cluster.clock.jump(hours=-1)
     other = uuid4()

@@ -34,7 +34,7 @@ from scheduler_service.transactions.editing import cancel_task
 from scheduler_service.transactions.gathering import GATE_PARTS
 from scheduler_service.transactions.leading import acquire_or_renew
 from scheduler_service.transactions.leases import require_leadership
-from scheduler_service.transactions.ports import DispatchEvent, Event, ExecutorRow, Lock, Part, Transaction
+from scheduler_service.transactions.ports import DispatchEvent, Event, ExecutorRow, Leadership, Lock, Part, Transaction
 from scheduler_service.transactions.reading import read_stats
 from scheduler_service.transactions.submitting import submit
 from tests.contract.conftest import DESCRIPTION
@@ -318,6 +318,44 @@ async def test_a_renewal_does_not_wait_for_a_tick_and_a_change_of_holder_does(da
         committed.set()
         assert await taking_over == term + 1
         await ticking
+
+
+async def test_who_has_waited_for_the_lease_does_not_take_it_from_whom_was_faster(database: PostgresDatabase) -> None:
+    first, waiting, faster, lease = uuid4(), uuid4(), uuid4(), timedelta(seconds=0.2)
+    term = (await database.run(lambda tx: acquire_or_renew(tx, first, "here", lease))).term
+    begun = asyncio.Event()
+
+    async def take_late(tx: Transaction) -> UUID | None:
+        """Its time is that of a moment at which the first one's lease is over, and the next one's not yet begun."""
+        seen = await tx.leadership()
+        read = tx.leadership
+
+        async def leadership(lock: Lock = Lock.NONE) -> Leadership:
+            if lock is Lock.NONE:
+                begun.set()
+                return seen
+            await taken.wait()
+            return await read(lock)
+
+        tx.leadership = leadership  # type: ignore[method-assign]
+        return (await acquire_or_renew(tx, waiting, "there", lease)).holder
+
+    taken = asyncio.Event()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        while (await database.run(lambda tx: _over(tx))) is False:
+            await asyncio.sleep(0.01)
+        late = group.create_task(database.run(take_late))
+        await begun.wait()
+        # Its lease ends later than two of ours from when the late one began, which alone would look like a clock that went back.
+        assert (await database.run(lambda tx: acquire_or_renew(tx, faster, "there", 10 * lease))).holder == faster
+        taken.set()
+        assert await late == faster
+    assert (await database.run(lambda tx: tx.leadership())).term == term + 1
+
+
+async def _over(tx: Transaction) -> bool:
+    until = (await tx.leadership()).lease_until
+    return until is not None and until < tx.now
 
 
 async def _taken_over(database: PostgresDatabase, holder: UUID, lease: timedelta) -> int:

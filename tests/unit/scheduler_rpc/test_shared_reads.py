@@ -88,6 +88,20 @@ async def test_a_caller_that_goes_takes_nothing_from_the_others() -> None:
     assert going.cancelled()
 
 
+async def test_a_reading_that_is_broken_off_before_its_turn_is_forgotten() -> None:
+    bench = Bench()
+    (first,) = await bench.ask()
+    (waiting,) = await bench.ask()
+    bench.reads._next["stats"].cancel()
+    await bench.turn()
+    assert waiting.cancelled()
+    await bench.let_go()
+    assert await first == 1
+    (again,) = await bench.ask()
+    await bench.let_go()
+    assert await again == 2
+
+
 async def test_an_error_is_told_to_each_and_the_next_reading_is_a_new_one() -> None:
     bench = Bench()
     asked = [*await bench.ask(), *await bench.ask(2)]

@@ -10,11 +10,20 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from msgspec import structs
 
 from scheduler_service.core.breaker import Breaker
 from scheduler_service.core.limits import TaskSpec
 from scheduler_service.core.routing import BackendKind
-from scheduler_service.core.run import BackendReport, DispatchAnswer, ExecutorReport, LeaderIdentity, ReplayEnd, RunReport
+from scheduler_service.core.run import (
+    BackendReport,
+    DispatchAnswer,
+    ExecutorReport,
+    LeaderIdentity,
+    ReplayEnd,
+    RunReport,
+    RunState,
+)
 from scheduler_service.core.task import Task, TaskStatus
 from scheduler_service.core.tuning import SettingValue
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
@@ -370,6 +379,21 @@ async def test_an_order_of_a_cancelled_task_is_called_off_and_not_sent_again(ben
     bench.executor.reachable = True
     bench.leader.wake_links()
     await bench.until_status(task, TaskStatus.CANCELLED)
+    assert len(bench.executor.ordered) == sent
+
+
+async def test_a_run_that_has_been_heard_of_meanwhile_is_neither_sent_again_nor_called_off(bench: Bench) -> None:
+    task = await bench.add()
+    await bench.leader.run_tick()
+    run = await bench.run_of(task.id)
+    bench.executor.news.put_nowait(RunReport(run.run_id, task.id, run.fence, True, StartVerdict.SUCCESS))
+    await bench.until_status(task, TaskStatus.RUNNING)
+    (link,) = bench.leader.links
+    sent = len(bench.executor.ordered)
+    for claimed in (run.claim_time, run.claim_time - bench.rules.lease_ttl):
+        as_seen_before = structs.replace(run, state=RunState.DISPATCHING, claim_time=claimed)
+        await link._resend(LeaderIdentity(uuid4(), 1), [as_seen_before])
+    assert bench.executor.cancelled == []
     assert len(bench.executor.ordered) == sent
 
 
