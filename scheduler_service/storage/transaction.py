@@ -69,7 +69,7 @@ class PostgresTransaction:
         return await cursor.fetchall()
 
     async def _values(self, query: str, make: Callable[[Sequence[Any]], T], **params: object) -> list[T]:
-        """What `make` makes of each row's values: of many rows, a dictionary of each would cost as much as the rest."""
+        """What `make` makes of each row's values, without a dictionary of each row between."""
         cursor = self._connection.cursor(row_factory=lambda _cursor: make)
         await cursor.execute(self._queries[query], {"now": self._now, **params}, binary=True)
         return await cursor.fetchall()

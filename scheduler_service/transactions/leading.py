@@ -1,8 +1,8 @@
 """Who ticks: one row with a holder, a term and a lease. A term belongs to one uninterrupted leadership.
 
 Ticks and renewed leases of runs hold the row FOR KEY SHARE, so that the term is the same when they commit. A renewal changes
-neither holder nor term: it takes FOR NO KEY UPDATE, and so never waits behind them. One link an executor holds the row most
-of the time, and PostgreSQL lets sharers pass whoever waits for more: a leader of many executors lost its lease that way.
+neither holder nor term: it takes FOR NO KEY UPDATE, and so never waits behind them. There is one link an executor, and
+PostgreSQL lets each new sharer pass whoever waits for more: a renewal that did might wait for longer than its lease.
 A change of holder takes FOR UPDATE and waits for all of them, as an override does.
 """
 
