@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -20,6 +21,8 @@ _log = structlog.get_logger(__name__)
 
 CLEANUP_DEADLINE_S = 15.0
 KEPT_PAUSE_MAX_S = 30.0
+COLLECT_AFTER = 20_000
+"""Objects made before Python looks for cycles among them. After 700, its default, it took an eighth of both services' time."""
 
 
 class StartupError(Exception):
@@ -167,8 +170,16 @@ def exit_at_the_latest(seconds: float) -> None:
     watchdog.start()
 
 
+def spare_collector() -> None:
+    """Has cycles looked for less often, and never again among what is loaded by now: what a service makes dies by itself."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
+
+
 def run_main(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """Runs a service's main coroutine; failures to start become one clear line and a status of 1 (2 for wrong settings)."""
+    spare_collector()
     try:
         return asyncio.run(work())
     except SettingsError as error:

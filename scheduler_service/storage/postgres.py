@@ -50,6 +50,8 @@ _CONNECTION_DEFAULTS: dict[str, str | int | None] = {
 }
 
 
+_VACUUM_DEADLINE_S = 600.0
+
 _WRONG_URL = (
     "DATABASE_URL is not like postgresql://USER:PASSWORD@HOST:5432/DATABASE "
     "(write @ : / ? # % in a password as %40 %3A %2F %3F %23 %25), nor like host=HOST dbname=DATABASE"
@@ -98,8 +100,9 @@ class PostgresDatabase:
         clock: Callable[[], datetime] | None = None,
         on_events: Callable[[], None] | None = None,
     ) -> None:
+        self._conninfo = service_conninfo(database_url)
         self._pool: AsyncConnectionPool[AsyncConnection[dict[str, Any]]] = AsyncConnectionPool(
-            service_conninfo(database_url),
+            self._conninfo,
             min_size=1,
             max_size=size,
             open=False,
@@ -152,6 +155,16 @@ class PostgresDatabase:
             return await tx.working_memory()
 
         return await self.run(read, read_only=True)
+
+    async def vacuum(self) -> None:
+        """Frees the room of deleted rows, with autovacuum's patience; see the Protocol."""
+        try:
+            async with asyncio.timeout(_VACUUM_DEADLINE_S):
+                async with await AsyncConnection.connect(self._conninfo, autocommit=True) as connection:
+                    await connection.execute(self._queries["vacuum_settings"])
+                    await connection.execute(self._queries["vacuum"])
+        except (psycopg.Error, TimeoutError) as error:
+            raise StorageUnavailable(f"deleted rows still take their room: {type(error).__name__}") from error
 
     async def _once(self, work: Callable[[Transaction], Awaitable[T]], read_only: bool) -> T:
         """One try. A cancellation stays one, also where another thing met it that is told instead.

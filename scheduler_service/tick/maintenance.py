@@ -52,6 +52,9 @@ class Maintenance:
             if deleted < BATCH:
                 break
             await asyncio.sleep(0.05)
+        if total >= BATCH:
+            # Left to autovacuum, ticks would read past them until it comes.
+            await self._database.vacuum()
         if forget_executors:
             total += await self._database.run(lambda tx: tx.purge_executors())
         return total

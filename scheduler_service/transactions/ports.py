@@ -571,3 +571,7 @@ class Database(Protocol):
         (errors.py) when the database cannot be reached or does not answer in time; the commit may then have happened.
         """
         ...
+
+    async def vacuum(self) -> None:
+        """Frees the room of the many rows that housekeeping has deleted. Raises StorageUnavailable."""
+        ...

@@ -472,3 +472,6 @@ class MemoryDatabase:
                 tx.flush()
                 self.state = tx.state
             return result
+
+    async def vacuum(self) -> None:
+        """Nothing to free."""
