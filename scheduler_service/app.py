@@ -237,7 +237,9 @@ class SchedulerApp:
 
     async def _look(self, database: PostgresDatabase, fleet: Fleet) -> None:
         able = [report for report in await fleet.reports() if not report.draining]
-        self._metrics.observe(await database.run(lambda tx: read_status(tx, able, self._rules), read_only=True))
+        self._metrics.observe(
+            await database.run(lambda tx: read_status(tx, able, self._rules), read_only=True, begins_with_standing=True)
+        )
 
     async def run(self) -> int:
         """Starts, serves until a signal, stops. The process's exit status."""

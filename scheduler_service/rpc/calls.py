@@ -169,9 +169,9 @@ class Calls:
         self._streams = 0
         self._shared_reads = SharedReads()
 
-    async def _read(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+    async def _read(self, work: Callable[[Transaction], Awaitable[T]], *, begins_with_standing: bool = False) -> T:
         with callers_words():
-            return await self._database.run(work, read_only=True)
+            return await self._database.run(work, read_only=True, begins_with_standing=begins_with_standing)
 
     async def _shared(self, request: Message, read: Callable[[], Awaitable[T]]) -> T:
         """What `read` finds for a request, or found for another caller's that says the same: rpc/shared_reads.py."""

@@ -41,7 +41,9 @@ class DispatchCalls(Calls):
             reports = await self._fleet.reports()
             silent = await self._fleet.silent_targets()
         able = [report for report in reports if not report.draining]
-        explanation = await self._read(lambda tx: explain(tx, able, self._rules, task_id, self._leader.tick_memory))
+        explanation = await self._read(
+            lambda tx: explain(tx, able, self._rules, task_id, self._leader.tick_memory), begins_with_standing=True
+        )
         return explanation_message(explanation, reports, silent)
 
     async def GetDispatchStats(self, request: pb.GetDispatchStatsRequest, context: Context) -> pb.GetDispatchStatsResponse:
@@ -50,7 +52,9 @@ class DispatchCalls(Calls):
         check.done()
 
         async def read() -> pb.GetDispatchStatsResponse:
-            found = await self._read(lambda tx: read_stats(tx, self._rules, lengths, by_executor=request.by_executor))
+            found = await self._read(
+                lambda tx: read_stats(tx, self._rules, lengths, by_executor=request.by_executor), begins_with_standing=True
+            )
             return stats_message(found)
 
         return await self._shared(request, read)
@@ -77,7 +81,7 @@ class DispatchCalls(Calls):
         with callers_words():
             reports = await self._fleet.reports()
         able = [report for report in reports if not report.draining]
-        view = await self._read(lambda tx: read_slots(tx, able, self._rules))
+        view = await self._read(lambda tx: read_slots(tx, able, self._rules), begins_with_standing=True)
         return slots_message(view, reports, self._rules)
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
@@ -87,8 +91,9 @@ class DispatchCalls(Calls):
         with callers_words():
             reports = await self._fleet.reports()
         able = [report for report in reports if not report.draining]
-
-        view = await self._read(lambda tx: read_status(tx, able, self._rules, self._leader.tick_memory))
+        view = await self._read(
+            lambda tx: read_status(tx, able, self._rules, self._leader.tick_memory), begins_with_standing=True
+        )
         rows = view.about.executors
         message = self._status(view)
         message.slots.CopyFrom(slots_message(view.slots, reports, self._rules))

@@ -38,7 +38,7 @@ class OverrideCalls(Calls):
             settings = rules.checks.breaker
             return {key: (breaker, breaker_message(breaker, settings, tx.now)) for key, breaker in found.items()}
 
-        return await self._read(work)
+        return await self._read(work, begins_with_standing=True)
 
     async def ListBreakers(self, request: pb.ListBreakersRequest, context: Context) -> pb.ListBreakersResponse:
         async def read() -> pb.ListBreakersResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, LiteralString, TypeVar
 
@@ -125,14 +125,16 @@ class PostgresDatabase:
         """Closes every connection."""
         await self._pool.close(timeout=2.0)
 
-    async def run(self, work: Callable[[Transaction], Awaitable[T]], *, read_only: bool = False) -> T:
+    async def run(
+        self, work: Callable[[Transaction], Awaitable[T]], *, read_only: bool = False, begins_with_standing: bool = False
+    ) -> T:
         """Runs `work` in one transaction; see the Protocol."""
         partitions_missing = False
         for attempt in range(_TRIES):
             try:
                 if partitions_missing:
-                    await self._once(lambda tx: tx.ensure_partitions(), read_only=False)
-                return await self._once(work, read_only)
+                    await self._once(lambda tx: tx.ensure_partitions())
+                return await self._once(work, read_only, begins_with_standing)
             except _RETRIABLE as error:
                 if attempt == _TRIES - 1:
                     raise StorageUnavailable(f"another transaction was in the way {_TRIES} times: {error.sqlstate}") from error
@@ -166,7 +168,9 @@ class PostgresDatabase:
         except (psycopg.Error, TimeoutError) as error:
             raise StorageUnavailable(f"deleted rows still take their room: {type(error).__name__}") from error
 
-    async def _once(self, work: Callable[[Transaction], Awaitable[T]], read_only: bool) -> T:
+    async def _once(
+        self, work: Callable[[Transaction], Awaitable[T]], read_only: bool = False, begins_with_standing: bool = False
+    ) -> T:
         """One try. A cancellation stays one, also where another thing met it that is told instead.
 
         That is an error (a lock time-out), or what was waited for: `asyncio.wait_for` of Python 3.11, on which psycopg and its
@@ -175,7 +179,7 @@ class PostgresDatabase:
         task = asyncio.current_task()
         cancelled_before = task.cancelling() if task is not None else 0
         try:
-            result = await self._try(work, read_only)
+            result = await self._try(work, read_only, begins_with_standing)
         except Exception as error:
             if task is not None and task.cancelling() > cancelled_before:
                 raise asyncio.CancelledError from error
@@ -184,47 +188,41 @@ class PostgresDatabase:
             raise asyncio.CancelledError
         return result
 
-    async def _try(self, work: Callable[[Transaction], Awaitable[T]], read_only: bool) -> T:
+    async def _try(self, work: Callable[[Transaction], Awaitable[T]], read_only: bool, begins_with_standing: bool) -> T:
         async with asyncio.timeout(self._deadline_s), self._semaphore, self._pool.connection() as connection:
+            if read_only:
+                # Reading needs no transaction around it: at READ COMMITTED each statement sees what is committed when it begins.
+                now = self._own_time()
+                if now is None and not begins_with_standing:
+                    now = await self._time(connection, "transaction_time")
+                return await work(PostgresTransaction(connection, self._queries, now))
             try:
-                async with self._only_its_time(connection) if read_only else self._begun(connection) as now:
-                    transaction = PostgresTransaction(connection, self._queries, now)
-                    result = await work(transaction)
-                    if not read_only:
-                        await transaction.flush()
-            except errors.ReadOnlySqlTransaction as error:
-                # The primary was demoted under an open connection: a new one asks for one that may write.
-                await connection.close()
-                raise _ReadOnly from error
+                # Begun in the same message, as every message costs a task's start its share.
+                transaction = PostgresTransaction(connection, self._queries, await self._time(connection, "begin"))
+                result = await work(transaction)
+                await transaction.commit()
+            except BaseException as error:
+                # What went wrong is not to be hidden by a connection that has gone with it; the pool looks after that one.
+                with contextlib.suppress(psycopg.Error):
+                    await connection.rollback()
+                if isinstance(error, errors.ReadOnlySqlTransaction):
+                    # The primary was demoted under an open connection: a new one asks for one that may write.
+                    await connection.close()
+                    raise _ReadOnly from error
+                raise
         if transaction.emitted and self._on_events is not None:
             self._on_events()
         return result
 
-    @contextlib.asynccontextmanager
-    async def _only_its_time(self, connection: AsyncConnection[dict[str, Any]]) -> AsyncIterator[datetime]:
-        """Reading needs no transaction around it: at READ COMMITTED each statement sees what is committed when it begins."""
-        if self._clock is not None:
-            yield self._clock()
-            return
-        cursor = await connection.execute(self._queries["transaction_time"])
-        yield _time_of(await cursor.fetchone())
+    def _own_time(self) -> datetime | None:
+        return None if self._clock is None else self._clock()
 
-    @contextlib.asynccontextmanager
-    async def _begun(self, connection: AsyncConnection[dict[str, Any]]) -> AsyncIterator[datetime]:
-        """A transaction with its time; begun in the same message, as every message costs a task's start its share."""
-        cursor = await connection.execute(self._queries["begin"], prepare=False)
-        try:
-            cursor.nextset()
-            yield _time_of(await cursor.fetchone()) if self._clock is None else self._clock()
-        except BaseException:
-            # What went wrong is not to be hidden by a connection that has gone with it; the pool looks after that one.
-            with contextlib.suppress(psycopg.Error):
-                await connection.rollback()
-            raise
-        await connection.commit()
-
-
-def _time_of(row: Mapping[str, Any] | None) -> datetime:
-    if row is None:
-        raise StorageUnavailable("the database did not tell its time")
-    return aware_utc(row["now"])
+    async def _time(self, connection: AsyncConnection[dict[str, Any]], query: str) -> datetime:
+        """The time by the database's clock, or the tests', told by the last statement of a query."""
+        cursor = await connection.execute(self._queries[query], prepare=False)
+        while cursor.nextset():
+            pass
+        row = await cursor.fetchone()
+        if row is None:
+            raise StorageUnavailable("the database did not tell its time")
+        return self._own_time() or aware_utc(row["now"])

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 import structlog
-from psycopg import AsyncConnection, DataError, sql
+from psycopg import AsyncConnection, DataError, Error, errors, sql
 from psycopg.types.json import Jsonb
 
 from scheduler_service.core.breaker import Breaker
@@ -51,49 +51,79 @@ Connection = AsyncConnection[dict[str, Any]]
 
 
 class PostgresTransaction:
-    """One open transaction. `flush` writes what `record` and `emit` collected; the database calls it just before it commits."""
+    """One open transaction. What it writes waits until something is read, or for the commit: then all of it goes in one message.
 
-    def __init__(self, connection: Connection, queries: Mapping[str, LiteralString], now: datetime) -> None:
+    `now` None: the standing that is read first tells it.
+    """
+
+    def __init__(self, connection: Connection, queries: Mapping[str, LiteralString], now: datetime | None) -> None:
         self._connection = connection
         self._queries = queries
         self._now = now
+        self._unsent: list[tuple[LiteralString, Mapping[str, object]]] = []
         self._decisions: list[ports.DispatchEvent] = []
         self._events: list[ports.Event] = []
 
     @property
     def now(self) -> datetime:
+        if self._now is None:
+            raise RuntimeError("the time is not known before the standing has been read")
         return self._now
 
+    async def commit(self) -> None:
+        """Writes what waits, then collected decisions and events, which come last by lock order, and commits."""
+        self._write_collected()
+        self._unsent.append((self._queries["commit"], {}))
+        await self._send()
+
+    async def _send(self) -> None:
+        """Has the server do what waits, in its order; what comes behind an error is not done."""
+        unsent, self._unsent = self._unsent, []
+        if len(unsent) == 1:
+            await self._connection.execute(*unsent[0])
+        elif unsent:
+            try:
+                async with self._connection.pipeline():
+                    for query, params in unsent:
+                        await self._connection.execute(query, params)
+            except errors.PipelineAborted as aborted:
+                # Of what was behind the error; psycopg may tell that last.
+                raise aborted.__context__ if isinstance(aborted.__context__, Error) else aborted from None
+
+    def _statement(self, query: str, params: Mapping[str, object]) -> tuple[LiteralString, Mapping[str, object]]:
+        text = self._queries[query]
+        return text, {"now": self.now, **params} if "%(now)s" in text else params
+
     async def _all(self, query: str, **params: object) -> list[dict[str, Any]]:
-        cursor = await self._connection.execute(self._queries[query], {"now": self._now, **params}, binary=True)
+        await self._send()
+        cursor = await self._connection.execute(*self._statement(query, params), binary=True)
         return await cursor.fetchall()
 
     async def _values(self, query: str, make: Callable[[Sequence[Any]], T], **params: object) -> list[T]:
         """What `make` makes of each row's values, without a dictionary of each row between."""
+        await self._send()
         cursor = self._connection.cursor(row_factory=lambda _cursor: make)
-        await cursor.execute(self._queries[query], {"now": self._now, **params}, binary=True)
+        await cursor.execute(*self._statement(query, params), binary=True)
         return await cursor.fetchall()
 
     async def _one(self, query: str, **params: object) -> dict[str, Any]:
         return (await self._all(query, **params))[0]
 
-    async def _do(self, query: str, **params: object) -> int:
-        cursor = await self._connection.execute(self._queries[query], {"now": self._now, **params})
+    async def _count(self, query: str, **params: object) -> int:
+        """How many rows a statement has changed, at once."""
+        await self._send()
+        cursor = await self._connection.execute(*self._statement(query, params))
         return cursor.rowcount
 
-    async def _many(self, query: str, rows: Iterable[Mapping[str, object]]) -> None:
-        batch = [{"now": self._now, **row} for row in rows]
-        if len(batch) == 1:
-            await self._connection.execute(self._queries[query], batch[0])
-        elif batch:
-            async with self._connection.cursor() as cursor:
-                await cursor.executemany(self._queries[query], batch)
+    def _write(self, query: str, **params: object) -> None:
+        """A statement that waits with the others."""
+        self._unsent.append(self._statement(query, params))
 
-    async def _rows(self, query: str, rows: Iterable[object]) -> None:
+    def _rows(self, query: str, rows: Iterable[object]) -> None:
         """One statement for many rows."""
         batch = list(rows)
         if batch:
-            await self._do(query, rows=as_json(batch))
+            self._write(query, rows=as_json(batch))
 
     # --- cluster and leader
 
@@ -106,17 +136,20 @@ class PostgresTransaction:
         return ports.Leadership(**row)
 
     async def save_leadership(self, leadership: ports.Leadership) -> None:
-        await self._do("save_leader", **asdict(leadership))
+        self._write("save_leader", **asdict(leadership))
 
     async def save_window_settings(self, window_ms: int, open_duration_ms: int) -> None:
-        await self._do("save_window_settings", window_ms=window_ms, open_duration_ms=open_duration_ms)
+        self._write("save_window_settings", window_ms=window_ms, open_duration_ms=open_duration_ms)
 
     async def standing(self, parts: Collection[ports.Part], window: timedelta) -> ports.Standing:
         # A statement for each choice of parts: one with all of them, told which to leave out, was planned anew each time.
         values = ", ".join(f"'{part.removesuffix('_by_executor')}', ({self._queries[f'part_{part}']})" for part in parts)
-        query: LiteralString = f"SELECT json_build_object({values}) AS standing"
+        query: LiteralString = f"SELECT now() AS now, json_build_object({values}) AS standing"
+        await self._send()
         cursor = await self._connection.execute(query, {"now": self._now, "window": window}, binary=True)
         (row,) = await cursor.fetchall()
+        if self._now is None:
+            self._now = aware_utc(row["now"])
         return msgspec.convert({part: found for part, found in row["standing"].items() if found is not None}, ports.Standing)
 
     # --- breakers and backends
@@ -127,27 +160,29 @@ class PostgresTransaction:
         return {row["key"]: breaker_of(row) for row in rows}
 
     async def add_breakers(self, keys: Collection[str]) -> None:
-        await self._many("add_breaker", ({"key": key} for key in sorted(keys)))
+        for key in sorted(keys):
+            self._write("add_breaker", key=key)
 
     async def save_breakers(self, breakers: Iterable[Breaker], *, actor: str | None = None) -> None:
-        ordered = sorted(breakers, key=lambda breaker: breaker.key)
-        await self._many("save_breaker", ({**breaker_row(breaker), "actor": actor} for breaker in ordered))
+        for breaker in sorted(breakers, key=lambda breaker: breaker.key):
+            self._write("save_breaker", **breaker_row(breaker), actor=actor)
 
     async def backend_states(self) -> dict[str, ports.BackendState]:
         return {row["backend"]: ports.BackendState(**row) for row in await self._all("get_backend_states")}
 
     async def note_start_successes(self, times: Mapping[str, datetime], last: ports.LastDispatch) -> None:
         rows = [{"backend": name, "last_start_success_time": time} for name, time in times.items()]
-        await self._do("note_start_successes", rows=as_json(rows), **asdict(last))
+        self._write("note_start_successes", rows=as_json(rows), **asdict(last))
 
     async def note_trickles(self, times: Mapping[str, datetime]) -> None:
-        await self._many("note_trickle", ({"backend": name, "time": times[name]} for name in sorted(times)))
+        for name in sorted(times):
+            self._write("note_trickle", backend=name, time=times[name])
 
     # --- tasks
 
     async def add_tasks(self, tasks: Sequence[Task]) -> None:
-        await self._rows("add_tasks", tasks)
-        await self._rows(
+        self._rows("add_tasks", tasks)
+        self._rows(
             "add_dependencies",
             ({"task_id": task.id, "depends_on_id": other} for task in tasks for other in task.depends_on),
         )
@@ -182,14 +217,15 @@ class PostgresTransaction:
         return tasks, unreadable
 
     async def quarantine_unreadable(self, tasks: Iterable[ports.UnreadableTask]) -> None:
-        await self._many("quarantine_unreadable", ({"id": task.id, "why": task.why} for task in tasks))
+        for task in tasks:
+            self._write("quarantine_unreadable", id=task.id, why=task.why)
 
     async def save_tasks(self, tasks: Iterable[Task]) -> None:
-        await self._rows("save_tasks", MOVED_TASK.rows(tasks))
+        self._rows("save_tasks", MOVED_TASK.rows(tasks))
 
     async def save_edited_tasks(self, tasks: Iterable[Task]) -> None:
         edited = list(tasks)
-        await self._rows("save_edited_tasks", EDITED_TASK.rows(edited))
+        self._rows("save_edited_tasks", EDITED_TASK.rows(edited))
         await self.save_tasks(edited)
 
     async def due_tasks(
@@ -218,10 +254,10 @@ class PostgresTransaction:
 
     async def unblock_dependents(self, completed: Collection[UUID]) -> None:
         if completed:
-            await self._do("unblock_dependents", ids=uuids(completed))
+            self._write("unblock_dependents", ids=uuids(completed))
 
     async def recount_blocked(self) -> int:
-        return await self._do("recount_blocked")
+        return await self._count("recount_blocked")
 
     async def waiting_dependents(self, ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
         found: dict[UUID, list[UUID]] = {}
@@ -243,7 +279,7 @@ class PostgresTransaction:
         return int((await self._one("count_waiting"))["n"])
 
     async def note_put_back(self, count: int) -> None:
-        await self._do("note_put_back", count=count)
+        self._write("note_put_back", count=count)
 
     async def queue_position(self, task: Task) -> int:
         return int((await self._one("queue_position", id=task.id, backend=task.backend))["n"])
@@ -264,7 +300,7 @@ class PostgresTransaction:
     # --- runs
 
     async def add_runs(self, runs: Sequence[Run]) -> None:
-        await self._rows("add_runs", NEW_RUN.rows(runs))
+        self._rows("add_runs", NEW_RUN.rows(runs))
 
     async def runs(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
         runs = await self._values("get_runs", run_of, run_ids=uuids(run_ids)) if run_ids else []
@@ -289,7 +325,7 @@ class PostgresTransaction:
         return [row["run_id"] for row in await self._all("runs_to_cancel", executor_id=executor_id)]
 
     async def save_runs(self, runs: Iterable[Run]) -> None:
-        await self._rows("save_runs", MOVED_RUN.rows(runs))
+        self._rows("save_runs", MOVED_RUN.rows(runs))
 
     # --- executors
 
@@ -297,7 +333,7 @@ class PostgresTransaction:
         return [ports.ExecutorRow(**row) for row in await self._all("get_executors")]
 
     async def save_executor(self, row: ports.ExecutorRow) -> None:
-        await self._do("save_executor", **{**asdict(row), "snapshot": Jsonb(dict(row.snapshot))})
+        self._write("save_executor", **{**asdict(row), "snapshot": Jsonb(dict(row.snapshot))})
 
     # --- statistics and events
 
@@ -307,13 +343,12 @@ class PostgresTransaction:
     def emit(self, event: ports.Event) -> None:
         self._events.append(event)
 
-    async def flush(self) -> None:
-        """Writes collected decisions and events; the last statement of the transaction, by lock order."""
+    def _write_collected(self) -> None:
         if not self._decisions and not self._events:
             return
         counted = Counter(map(attrgetter(*_COUNTED), self._decisions))
         counts = [{**dict(zip(_COUNTED, key, strict=True)), "n": n} for key, n in counted.items()]
-        await self._do("record", decisions=as_json(self._decisions), counted=as_json(counts), events=as_json(self._events))
+        self._write("record", decisions=as_json(self._decisions), counted=as_json(counts), events=as_json(self._events))
 
     @property
     def emitted(self) -> bool:
@@ -353,19 +388,19 @@ class PostgresTransaction:
         return [ports.Drain(**row) for row in await self._all("get_drains")]
 
     async def save_drain(self, drain: ports.Drain) -> None:
-        await self._do("save_drain", **asdict(drain))
+        self._write("save_drain", **asdict(drain))
 
     async def delete_drain(self, source: str) -> None:
-        await self._do("delete_drain", source=source)
+        self._write("delete_drain", source=source)
 
     async def billing_pauses(self) -> list[ports.BillingPause]:
         return [ports.BillingPause(**row) for row in await self._all("get_billing_pauses")]
 
     async def save_billing_pause(self, pause: ports.BillingPause) -> None:
-        await self._do("save_billing_pause", **asdict(pause))
+        self._write("save_billing_pause", **asdict(pause))
 
     async def delete_billing_pause(self, backend: str) -> None:
-        await self._do("delete_billing_pause", backend=backend)
+        self._write("delete_billing_pause", backend=backend)
 
     async def operator_settings(self) -> ports.OperatorSettings:
         rows = await self._all("operator_settings")
@@ -379,13 +414,13 @@ class PostgresTransaction:
         )
 
     async def save_budget_cap(self, cap: ports.BudgetCap) -> None:
-        await self._do("save_budget_cap", **asdict(cap))
+        self._write("save_budget_cap", **asdict(cap))
 
     async def save_setting_override(self, override: ports.SettingOverride) -> None:
-        await self._do("save_setting_override", **{**asdict(override), "value": Jsonb(override.value)})
+        self._write("save_setting_override", **{**asdict(override), "value": Jsonb(override.value)})
 
     async def delete_setting_override(self, name: str) -> None:
-        await self._do("delete_setting_override", name=name)
+        self._write("delete_setting_override", name=name)
 
     # --- requests and audit
 
@@ -395,10 +430,10 @@ class PostgresTransaction:
 
     async def store_requests(self, method: str, requests: Mapping[str, ports.StoredRequest]) -> None:
         named = ({"method": method, "request_id": id_, **asdict(request)} for id_, request in requests.items())
-        await self._rows("add_requests", named)
+        self._rows("add_requests", named)
 
     async def append_audit(self, entry: ports.AuditEntry) -> None:
-        await self._do("add_audit_entry", **{**asdict(entry), "detail": Jsonb(dict(entry.detail))})
+        self._write("add_audit_entry", **{**asdict(entry), "detail": Jsonb(dict(entry.detail))})
 
     async def audit_entries(self, chosen: ports.AuditFilter, before_id: int | None, limit: int) -> list[ports.AuditEntry]:
         rows = await self._all("list_audit_entries", **asdict(chosen), before_id=before_id, limit=limit)
@@ -407,24 +442,24 @@ class PostgresTransaction:
     # --- housekeeping
 
     async def ensure_partitions(self) -> None:
-        await self._do("ensure_partitions")
+        self._write("ensure_partitions")
 
     async def purge(self, task_retention_ms: int, event_retention_ms: int, audit_retention_ms: int, limit: int) -> int:
-        deleted = await self._do("purge_tasks", before=self._now - timedelta(milliseconds=task_retention_ms), limit=limit)
-        events_before = self._now - timedelta(milliseconds=event_retention_ms)
-        audit_before = self._now - timedelta(milliseconds=audit_retention_ms)
-        deleted += await self._do("purge_audit_entries", before=audit_before, limit=limit)
-        deleted += await self._do("purge_requests", before=self._now - _REQUEST_RETENTION)
-        deleted += await self._do("purge_second_counts", before=self._now - _COUNTER_RETENTION)
-        deleted += await self._do("purge_minute_counts", before=self._now - _COUNTER_RETENTION)
+        deleted = await self._count("purge_tasks", before=self.now - timedelta(milliseconds=task_retention_ms), limit=limit)
+        events_before = self.now - timedelta(milliseconds=event_retention_ms)
+        audit_before = self.now - timedelta(milliseconds=audit_retention_ms)
+        deleted += await self._count("purge_audit_entries", before=audit_before, limit=limit)
+        deleted += await self._count("purge_requests", before=self.now - _REQUEST_RETENTION)
+        deleted += await self._count("purge_second_counts", before=self.now - _COUNTER_RETENTION)
+        deleted += await self._count("purge_minute_counts", before=self.now - _COUNTER_RETENTION)
         for row in await self._all("old_partitions", before=events_before):
             await self._connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(row["name"])))
             deleted += 1
         return deleted
 
     async def purge_executors(self) -> int:
-        before = self._now - _EXECUTOR_RETENTION
-        return await self._do("purge_breakers", before=before) + await self._do("purge_executors", before=before)
+        before = self.now - _EXECUTOR_RETENTION
+        return await self._count("purge_breakers", before=before) + await self._count("purge_executors", before=before)
 
 
 def _filter(chosen: ports.TaskFilter) -> dict[str, object]:

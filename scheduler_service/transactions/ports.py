@@ -564,8 +564,12 @@ class Transaction(Protocol):
 class Database(Protocol):
     """Carries out transaction scripts."""
 
-    async def run(self, work: Callable[[Transaction], Awaitable[T]], *, read_only: bool = False) -> T:
+    async def run(
+        self, work: Callable[[Transaction], Awaitable[T]], *, read_only: bool = False, begins_with_standing: bool = False
+    ) -> T:
         """Runs `work` in one transaction and commits; `read_only`: work that only reads, and takes no locks.
+
+        `begins_with_standing`: it reads a standing before it needs the time, which then need not be asked for by itself.
 
         `work` may be run again as a whole after a serialization failure, deadlock or lock time-out. Raises StorageUnavailable
         (errors.py) when the database cannot be reached or does not answer in time; the commit may then have happened.

@@ -460,7 +460,9 @@ class MemoryDatabase:
         self._clock = clock
         self._lock = asyncio.Lock()
 
-    async def run(self, work: Callable[[ports.Transaction], Awaitable[T]], *, read_only: bool = False) -> T:
+    async def run(
+        self, work: Callable[[ports.Transaction], Awaitable[T]], *, read_only: bool = False, begins_with_standing: bool = False
+    ) -> T:
         """See the Protocol."""
         async with self._lock:
             tx = MemoryTransaction(copy.copy(self.state), self._clock())

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from psycopg.pq import TransactionStatus
 
 from scheduler_service.core.dispatch_rules import DispatchRules
+from scheduler_service.core.events import EventType
 from scheduler_service.core.limits import TaskSpec
 from scheduler_service.core.outcome_window import Window
 from scheduler_service.core.reasons import HoldReason
@@ -30,6 +31,7 @@ from scheduler_service.storage.postgres import PostgresDatabase
 from scheduler_service.storage.rows import EDITED_TASK, MOVED_RUN, MOVED_TASK, NEW_RUN, task_of
 from scheduler_service.storage.transaction import PostgresTransaction
 from scheduler_service.transactions import submitting
+from scheduler_service.transactions.consequences import tell
 from scheduler_service.transactions.editing import cancel_task
 from scheduler_service.transactions.gathering import GATE_PARTS
 from scheduler_service.transactions.leading import acquire_or_renew
@@ -71,9 +73,9 @@ def test_every_named_statement_is_used_and_every_used_name_exists() -> None:
         Path(query_files.__file__).with_name("transaction.py").read_text()
         + Path(query_files.__file__).with_name("postgres.py").read_text()
     )
-    used = set(re.findall(r"(?:_all|_one|_do|_many|_rows|_tasks|_values)\(\s*\"([a-z_]+)\"", source)) | set(
-        re.findall(r"_queries\[\"([a-z_]+)\"\]", source)
-    )
+    used = set(
+        re.findall(r"(?:_all|_one|_count|_write|_rows|_tasks|_values|_time)\((?:connection,)?\s*\"([a-z_]+)\"", source)
+    ) | set(re.findall(r"_queries\[\"([a-z_]+)\"\]", source))
     used |= {f"part_{part}" for part in Part}
     used |= {"get_leader", "get_leader_for_key_share", "get_leader_for_no_key_update", "get_leader_for_update"}
     used |= {"get_breakers", "get_breakers_for_update", "get_tasks", "get_tasks_for_share", "get_tasks_for_update"}
@@ -232,6 +234,68 @@ async def test_a_failing_script_leaves_nothing_behind(database: PostgresDatabase
     with pytest.raises(ValueError, match="in the middle"):
         await database.run(broken)
     assert await database.run(lambda tx: tx.count_waiting()) == 0
+
+
+async def test_a_script_is_written_whole_or_not_at_all_however_it_is_broken_off(database: PostgresDatabase) -> None:
+    chance = random.Random(7)
+
+    async def add_two(tx: Transaction) -> None:
+        for _ in range(2):
+            await submit(tx, [TaskSpec(title="One of two", description=DESCRIPTION)], DEFAULT_ROUTES, uuid4)
+
+    for _ in range(15):
+        calls = [asyncio.ensure_future(database.run(add_two)) for _ in range(12)]
+        for call in calls:
+            await asyncio.sleep(chance.uniform(0, 0.004))
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+    async with asyncio.timeout(10):
+        await database.run(add_two)
+        waiting = await database.run(lambda tx: tx.count_waiting())
+    assert waiting >= 2
+    assert waiting % 2 == 0
+
+
+async def test_an_error_of_what_waited_is_told_and_what_came_behind_it_is_not_done(database: PostgresDatabase) -> None:
+    async def twice(tx: Transaction) -> None:
+        tasks = await submit(tx, [TaskSpec(title="One of two", description=DESCRIPTION)], DEFAULT_ROUTES, uuid4)
+        await tx.add_tasks(tasks)
+        tell(tx, EventType.TASK_COMPLETED, {})
+
+    with pytest.raises(StorageUnavailable, match="in the way 6 times: 23505"):
+        await database.run(twice)
+    assert await database.run(lambda tx: tx.count_waiting()) == 0
+    assert await database.run(lambda tx: tx.newest_event_id()) == 0
+
+
+async def test_what_was_written_is_seen_by_the_next_reading(database: PostgresDatabase) -> None:
+    async def write_and_look(tx: Transaction) -> int:
+        await submit(tx, [TaskSpec(title="One of two", description=DESCRIPTION)], DEFAULT_ROUTES, uuid4)
+        return await tx.count_waiting()
+
+    assert await database.run(write_and_look) == 1
+
+
+async def test_a_reading_that_begins_with_a_standing_has_its_time(database_url: str) -> None:
+    database = PostgresDatabase(database_url, size=1)
+    await database.open()
+
+    async def too_early(tx: Transaction) -> datetime:
+        return tx.now
+
+    async def after_standing(tx: Transaction) -> datetime:
+        await tx.standing((Part.WINDOW,), timedelta(hours=1))
+        return tx.now
+
+    try:
+        now = await database.run(after_standing, read_only=True, begins_with_standing=True)
+        assert abs(now - datetime.now(UTC)) < timedelta(minutes=1)
+        with pytest.raises(RuntimeError, match="before the standing has been read"):
+            await database.run(too_early, read_only=True, begins_with_standing=True)
+        with pytest.raises(RuntimeError, match="before the standing has been read"):
+            await database.run(lambda tx: tx.due_tasks("x", 1, lock=Lock.NONE), read_only=True, begins_with_standing=True)
+    finally:
+        await database.close()
 
 
 async def test_the_queue_is_counted_only_when_it_might_be_full(

@@ -8,6 +8,10 @@ SELECT now() AS now;
 -- Begins a transaction and tells its time by the database's clock.
 BEGIN; SELECT now() AS now;
 
+-- name: commit
+-- Ends a transaction, behind what it writes.
+COMMIT;
+
 -- name: cluster_id
 -- The cluster's id, made with the database.
 SELECT cluster_id FROM cluster;
@@ -89,15 +93,15 @@ SELECT json_agg(backend) FROM b WHERE backend IS NOT NULL;
 -- Queued tasks by backend, and how many of them are due: this counts all of them.
 SELECT json_agg(q) FROM (
     SELECT backend, count(*) AS queued, count(*) FILTER (WHERE blocked_by = 0
-        AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s)
-        AND (not_before_time IS NULL OR not_before_time <= %(now)s)) AS due
+        AND (next_attempt_time IS NULL OR next_attempt_time <= coalesce(%(now)s::timestamptz, now()))
+        AND (not_before_time IS NULL OR not_before_time <= coalesce(%(now)s::timestamptz, now()))) AS due
     FROM tasks WHERE status = 'queued' GROUP BY backend) q;
 
 -- name: part_window
 -- Decisions of the window, grouped.
 SELECT json_agg(w) FROM (
     SELECT backend, '' AS executor_id, attempt, success, reason, n, last_time
-    FROM dispatch_window_counts(%(now)s::timestamptz - coalesce(
+    FROM dispatch_window_counts(coalesce(%(now)s::timestamptz, now()) - coalesce(
         (SELECT (value #>> '{}')::bigint * interval '1 millisecond' FROM setting_overrides WHERE name = 'WINDOW_MS'),
         %(window)s::interval))) w;
 
@@ -105,7 +109,7 @@ SELECT json_agg(w) FROM (
 -- The same, of each executor.
 SELECT json_agg(w) FROM (
     SELECT backend, executor_id, attempt, success, reason, n, last_time
-    FROM dispatch_window(%(now)s::timestamptz - coalesce(
+    FROM dispatch_window(coalesce(%(now)s::timestamptz, now()) - coalesce(
         (SELECT (value #>> '{}')::bigint * interval '1 millisecond' FROM setting_overrides WHERE name = 'WINDOW_MS'),
         %(window)s::interval))) w;
 
@@ -123,7 +127,7 @@ SELECT json_build_object(
     'oldest_due', coalesce((SELECT json_agg(json_build_object('priority', p.priority, 'due_time', t.due_time))
         FROM (VALUES (0), (1), (2)) p (priority), LATERAL (
             SELECT due_time FROM tasks
-            WHERE status = 'queued' AND blocked_by = 0 AND priority = p.priority AND due_time <= %(now)s
+            WHERE status = 'queued' AND blocked_by = 0 AND priority = p.priority AND due_time <= coalesce(%(now)s::timestamptz, now())
             ORDER BY due_time LIMIT 1) t), '[]'));
 
 -- name: save_window_settings
