@@ -137,7 +137,9 @@ class Bench:
         for url in urls:
             async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
                 # Of ten million rows it takes longer than the service's role lets a statement take.
-                await connection.execute("SET statement_timeout = 0")
+                await connection.execute(
+                    "SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false)"
+                )
                 await connection.execute("VACUUM ANALYZE")
         server = await self.postgres()
         async with await psycopg.AsyncConnection.connect(server.admin_url, autocommit=True) as admin:

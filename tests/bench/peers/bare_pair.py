@@ -3,7 +3,7 @@
 Claim and complete are one statement, batches go over one stream, enqueues that wait together are one insert, and a job that finds
 an idle executor is inserted as leased and sent at once. No fence, no journal, no history, no pre-flight, no gate, no retry.
 
-`bare_pair.py scheduler` prints its port; `bare_pair.py executor PORT CREDITS` attaches when it reads a line.
+`bare_pair.py scheduler` prints its port, and takes its statement from COMPLETE_AND_CLAIM (bare.py); `bare_pair.py executor PORT CREDITS` attaches when it reads a line.
 """
 
 from __future__ import annotations
@@ -22,12 +22,6 @@ pb, pb_grpc = grpc.protos_and_services("bare_pair.proto")
 
 BATCH_MAX = 500
 
-COMPLETE_AND_CLAIM = """
-WITH done AS (UPDATE jobs SET status = 2, end_time = now() WHERE id = ANY(%s) AND status = 1)
-UPDATE jobs SET status = 1, attempt = attempt + 1, lease_until = now() + interval '60s'
-WHERE id IN (SELECT id FROM jobs WHERE status = 0 ORDER BY priority DESC, id FOR UPDATE SKIP LOCKED LIMIT %s)
-RETURNING id, payload::text
-"""
 ENQUEUE = """
 INSERT INTO jobs (payload, status, attempt, lease_until)
 SELECT payload::jsonb, %(leased)s, %(leased)s, CASE WHEN %(leased)s = 1 THEN now() + interval '60s' END
@@ -38,8 +32,11 @@ FROM unnest(%(payloads)s::text[]) AS payload RETURNING id
 class BareScheduler(pb_grpc.BareSchedulerServicer):  # type: ignore[misc]  # made at run time
     """One executor; what arrives while a statement runs waits for the next one."""
 
-    def __init__(self, claims: psycopg.AsyncConnection[Any], inserts: psycopg.AsyncConnection[Any]) -> None:
+    def __init__(
+        self, claims: psycopg.AsyncConnection[Any], inserts: psycopg.AsyncConnection[Any], complete_and_claim: str
+    ) -> None:
         self._claims = claims
+        self._complete_and_claim = complete_and_claim
         self._inserts = inserts
         self._waiting: list[tuple[Any, asyncio.Future[list[int]]]] = []
         self._enqueued = asyncio.Event()
@@ -95,7 +92,7 @@ class BareScheduler(pb_grpc.BareSchedulerServicer):  # type: ignore[misc]  # mad
                 if not room and not ended:
                     continue
                 self._credits -= room
-                rows = await (await cursor.execute(COMPLETE_AND_CLAIM, (ended, room))).fetchall()
+                rows = await (await cursor.execute(self._complete_and_claim, (ended, room))).fetchall()
                 self._credits += room - len(rows)
                 self._no_backlog = len(rows) < room
                 if rows:
@@ -114,7 +111,7 @@ async def schedule() -> None:
     url = os.environ["DATABASE_URL"]
     claims = await psycopg.AsyncConnection.connect(url, autocommit=True, prepare_threshold=0)
     inserts = await psycopg.AsyncConnection.connect(url, autocommit=True, prepare_threshold=0)
-    servicer = BareScheduler(claims, inserts)
+    servicer = BareScheduler(claims, inserts, os.environ["COMPLETE_AND_CLAIM"])
     server = grpc.aio.server()
     pb_grpc.add_BareSchedulerServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -12,12 +12,13 @@ import psycopg
 from tests.bench.measuring.bench import Bench
 from tests.bench.measuring.comparison import Comparison, Goal, Variant
 from tests.bench.our_pair import POLL_S, our_pair
-from tests.bench.peers.bare import bare_pair
+from tests.bench.peers.bare import OUR_ROWS, OWN_ROWS, Rows, bare_pair
 from tests.bench.peers.other import CELERY, DRAMATIQ, GRAPHILE, GRAPHILE_QUEUE, PG_BOSS, PROCRASTINATE, Peer, peer
 
 TASKS, QUICK_TASKS = 20_000, 10
 DRAIN_S = 600.0
 OURS, BARE = "ours, 500 at once", "bare pair, 500"
+WITH_OUR_ROWS = "bare pair with our rows, 500"
 OURS_100, BARE_100 = "ours, 100 at once", "bare pair, 100"
 QUEUE, BOSS = "graphile-worker, local queue", "pg-boss, fetch(500)"
 PEERS = {
@@ -48,16 +49,15 @@ async def ours(bench: Bench, max_runs: int) -> Mapping[str, float]:
         return figures
 
 
-async def bare(bench: Bench, credits: int) -> Mapping[str, float]:
+async def bare(bench: Bench, credits: int, rows: Rows = OWN_ROWS) -> Mapping[str, float]:
     """The bare pair: the clock starts when its executor attaches."""
     count = bench.size(TASKS, QUICK_TASKS)
-    async with bare_pair(bench, credits=credits, backlog=count) as pair:
+    async with bare_pair(bench, credits=credits, backlog=count, rows=rows) as pair:
         async with await psycopg.AsyncConnection.connect(pair.url, autocommit=True) as connection:
             cpu, begin = await bench.cpu_seconds(*pair.pids), time.perf_counter()
             await pair.attach()
             async with asyncio.timeout(DRAIN_S):
-                left = "SELECT EXISTS (SELECT 1 FROM jobs WHERE status < 2)"
-                while (await (await connection.execute(left)).fetchone()) != (False,):
+                while (await (await connection.execute(rows.left)).fetchone()) != (False,):
                     await asyncio.sleep(POLL_S)
             return _figures(count, time.perf_counter() - begin, await bench.cpu_seconds(*pair.pids) - cpu)
 
@@ -86,6 +86,7 @@ COMPARISONS = (
         variants=(
             Variant(OURS, partial(ours, max_runs=500)),
             Variant(BARE, partial(bare, credits=500)),
+            Variant(WITH_OUR_ROWS, partial(bare, credits=500, rows=OUR_ROWS)),
             Variant(OURS_100, partial(ours, max_runs=100)),
             Variant(BARE_100, partial(bare, credits=100)),
             *(Variant(name, partial(other, which=which)) for name, which in PEERS.items()),
