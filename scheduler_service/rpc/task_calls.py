@@ -20,6 +20,7 @@ from scheduler_service.transactions.idempotency import AnswerForm, once_each
 from scheduler_service.transactions.ports import Event, TaskFilter, Transaction
 from scheduler_service.transactions.reading import read_task_and_usage
 from scheduler_service.transactions.submitting import submit
+from service_runtime.ids import new_id
 
 EVENTS_BATCH = 500
 DEPENDENTS_SHOWN = 100
@@ -70,7 +71,7 @@ class TaskCalls(Calls):
 
         async def work(tx: Transaction) -> Sequence[pb.SubmitTaskResponse | Exception]:
             async def fresh(places: Sequence[int]) -> list[pb.SubmitTaskResponse]:
-                tasks = await submit(tx, [submissions[place].spec for place in places], self._rules.routes, uuid4)
+                tasks = await submit(tx, [submissions[place].spec for place in places], self._rules.routes, new_id)
                 return [pb.SubmitTaskResponse(task=task_message(task, tx.now)) for task in tasks]
 
             return await once_each(tx, "SubmitTask", [(s.request_id, s.body) for s in submissions], fresh, form)
@@ -86,7 +87,7 @@ class TaskCalls(Calls):
         check.done()
 
         async def work(tx: Transaction) -> pb.SubmitTasksResponse:
-            tasks = await submit(tx, specs, self._rules.routes, uuid4)
+            tasks = await submit(tx, specs, self._rules.routes, new_id)
             return pb.SubmitTasksResponse(tasks=[task_message(task, tx.now) for task in tasks])
 
         response = await self._write("SubmitTasks", request, work, pb.SubmitTasksResponse)

@@ -7,7 +7,7 @@ import contextlib
 import math
 import random
 from collections.abc import Mapping, Sequence
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 
@@ -23,6 +23,7 @@ from scheduler_service.transactions.ports import Database
 from scheduler_service.transactions.recording import record_answers
 from scheduler_service.transactions.ticking import TickRequest, TickResult, take_tick
 from service_runtime.clock import Clock
+from service_runtime.ids import new_id
 
 _log = structlog.get_logger(__name__)
 
@@ -139,7 +140,7 @@ class TickLoop:
             started = self._clock.monotonic()
             links = self._able()
             reports = tuple(report for report, _ in links.values())
-            request = TickRequest(self._holder, self._identity.term, kind, reports, self.memory, self._rules, uuid4)
+            request = TickRequest(self._holder, self._identity.term, kind, reports, self.memory, self._rules, new_id)
             try:
                 async with asyncio.timeout(TICK_DEADLINE_S):
                     result = await self._database.run(lambda tx: take_tick(tx, request))

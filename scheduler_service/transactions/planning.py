@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from scheduler_service.core import pre_flight, ramp
 from scheduler_service.core.breaker import Admission, Breaker, admit, breaker_key, claim_probe
@@ -36,6 +36,7 @@ from scheduler_service.transactions.consequences import conclude, emit_unreadabl
 from scheduler_service.transactions.gathering import Facts, backend_report, lease_until_give_up
 from scheduler_service.transactions.orders import order_of
 from scheduler_service.transactions.ports import DispatchEvent, Lock, Transaction, UnreadableTask
+from service_runtime.ids import new_id
 
 CANDIDATES_PER_SLOT = 6  # the first and up to five further ones
 RAMP_REASONS = frozenset({Reason.DRAINING, Reason.BILLING_PAUSE, Reason.LOW_SUCCESS_RATE, Reason.CIRCUIT_BREAKER_OPEN})
@@ -110,7 +111,7 @@ async def plan_tick(
     basis: TickBasis,
     *,
     kind: TickKind = TickKind.RUN,
-    new_run_id: Callable[[], UUID] = uuid4,
+    new_run_id: Callable[[], UUID] = new_id,
     lock: Lock = Lock.NONE,
 ) -> TickPlan:
     """What a tick would do at this instant; changes nothing."""

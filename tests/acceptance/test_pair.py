@@ -8,6 +8,7 @@ import os
 import signal
 from collections import Counter
 from pathlib import Path
+from uuid import UUID
 
 import grpc
 import psycopg
@@ -30,6 +31,7 @@ async def test_a_task_goes_through(pair: Pair) -> None:
     assert task.outcome.result.startswith("Read this prompt\n\nA description")
     assert (task.executor_id, task.backend) == ("host-a", "cecelia-run")
     assert pair.starts() == pair.ends() == [id_]
+    assert UUID(task.run_id).version == UUID(id_).version == 7, "made in the order of time: service_runtime/ids.py"
 
 
 async def test_the_window_in_sql_is_the_window_of_the_rpc(pair: Pair, database_url: str) -> None:

@@ -23,6 +23,7 @@ from scheduler_service.transactions.ports import Transaction
 from scheduler_service.transactions.recording import Recorded, record_reports
 from scheduler_service.transactions.submitting import submit
 from scheduler_service.transactions.ticking import TickRequest, TickResult, take_tick
+from service_runtime.ids import new_id
 from tests.bench.measuring.filling import DESCRIPTION
 
 T = TypeVar("T")
@@ -78,7 +79,7 @@ class Leading:
 
     async def tick(self) -> TickResult:
         """One tick of the clock."""
-        request = TickRequest(self._holder, self._term, TickKind.CLOCK, self._executors, self._memory, self._rules, uuid4)
+        request = TickRequest(self._holder, self._term, TickKind.CLOCK, self._executors, self._memory, self._rules, new_id)
         result = await self.run(lambda tx: take_tick(tx, request))
         self._memory = result.memory
         return result
@@ -86,7 +87,7 @@ class Leading:
     async def submit(self, count: int = 1) -> list[Task]:
         """Submits tasks that pass every check."""
         specs = [TaskSpec(title=f"Task number {i}", description=DESCRIPTION) for i in range(count)]
-        return await self.run(lambda tx: submit(tx, specs, self._rules.routes, uuid4))
+        return await self.run(lambda tx: submit(tx, specs, self._rules.routes, new_id))
 
     async def complete(self, orders: Sequence[RunOrder]) -> Recorded:
         """Their start and their end, as the executor tells both at once of a short run."""

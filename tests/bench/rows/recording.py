@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from statistics import median
-from uuid import uuid4
 
 import psycopg
 
 from scheduler_service.core.run import RunOrder
 from scheduler_service.transactions.ports import DispatchEvent, Transaction
+from service_runtime.ids import new_id
 from tests.bench.measuring.bench import Absent, Bench
 from tests.bench.measuring.comparison import Comparison, Goal, Variant
 from tests.bench.measuring.filling import fill_window
@@ -66,7 +66,7 @@ async def measure(bench: Bench, decisions: int) -> Mapping[str, float]:
 
 async def _decide(tx: Transaction) -> None:
     for _ in range(BATCH):
-        tx.record(DispatchEvent(tx.now, True, "", "", True, "cecelia-run", uuid4(), uuid4(), EXECUTOR))
+        tx.record(DispatchEvent(tx.now, True, "", "", True, "cecelia-run", new_id(), new_id(), EXECUTOR))
 
 
 async def measure_insert(bench: Bench) -> Mapping[str, float]:
@@ -77,7 +77,7 @@ async def measure_insert(bench: Bench) -> Mapping[str, float]:
             await connection.execute(_TABLE)
 
             async def insert() -> None:
-                await connection.execute(_PLAIN, ([uuid4() for _ in range(BATCH)], [uuid4() for _ in range(BATCH)]))
+                await connection.execute(_PLAIN, ([new_id() for _ in range(BATCH)], [new_id() for _ in range(BATCH)]))
 
             for _ in range(2 * WARM_UPS + bench.size(TIMES, 2)):
                 seconds.append((await timed(insert))[0])
