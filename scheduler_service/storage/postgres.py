@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -196,15 +195,16 @@ class PostgresDatabase:
                 if now is None and not begins_with_standing:
                     now = await self._time(connection, "transaction_time")
                 return await work(PostgresTransaction(connection, self._queries, now))
+            transaction = None
             try:
                 # Begun in the same message, as every message costs a task's start its share.
                 transaction = PostgresTransaction(connection, self._queries, await self._time(connection, "begin"))
                 result = await work(transaction)
                 await transaction.commit()
             except BaseException as error:
-                # What went wrong is not to be hidden by a connection that has gone with it; the pool looks after that one.
-                with contextlib.suppress(psycopg.Error):
-                    await connection.rollback()
+                # What went wrong is not to be hidden by what follows from it.
+                if transaction is not None:
+                    await transaction.abandon()
                 if isinstance(error, errors.ReadOnlySqlTransaction):
                     # The primary was demoted under an open connection: a new one asks for one that may write.
                     await connection.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -40,6 +42,7 @@ _LOCK_SUFFIX = {lock: f"_for_{lock.value}" if lock is not Lock.NONE else "" for 
 _UNREADABLE = (DataError, ValueError, TypeError, OverflowError, RecursionError, msgspec.MsgspecError)
 """What a row raises that holds what no transaction of ours has written."""
 
+_ABANDON_S = 1.0
 _EXECUTOR_RETENTION = timedelta(hours=24)
 _REQUEST_RETENTION = timedelta(hours=24)
 _COUNTER_RETENTION = timedelta(days=14)
@@ -51,16 +54,16 @@ Connection = AsyncConnection[dict[str, Any]]
 
 
 class PostgresTransaction:
-    """One open transaction. What it writes waits until something is read, or for the commit: then all of it goes in one message.
+    """One open transaction. What it writes is sent at once and not waited for, so that the server works while we go on.
 
-    `now` None: the standing that is read first tells it.
+    It is waited for when something is read, and by the commit. `now` None: the standing that is read first tells it.
     """
 
     def __init__(self, connection: Connection, queries: Mapping[str, LiteralString], now: datetime | None) -> None:
         self._connection = connection
         self._queries = queries
         self._now = now
-        self._unsent: list[tuple[LiteralString, Mapping[str, object]]] = []
+        self._writing: contextlib.AbstractAsyncContextManager[object] | None = None
         self._decisions: list[ports.DispatchEvent] = []
         self._events: list[ports.Event] = []
 
@@ -71,37 +74,47 @@ class PostgresTransaction:
         return self._now
 
     async def commit(self) -> None:
-        """Writes what waits, then collected decisions and events, which come last by lock order, and commits."""
-        self._write_collected()
-        self._unsent.append((self._queries["commit"], {}))
-        await self._send()
+        """Writes collected decisions and events, which come last by lock order, and commits behind all that was written."""
+        await self._write_collected()
+        await self._connection.execute(self._queries["commit"])
+        await self._written()
 
-    async def _send(self) -> None:
-        """Has the server do what waits, in its order; what comes behind an error is not done."""
-        unsent, self._unsent = self._unsent, []
-        if len(unsent) == 1:
-            await self._connection.execute(*unsent[0])
-        elif unsent:
-            try:
-                async with self._connection.pipeline():
-                    for query, params in unsent:
-                        await self._connection.execute(query, params)
-            except errors.PipelineAborted as aborted:
-                # Of what was behind the error; psycopg may tell that last.
-                raise aborted.__context__ if isinstance(aborted.__context__, Error) else aborted from None
+    async def abandon(self) -> None:
+        """After an error: of what was written nothing stays. A connection that does not answer is closed."""
+        try:
+            async with asyncio.timeout(_ABANDON_S):
+                # Its errors follow from the one that is told already.
+                with contextlib.suppress(Error):
+                    await self._written()
+                await self._connection.rollback()
+        except BaseException as error:
+            await self._connection.close()
+            if not isinstance(error, Error | TimeoutError):
+                raise
+
+    async def _written(self) -> None:
+        """Returns when the server has done what was written; what came behind an error it has not done."""
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        try:
+            await writing.__aexit__(None, None, None)
+        except errors.PipelineAborted as aborted:
+            # Of what was behind the error; psycopg may tell that last.
+            raise aborted.__context__ if isinstance(aborted.__context__, Error) else aborted from None
 
     def _statement(self, query: str, params: Mapping[str, object]) -> tuple[LiteralString, Mapping[str, object]]:
         text = self._queries[query]
         return text, {"now": self.now, **params} if "%(now)s" in text else params
 
     async def _all(self, query: str, **params: object) -> list[dict[str, Any]]:
-        await self._send()
+        await self._written()
         cursor = await self._connection.execute(*self._statement(query, params), binary=True)
         return await cursor.fetchall()
 
     async def _values(self, query: str, make: Callable[[Sequence[Any]], T], **params: object) -> list[T]:
         """What `make` makes of each row's values, without a dictionary of each row between."""
-        await self._send()
+        await self._written()
         cursor = self._connection.cursor(row_factory=lambda _cursor: make)
         await cursor.execute(*self._statement(query, params), binary=True)
         return await cursor.fetchall()
@@ -111,19 +124,23 @@ class PostgresTransaction:
 
     async def _count(self, query: str, **params: object) -> int:
         """How many rows a statement has changed, at once."""
-        await self._send()
+        await self._written()
         cursor = await self._connection.execute(*self._statement(query, params))
         return cursor.rowcount
 
-    def _write(self, query: str, **params: object) -> None:
-        """A statement that waits with the others."""
-        self._unsent.append(self._statement(query, params))
+    async def _write(self, query: str, **params: object) -> None:
+        """Has the server do something that nobody waits for yet."""
+        if self._writing is None:
+            writing = self._connection.pipeline()
+            await writing.__aenter__()
+            self._writing = writing
+        await self._connection.execute(*self._statement(query, params))
 
-    def _rows(self, query: str, rows: Iterable[object]) -> None:
+    async def _rows(self, query: str, rows: Iterable[object]) -> None:
         """One statement for many rows."""
         batch = list(rows)
         if batch:
-            self._write(query, rows=as_json(batch))
+            await self._write(query, rows=as_json(batch))
 
     # --- cluster and leader
 
@@ -136,16 +153,16 @@ class PostgresTransaction:
         return ports.Leadership(**row)
 
     async def save_leadership(self, leadership: ports.Leadership) -> None:
-        self._write("save_leader", **asdict(leadership))
+        await self._write("save_leader", **asdict(leadership))
 
     async def save_window_settings(self, window_ms: int, open_duration_ms: int) -> None:
-        self._write("save_window_settings", window_ms=window_ms, open_duration_ms=open_duration_ms)
+        await self._write("save_window_settings", window_ms=window_ms, open_duration_ms=open_duration_ms)
 
     async def standing(self, parts: Collection[ports.Part], window: timedelta) -> ports.Standing:
         # A statement for each choice of parts: one with all of them, told which to leave out, was planned anew each time.
         values = ", ".join(f"'{part.removesuffix('_by_executor')}', ({self._queries[f'part_{part}']})" for part in parts)
         query: LiteralString = f"SELECT now() AS now, json_build_object({values}) AS standing"
-        await self._send()
+        await self._written()
         cursor = await self._connection.execute(query, {"now": self._now, "window": window}, binary=True)
         (row,) = await cursor.fetchall()
         if self._now is None:
@@ -161,28 +178,28 @@ class PostgresTransaction:
 
     async def add_breakers(self, keys: Collection[str]) -> None:
         for key in sorted(keys):
-            self._write("add_breaker", key=key)
+            await self._write("add_breaker", key=key)
 
     async def save_breakers(self, breakers: Iterable[Breaker], *, actor: str | None = None) -> None:
         for breaker in sorted(breakers, key=lambda breaker: breaker.key):
-            self._write("save_breaker", **breaker_row(breaker), actor=actor)
+            await self._write("save_breaker", **breaker_row(breaker), actor=actor)
 
     async def backend_states(self) -> dict[str, ports.BackendState]:
         return {row["backend"]: ports.BackendState(**row) for row in await self._all("get_backend_states")}
 
     async def note_start_successes(self, times: Mapping[str, datetime], last: ports.LastDispatch) -> None:
         rows = [{"backend": name, "last_start_success_time": time} for name, time in times.items()]
-        self._write("note_start_successes", rows=as_json(rows), **asdict(last))
+        await self._write("note_start_successes", rows=as_json(rows), **asdict(last))
 
     async def note_trickles(self, times: Mapping[str, datetime]) -> None:
         for name in sorted(times):
-            self._write("note_trickle", backend=name, time=times[name])
+            await self._write("note_trickle", backend=name, time=times[name])
 
     # --- tasks
 
     async def add_tasks(self, tasks: Sequence[Task]) -> None:
-        self._rows("add_tasks", tasks)
-        self._rows(
+        await self._rows("add_tasks", tasks)
+        await self._rows(
             "add_dependencies",
             ({"task_id": task.id, "depends_on_id": other} for task in tasks for other in task.depends_on),
         )
@@ -218,14 +235,14 @@ class PostgresTransaction:
 
     async def quarantine_unreadable(self, tasks: Iterable[ports.UnreadableTask]) -> None:
         for task in tasks:
-            self._write("quarantine_unreadable", id=task.id, why=task.why)
+            await self._write("quarantine_unreadable", id=task.id, why=task.why)
 
     async def save_tasks(self, tasks: Iterable[Task]) -> None:
-        self._rows("save_tasks", MOVED_TASK.rows(tasks))
+        await self._rows("save_tasks", MOVED_TASK.rows(tasks))
 
     async def save_edited_tasks(self, tasks: Iterable[Task]) -> None:
         edited = list(tasks)
-        self._rows("save_edited_tasks", EDITED_TASK.rows(edited))
+        await self._rows("save_edited_tasks", EDITED_TASK.rows(edited))
         await self.save_tasks(edited)
 
     async def due_tasks(
@@ -254,7 +271,7 @@ class PostgresTransaction:
 
     async def unblock_dependents(self, completed: Collection[UUID]) -> None:
         if completed:
-            self._write("unblock_dependents", ids=uuids(completed))
+            await self._write("unblock_dependents", ids=uuids(completed))
 
     async def recount_blocked(self) -> int:
         return await self._count("recount_blocked")
@@ -279,7 +296,7 @@ class PostgresTransaction:
         return int((await self._one("count_waiting"))["n"])
 
     async def note_put_back(self, count: int) -> None:
-        self._write("note_put_back", count=count)
+        await self._write("note_put_back", count=count)
 
     async def queue_position(self, task: Task) -> int:
         return int((await self._one("queue_position", id=task.id, backend=task.backend))["n"])
@@ -300,7 +317,7 @@ class PostgresTransaction:
     # --- runs
 
     async def add_runs(self, runs: Sequence[Run]) -> None:
-        self._rows("add_runs", NEW_RUN.rows(runs))
+        await self._rows("add_runs", NEW_RUN.rows(runs))
 
     async def runs(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
         runs = await self._values("get_runs", run_of, run_ids=uuids(run_ids)) if run_ids else []
@@ -325,7 +342,7 @@ class PostgresTransaction:
         return [row["run_id"] for row in await self._all("runs_to_cancel", executor_id=executor_id)]
 
     async def save_runs(self, runs: Iterable[Run]) -> None:
-        self._rows("save_runs", MOVED_RUN.rows(runs))
+        await self._rows("save_runs", MOVED_RUN.rows(runs))
 
     # --- executors
 
@@ -333,7 +350,7 @@ class PostgresTransaction:
         return [ports.ExecutorRow(**row) for row in await self._all("get_executors")]
 
     async def save_executor(self, row: ports.ExecutorRow) -> None:
-        self._write("save_executor", **{**asdict(row), "snapshot": Jsonb(dict(row.snapshot))})
+        await self._write("save_executor", **{**asdict(row), "snapshot": Jsonb(dict(row.snapshot))})
 
     # --- statistics and events
 
@@ -343,12 +360,12 @@ class PostgresTransaction:
     def emit(self, event: ports.Event) -> None:
         self._events.append(event)
 
-    def _write_collected(self) -> None:
+    async def _write_collected(self) -> None:
         if not self._decisions and not self._events:
             return
         counted = Counter(map(attrgetter(*_COUNTED), self._decisions))
         counts = [{**dict(zip(_COUNTED, key, strict=True)), "n": n} for key, n in counted.items()]
-        self._write("record", decisions=as_json(self._decisions), counted=as_json(counts), events=as_json(self._events))
+        await self._write("record", decisions=as_json(self._decisions), counted=as_json(counts), events=as_json(self._events))
 
     @property
     def emitted(self) -> bool:
@@ -388,19 +405,19 @@ class PostgresTransaction:
         return [ports.Drain(**row) for row in await self._all("get_drains")]
 
     async def save_drain(self, drain: ports.Drain) -> None:
-        self._write("save_drain", **asdict(drain))
+        await self._write("save_drain", **asdict(drain))
 
     async def delete_drain(self, source: str) -> None:
-        self._write("delete_drain", source=source)
+        await self._write("delete_drain", source=source)
 
     async def billing_pauses(self) -> list[ports.BillingPause]:
         return [ports.BillingPause(**row) for row in await self._all("get_billing_pauses")]
 
     async def save_billing_pause(self, pause: ports.BillingPause) -> None:
-        self._write("save_billing_pause", **asdict(pause))
+        await self._write("save_billing_pause", **asdict(pause))
 
     async def delete_billing_pause(self, backend: str) -> None:
-        self._write("delete_billing_pause", backend=backend)
+        await self._write("delete_billing_pause", backend=backend)
 
     async def operator_settings(self) -> ports.OperatorSettings:
         rows = await self._all("operator_settings")
@@ -414,13 +431,13 @@ class PostgresTransaction:
         )
 
     async def save_budget_cap(self, cap: ports.BudgetCap) -> None:
-        self._write("save_budget_cap", **asdict(cap))
+        await self._write("save_budget_cap", **asdict(cap))
 
     async def save_setting_override(self, override: ports.SettingOverride) -> None:
-        self._write("save_setting_override", **{**asdict(override), "value": Jsonb(override.value)})
+        await self._write("save_setting_override", **{**asdict(override), "value": Jsonb(override.value)})
 
     async def delete_setting_override(self, name: str) -> None:
-        self._write("delete_setting_override", name=name)
+        await self._write("delete_setting_override", name=name)
 
     # --- requests and audit
 
@@ -430,10 +447,10 @@ class PostgresTransaction:
 
     async def store_requests(self, method: str, requests: Mapping[str, ports.StoredRequest]) -> None:
         named = ({"method": method, "request_id": id_, **asdict(request)} for id_, request in requests.items())
-        self._rows("add_requests", named)
+        await self._rows("add_requests", named)
 
     async def append_audit(self, entry: ports.AuditEntry) -> None:
-        self._write("add_audit_entry", **{**asdict(entry), "detail": Jsonb(dict(entry.detail))})
+        await self._write("add_audit_entry", **{**asdict(entry), "detail": Jsonb(dict(entry.detail))})
 
     async def audit_entries(self, chosen: ports.AuditFilter, before_id: int | None, limit: int) -> list[ports.AuditEntry]:
         rows = await self._all("list_audit_entries", **asdict(chosen), before_id=before_id, limit=limit)
@@ -442,7 +459,7 @@ class PostgresTransaction:
     # --- housekeeping
 
     async def ensure_partitions(self) -> None:
-        self._write("ensure_partitions")
+        await self._write("ensure_partitions")
 
     async def purge(self, task_retention_ms: int, event_retention_ms: int, audit_retention_ms: int, limit: int) -> int:
         deleted = await self._count("purge_tasks", before=self.now - timedelta(milliseconds=task_retention_ms), limit=limit)
