@@ -1,6 +1,6 @@
 """Calls that share a transaction: those that come while one is under way wait for the next, and for its commit, together.
 
-A commit costs the same for one call as for a hundred; a call that comes alone waits for nobody.
+A commit costs the same for one call as for a hundred; a call that comes alone waits for nobody (crowd.py).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from scheduler_service.errors import StorageUnavailable
+from scheduler_service.rpc.crowd import Crowd
 from service_runtime.errors import ResourceExhausted
 
 C = TypeVar("C")
@@ -19,6 +20,7 @@ A = TypeVar("A")
 
 TOGETHER_MAX = 200
 TOGETHER_MAX_BYTES = 4 * 1024 * 1024
+GATHER_S = 0.02
 
 
 @dataclass(slots=True)
@@ -38,6 +40,7 @@ class JointCalls(Generic[C, A]):
     def __init__(self, carry_out: Callable[[Sequence[C]], Awaitable[Sequence[A | Exception]]]) -> None:
         self._carry_out = carry_out
         self._waiting: deque[_Waiting[C, A]] = deque()
+        self._crowd = Crowd()
         self._work: asyncio.Task[None] | None = None
 
     async def do(self, call: C, key: str, size: int) -> A:
@@ -47,6 +50,7 @@ class JointCalls(Generic[C, A]):
         """
         mine: _Waiting[C, A] = _Waiting(call, key, size)
         self._waiting.append(mine)
+        self._crowd.join()
         if self._work is None:
             self._work = asyncio.get_running_loop().create_task(self._until_none_waits())
         return await mine.answer
@@ -56,6 +60,7 @@ class JointCalls(Generic[C, A]):
         try:
             while batch := self._next():
                 await self._together(batch)
+                await self._crowd.grow_to(len(batch), asyncio.get_running_loop().time() + GATHER_S)
         finally:
             self._work = None
             # Cut off with the loop it runs in: nobody must go on waiting.
@@ -78,6 +83,7 @@ class JointCalls(Generic[C, A]):
             batch.append(one)
             room -= one.size
         self._waiting.extendleft(reversed(put_off))
+        self._crowd.size = len(self._waiting)
         return batch
 
     async def _together(self, batch: Sequence[_Waiting[C, A]]) -> None:

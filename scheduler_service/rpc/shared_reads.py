@@ -1,55 +1,80 @@
 """Reads that callers share: who asks the same while a reading is under way gets the next one's answer, together with all others.
 
 The next one begins after all of them have asked, so that each sees what was committed before its call. However many people and
-dashboards ask, each question is read once at a time; who asks alone waits for nobody.
+dashboards ask, each question is read once at a time; who asks alone waits for nobody (crowd.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
+from functools import partial
 from typing import Any, TypeVar
+
+from scheduler_service.rpc.crowd import Crowd
 
 T = TypeVar("T")
 
+GATHER_S = 0.01
 
-class SharedReads:
-    """Readings by what was asked."""
+
+class _Reading:
+    """One reading, and those who wait for it."""
 
     def __init__(self) -> None:
-        self._under_way: dict[Hashable, asyncio.Task[Any]] = {}
-        self._next: dict[Hashable, asyncio.Task[Any]] = {}
+        self.crowd = Crowd()
+        self.work: asyncio.Task[Any] | None = None
+        self.end_time = 0.0
+
+    async def followed_by(self, crowd: Crowd) -> None:
+        """Returns when this one has ended, and those who waited for it are likely to wait for the next."""
+        if self.work is not None:
+            await asyncio.wait([self.work])
+        await crowd.grow_to(self.crowd.size, self.end_time + GATHER_S)
+
+
+class SharedReads:
+    """Readings by what was asked. Of each question there is one that may still be joined, and the one before it."""
+
+    def __init__(self) -> None:
+        self._next: dict[Hashable, _Reading] = {}
+        self._before: dict[Hashable, _Reading] = {}
 
     async def read(self, asked: Hashable, read: Callable[[], Awaitable[T]]) -> T:
         """What `read` finds, or the `read` of another caller who asked the same. Raises what it does.
 
         The answer is others' too: it is not to be changed.
         """
-        before = self._under_way.get(asked)
-        if before is None:
-            reading = self._under_way[asked] = self._begin(self._carry_out(asked, read))
-        elif (waiting := self._next.get(asked)) is not None:
-            reading = waiting
-        else:
-            reading = self._next[asked] = self._begin(self._carry_out(asked, read, before))
+        reading = self._next.get(asked)
+        if reading is None:
+            reading = self._next[asked] = _Reading()
+            reading.work = asyncio.get_running_loop().create_task(self._carry_out(asked, read, reading))
+            reading.work.add_done_callback(partial(self._ended, asked, reading))
+        reading.crowd.join()
+        assert reading.work is not None
         # A caller that goes takes nothing from the others.
-        answer: T = await asyncio.shield(reading)
+        answer: T = await asyncio.shield(reading.work)
         return answer
 
-    def _begin(self, work: Any) -> asyncio.Task[Any]:
-        reading: asyncio.Task[Any] = asyncio.get_running_loop().create_task(work)
-        # Of one that fails when nobody waits any more, nobody needs to hear.
-        reading.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return reading
+    async def _carry_out(self, asked: Hashable, read: Callable[[], Awaitable[T]], mine: _Reading) -> T:
+        before = self._before.get(asked)
+        if before is not None:
+            await before.followed_by(mine.crowd)
+        # Whoever asks from here on would not be sure to be answered by this one.
+        del self._next[asked]
+        self._before[asked] = mine
+        return await read()
 
-    async def _carry_out(self, asked: Hashable, read: Callable[[], Awaitable[T]], before: asyncio.Task[Any] | None = None) -> T:
-        try:
-            if before is not None:
-                await asyncio.wait([before])
-            return await read()
-        finally:
-            following = self._next.pop(asked, None)
-            if following is None:
-                del self._under_way[asked]
-            elif following is not asyncio.current_task():
-                self._under_way[asked] = following
+    def _ended(self, asked: Hashable, reading: _Reading, work: asyncio.Task[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        reading.end_time = loop.time()
+        loop.call_later(GATHER_S, self._forget, asked, reading)
+        if self._next.get(asked) is reading:
+            # Broken off before its turn.
+            del self._next[asked]
+        # Of one that fails when nobody waits any more, nobody needs to hear.
+        _ = work.cancelled() or work.exception()
+
+    def _forget(self, asked: Hashable, reading: _Reading) -> None:
+        if self._before.get(asked) is reading:
+            del self._before[asked]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from scheduler_service.errors import StorageUnavailable
+from scheduler_service.rpc import joint_calls
 from scheduler_service.rpc.joint_calls import TOGETHER_MAX, TOGETHER_MAX_BYTES, JointCalls
 from service_runtime.errors import AlreadyExists, ResourceExhausted
 
@@ -60,6 +61,19 @@ async def test_what_comes_meanwhile_goes_together_and_each_gets_its_answer(bench
     bench.gate.set()
     assert await outcomes(tasks) == ["answer to first", "answer to a", "answer to b", "answer to c"]
     assert bench.batches == [["first"], ["a", "b", "c"]]
+
+
+async def test_those_who_were_answered_together_are_waited_for_but_not_for_long(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joint_calls, "GATHER_S", 60.0)
+    bench.gate.set()
+    await outcomes(await bench.first_and("a", "b", "c"))
+    again = await bench.begin("d", "e")
+    assert bench.batches == [["first"], ["a", "b", "c"]], "the third is likely to call again too"
+    again += await bench.begin("f")
+    assert await outcomes(again) == ["answer to d", "answer to e", "answer to f"]
+    assert bench.batches[2:] == [["d", "e", "f"]]
 
 
 async def test_a_call_that_comes_later_is_carried_out_too(bench: Bench) -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from scheduler_service.rpc import shared_reads
 from scheduler_service.rpc.shared_reads import SharedReads
 
 
@@ -16,13 +17,13 @@ class Bench:
         self.reads = SharedReads()
         self.begun = 0
         self.error: Exception | None = None
-        self._gates: list[asyncio.Event] = []
+        self._gates: asyncio.Queue[asyncio.Event] = asyncio.Queue()
 
     async def read(self) -> int:
         self.begun += 1
         number = self.begun
         gate = asyncio.Event()
-        self._gates.append(gate)
+        self._gates.put_nowait(gate)
         await gate.wait()
         if self.error is not None:
             raise self.error
@@ -34,7 +35,9 @@ class Bench:
         return asked
 
     async def let_go(self) -> None:
-        self._gates.pop(0).set()
+        """Ends the reading that is under way, or begins soon."""
+        async with asyncio.timeout(5):
+            (await self._gates.get()).set()
         await self.turn()
 
     @staticmethod
@@ -67,6 +70,30 @@ async def test_after_a_reading_that_nobody_followed_the_next_caller_begins_at_on
         assert await asyncio.gather(*asked) == [number]
 
 
+async def test_those_who_were_answered_together_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_reads, "GATHER_S", 60.0)
+    bench = Bench()
+    first = await bench.ask(3)
+    await bench.let_go()
+    assert await asyncio.gather(*first) == [1, 1, 1]
+    again = await bench.ask(2)
+    assert bench.begun == 1, "the third is likely to ask again too"
+    again += await bench.ask()
+    assert bench.begun == 2
+    await bench.let_go()
+    assert await asyncio.gather(*again) == [2, 2, 2]
+
+
+async def test_they_are_not_waited_for_long() -> None:
+    bench = Bench()
+    first = await bench.ask(3)
+    await bench.let_go()
+    await asyncio.gather(*first)
+    (alone,) = await bench.ask()
+    await bench.let_go()
+    assert await alone == 2
+
+
 async def test_what_is_asked_differently_is_read_apart() -> None:
     bench = Bench()
     await bench.ask(what="stats")
@@ -92,7 +119,9 @@ async def test_a_reading_that_is_broken_off_before_its_turn_is_forgotten() -> No
     bench = Bench()
     (first,) = await bench.ask()
     (waiting,) = await bench.ask()
-    bench.reads._next["stats"].cancel()
+    broken = bench.reads._next["stats"].work
+    assert broken is not None
+    broken.cancel()
     await bench.turn()
     assert waiting.cancelled()
     await bench.let_go()
