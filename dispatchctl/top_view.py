@@ -164,6 +164,11 @@ def _queue(status: pb.GetStatusResponse) -> str:
     return "queue: " + ("; ".join(f"{word} {totals[word]} ({', '.join(found[word])})" for word in words) or "empty")
 
 
+def _short(id_: str) -> str:
+    """What tells an id from others: those of one minute begin alike."""
+    return id_[-8:]
+
+
 def _running(found: Snapshot, now: datetime, width: int | None) -> list[str]:
     if not found.running:
         return ["running: none"]
@@ -171,7 +176,7 @@ def _running(found: Snapshot, now: datetime, width: int | None) -> list[str]:
     for task in found.running:
         start = moment(task.start_time)
         age = span_text(now - start) if start is not None else status_word(task.status)
-        rows.append((task.id[:8], age, priority_word(task.priority), task.backend, task.executor_id, task.title))
+        rows.append((_short(task.id), age, priority_word(task.priority), task.backend, task.executor_id, task.title))
     return table_text(("RUNNING", "AGE", "PRIO", "BACKEND", "EXECUTOR", "TITLE"), rows, width=width).splitlines()
 
 
@@ -182,7 +187,7 @@ def _decisions(found: Snapshot, now: datetime, width: int | None) -> list[str]:
 
     def told(event: pb.DispatchEvent) -> tuple[str, ...]:
         result = "success" if event.success else event.reason
-        return result, event.backend, event.executor_id, titles.get(event.task_id) or event.detail or event.task_id[:8]
+        return result, event.backend, event.executor_id, titles.get(event.task_id) or event.detail or _short(event.task_id)
 
     # A hold is decided anew in each tick: told once, with its latest time, it leaves room for what was before it.
     rows = []

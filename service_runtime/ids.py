@@ -1,4 +1,4 @@
-"""Ids of tasks and runs: UUIDs of version 7 (RFC 9562), which stand in the order of their making.
+"""Ids of tasks and runs: UUIDs of version 7 (RFC 9562), which stand in the order of the clock.
 
 New entries of an index then lie beside each other: at random, each would change a page of its own, the more the larger the table.
 """

@@ -76,8 +76,8 @@ def configure_logging(format_: Format, level: Level) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(getattr(logging, level.upper()))
-    # A pool that cannot reach its database says so on every try, and a pipeline that breaks off twice; we say it once, in words.
-    logging.getLogger("psycopg").setLevel(logging.ERROR)
+    # A pool that cannot reach its database says so on every try; we say it once, in words.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

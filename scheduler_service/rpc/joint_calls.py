@@ -1,6 +1,6 @@
 """Calls that share a transaction: those that come while one is under way wait for the next, and for its commit, together.
 
-A commit costs the same for one call as for a hundred; a call that comes alone waits for nobody (crowd.py).
+A commit costs the same for one call as for a hundred; crowd.py says who waits for whom.
 """
 
 from __future__ import annotations
@@ -53,14 +53,20 @@ class JointCalls(Generic[C, A]):
         self._crowd.join()
         if self._work is None:
             self._work = asyncio.get_running_loop().create_task(self._until_none_waits())
-        return await mine.answer
+        try:
+            return await mine.answer
+        finally:
+            # Else an error, its traceback and this frame would hold each other, and the whole call.
+            del mine
 
     async def _until_none_waits(self) -> None:
         batch: list[_Waiting[C, A]] = []
         try:
+            loop = asyncio.get_running_loop()
             while batch := self._next():
+                began = loop.time()
                 await self._together(batch)
-                await self._crowd.grow_to(len(batch), asyncio.get_running_loop().time() + GATHER_S)
+                await self._crowd.grow_to(len(batch), began, loop.time(), GATHER_S)
         finally:
             self._work = None
             # Cut off with the loop it runs in: nobody must go on waiting.

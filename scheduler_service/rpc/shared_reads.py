@@ -1,7 +1,7 @@
 """Reads that callers share: who asks the same while a reading is under way gets the next one's answer, together with all others.
 
 The next one begins after all of them have asked, so that each sees what was committed before its call. However many people and
-dashboards ask, each question is read once at a time; who asks alone waits for nobody (crowd.py).
+dashboards ask, each question is read once at a time; crowd.py says who waits for whom.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class _Reading:
     def __init__(self) -> None:
         self.crowd = Crowd()
         self.work: asyncio.Task[Any] | None = None
-        self.end_time = 0.0
+        self.begin_time = self.end_time = 0.0
 
     async def followed_by(self, crowd: Crowd) -> None:
         """Returns when this one has ended, and those who waited for it are likely to wait for the next."""
         if self.work is not None:
             await asyncio.wait([self.work])
-        await crowd.grow_to(self.crowd.size, self.end_time + GATHER_S)
+        await crowd.grow_to(self.crowd.size, self.begin_time, self.end_time, GATHER_S)
 
 
 class SharedReads:
@@ -63,6 +63,7 @@ class SharedReads:
         # Whoever asks from here on would not be sure to be answered by this one.
         del self._next[asked]
         self._before[asked] = mine
+        mine.begin_time = asyncio.get_running_loop().time()
         return await read()
 
     def _ended(self, asked: Hashable, reading: _Reading, work: asyncio.Task[Any]) -> None:

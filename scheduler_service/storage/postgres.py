@@ -13,6 +13,7 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.errors import Diagnostic
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
@@ -49,7 +50,10 @@ _CONNECTION_DEFAULTS: dict[str, str | int | None] = {
 }
 
 
-_VACUUM_DEADLINE_S = 600.0
+_VACUUM_DEADLINE_S = 50.0  # less than a migration waits for it
+
+_TRANSACTION_TIMEOUT_FROM = 170_000
+"""The server's version from which it ends a transaction that lasts too long, whatever it waits for."""
 
 _WRONG_URL = (
     "DATABASE_URL is not like postgresql://USER:PASSWORD@HOST:5432/DATABASE "
@@ -75,8 +79,8 @@ def service_conninfo(database_url: str) -> str:
     return make_conninfo("", **{**_CONNECTION_DEFAULTS, **given, "options": f"{_OPTIONS} {own_options}".strip()})
 
 
-async def _configure(connection: AsyncConnection[dict[str, Any]]) -> None:
-    set_json_loads(msgspec.json.decode, connection)
+def _ends_long_transactions(connection: AsyncConnection[Any]) -> bool:
+    return connection.info.server_version >= _TRANSACTION_TIMEOUT_FROM
 
 
 class _ReadOnly(Exception):
@@ -105,7 +109,7 @@ class PostgresDatabase:
             min_size=1,
             max_size=size,
             open=False,
-            configure=_configure,
+            configure=self._configure,
             timeout=deadline_s,
             kwargs={"row_factory": dict_row, "autocommit": True},
             reconnect_timeout=3600,
@@ -115,6 +119,13 @@ class PostgresDatabase:
         self._deadline_s = deadline_s
         self._clock = clock
         self._on_events = on_events
+
+    async def _configure(self, connection: AsyncConnection[dict[str, Any]]) -> None:
+        set_json_loads(msgspec.json.decode, connection)
+        if _ends_long_transactions(connection):
+            # Our own deadline comes first, unless this process is stopped or its machine is gone.
+            milliseconds = round(1_000 * (self._deadline_s + 1))
+            await connection.execute(self._queries["limit_transactions"], {"milliseconds": str(milliseconds)})
 
     async def open(self) -> None:
         """Opens the pool; connections come as they are needed."""
@@ -158,10 +169,15 @@ class PostgresDatabase:
         return await self.run(read, read_only=True)
 
     async def vacuum(self) -> None:
-        """Frees the room of deleted rows, with autovacuum's patience; see the Protocol."""
+        """Frees the room of deleted rows, with autovacuum's patience; see the Protocol.
+
+        It holds the lock of migrations, which else would wait for it in front of everybody.
+        """
         try:
             async with asyncio.timeout(_VACUUM_DEADLINE_S):
-                async with await AsyncConnection.connect(self._conninfo, autocommit=True) as connection:
+                connection = await AsyncConnection.connect(self._conninfo, autocommit=True)
+                async with connection:
+                    connection.add_notice_handler(_log_notice)
                     await connection.execute(self._queries["vacuum_settings"])
                     await connection.execute(self._queries["vacuum"])
         except (psycopg.Error, TimeoutError) as error:
@@ -194,11 +210,13 @@ class PostgresDatabase:
                 now = self._own_time()
                 if now is None and not begins_with_standing:
                     now = await self._time(connection, "transaction_time")
-                return await work(PostgresTransaction(connection, self._queries, now))
+                return await work(PostgresTransaction(connection, self._queries, now, sends_ahead=False))
             transaction = None
             try:
                 # Begun in the same message, as every message costs a task's start its share.
-                transaction = PostgresTransaction(connection, self._queries, await self._time(connection, "begin"))
+                now = await self._time(connection, "begin")
+                ahead = _ends_long_transactions(connection)
+                transaction = PostgresTransaction(connection, self._queries, now, sends_ahead=ahead)
                 result = await work(transaction)
                 await transaction.commit()
             except BaseException as error:
@@ -226,3 +244,7 @@ class PostgresDatabase:
         if row is None:
             raise StorageUnavailable("the database did not tell its time")
         return self._own_time() or aware_utc(row["now"])
+
+
+def _log_notice(diagnostic: Diagnostic) -> None:
+    _log.warning("vacuum_notice", said=diagnostic.message_primary)

@@ -14,7 +14,8 @@ from uuid import UUID
 
 import msgspec
 import structlog
-from psycopg import AsyncConnection, DataError, Error, errors, sql
+from psycopg import AsyncConnection, DataError, Error, InternalError, errors, sql
+from psycopg.pq import PipelineStatus
 from psycopg.types.json import Jsonb
 
 from scheduler_service.core.breaker import Breaker
@@ -56,11 +57,16 @@ Connection = AsyncConnection[dict[str, Any]]
 class PostgresTransaction:
     """One open transaction. What it writes is sent at once and not waited for, so that the server works while we go on.
 
-    It is waited for when something is read, and by the commit. `now` None: the standing that is read first tells it.
+    It is waited for when something is read, and by the commit. While it is under way no time-out of the server's for idle
+    transactions runs: `sends_ahead` says whether another ends the transaction of a process that is stopped meanwhile.
+    `now` None: the standing that is read first tells it.
     """
 
-    def __init__(self, connection: Connection, queries: Mapping[str, LiteralString], now: datetime | None) -> None:
+    def __init__(
+        self, connection: Connection, queries: Mapping[str, LiteralString], now: datetime | None, *, sends_ahead: bool
+    ) -> None:
         self._connection = connection
+        self._sends_ahead = sends_ahead
         self._queries = queries
         self._now = now
         self._writing: contextlib.AbstractAsyncContextManager[object] | None = None
@@ -74,13 +80,18 @@ class PostgresTransaction:
         return self._now
 
     async def commit(self) -> None:
-        """Writes collected decisions and events, which come last by lock order, and commits behind all that was written."""
+        """Writes collected decisions and events, which come last by lock order, and commits behind all that was written.
+
+        Raises InternalError when the server has rolled back instead, which it does where an earlier error was passed over.
+        """
         await self._write_collected()
-        await self._connection.execute(self._queries["commit"])
+        cursor = await self._connection.execute(self._queries["commit"])
         await self._written()
+        if cursor.statusmessage != "COMMIT":
+            raise InternalError(f"the commit was answered with {cursor.statusmessage}")
 
     async def abandon(self) -> None:
-        """After an error: of what was written nothing stays. A connection that does not answer is closed."""
+        """After an error: nothing stays that is not committed. A connection that is not itself again is closed."""
         try:
             async with asyncio.timeout(_ABANDON_S):
                 # Its errors follow from the one that is told already.
@@ -91,6 +102,9 @@ class PostgresTransaction:
             await self._connection.close()
             if not isinstance(error, Error | TimeoutError):
                 raise
+        if self._connection.pgconn.pipeline_status is not PipelineStatus.OFF:
+            # Cancelled just as it was to be switched on.
+            await self._connection.close()
 
     async def _written(self) -> None:
         """Returns when the server has done what was written; what came behind an error it has not done."""
@@ -130,7 +144,7 @@ class PostgresTransaction:
 
     async def _write(self, query: str, **params: object) -> None:
         """Has the server do something that nobody waits for yet."""
-        if self._writing is None:
+        if self._sends_ahead and self._writing is None:
             writing = self._connection.pipeline()
             await writing.__aenter__()
             self._writing = writing
@@ -220,6 +234,7 @@ class PostgresTransaction:
 
     async def _readable(self, query: str, ids: list[UUID]) -> tuple[dict[UUID, Task], dict[UUID, str]]:
         """Tasks by id; and why those cannot be read that cannot: one such row must not hide the others."""
+        await self._written()
         try:
             return {task.id: task for task in await self._values(query, task_of, ids=uuids(ids))}, {}
         except _UNREADABLE as error:
@@ -255,6 +270,8 @@ class PostgresTransaction:
         lock: Lock = Lock.UPDATE,
     ) -> ports.DueTasks:
         given = {"backend": backend, "limit": limit, "skip": uuids(skip), "unfailed_only": unfailed_only}
+        # An error of what was written before is none of these rows'.
+        await self._written()
         try:
             return ports.DueTasks(await self._values("due_tasks" + _LOCK_SUFFIX[lock], task_of, **given))
         except _UNREADABLE:

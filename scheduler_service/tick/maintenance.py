@@ -52,11 +52,11 @@ class Maintenance:
             if deleted < BATCH:
                 break
             await asyncio.sleep(0.05)
+        if forget_executors:
+            total += await self._database.run(lambda tx: tx.purge_executors())
         if total >= BATCH:
             # Left to autovacuum, ticks would read past them until it comes.
             await self._database.vacuum()
-        if forget_executors:
-            total += await self._database.run(lambda tx: tx.purge_executors())
         return total
 
     async def _purge(self, tx: Transaction) -> int:

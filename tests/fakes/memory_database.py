@@ -55,14 +55,17 @@ class _State:
 class MemoryTransaction:
     """One transaction on a copy of the state."""
 
-    def __init__(self, state: _State, now: datetime) -> None:
+    def __init__(self, state: _State, now: datetime, *, begins_with_standing: bool = False) -> None:
         self.state = state
         self._now = now
+        self._time_is_known = not begins_with_standing
         self._decisions: list[ports.DispatchEvent] = []
         self._events: list[ports.Event] = []
 
     @property
     def now(self) -> datetime:
+        if not self._time_is_known:
+            raise RuntimeError("the time is not known before the standing has been read")
         return self._now
 
     async def cluster_id(self) -> UUID:
@@ -99,6 +102,7 @@ class MemoryTransaction:
             self.state.tripped_by[breaker.key] = who
 
     async def standing(self, parts: Collection[Part], window: timedelta) -> ports.Standing:
+        self._time_is_known = True
         waiting, live = self._waiting(), (TaskStatus.QUEUED, *LIVE_STATUSES)
         operator = await self.operator_settings()
         changed = operator.values.get("WINDOW_MS")
@@ -465,7 +469,7 @@ class MemoryDatabase:
     ) -> T:
         """See the Protocol."""
         async with self._lock:
-            tx = MemoryTransaction(copy.copy(self.state), self._clock())
+            tx = MemoryTransaction(copy.copy(self.state), self._clock(), begins_with_standing=begins_with_standing)
             for name, value in vars(self.state).items():
                 if isinstance(value, dict | list):
                     setattr(tx.state, name, copy.copy(value))

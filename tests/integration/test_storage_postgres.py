@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import re
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +16,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from msgspec.structs import replace
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.events import EventType
@@ -25,7 +27,7 @@ from scheduler_service.core.routing import DEFAULT_ROUTES
 from scheduler_service.core.run import Run
 from scheduler_service.core.task import Task, claim
 from scheduler_service.errors import StorageUnavailable
-from scheduler_service.storage import query_files, transaction
+from scheduler_service.storage import postgres, query_files, transaction
 from scheduler_service.storage.migrate import MigrationError, migrate
 from scheduler_service.storage.postgres import PostgresDatabase
 from scheduler_service.storage.rows import EDITED_TASK, MOVED_RUN, MOVED_TASK, NEW_RUN, task_of
@@ -236,10 +238,29 @@ async def test_a_failing_script_leaves_nothing_behind(database: PostgresDatabase
     assert await database.run(lambda tx: tx.count_waiting()) == 0
 
 
+async def connections_of(database: PostgresDatabase) -> list[psycopg.AsyncConnection[dict[str, Any]]]:
+    """Every connection of the pool, each once."""
+    seen: list[psycopg.AsyncConnection[dict[str, Any]]] = []
+    all_there = asyncio.Barrier(4)
+
+    async def borrow(tx: Transaction) -> None:
+        assert isinstance(tx, PostgresTransaction)
+        seen.append(tx._connection)
+        await all_there.wait()
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(database.run(borrow) for _ in range(4)))
+    return seen
+
+
 async def test_a_script_is_written_whole_or_not_at_all_however_it_is_broken_off(database: PostgresDatabase) -> None:
     chance = random.Random(7)
 
     async def add_two(tx: Transaction) -> None:
+        # psycopg gives way to others before it begins to write only where the loop has been busy.
+        until = time.perf_counter() + chance.choice((0, 0.006))
+        while time.perf_counter() < until:
+            pass
         for _ in range(2):
             await submit(tx, [TaskSpec(title="One of two", description=DESCRIPTION)], DEFAULT_ROUTES, uuid4)
 
@@ -248,12 +269,72 @@ async def test_a_script_is_written_whole_or_not_at_all_however_it_is_broken_off(
         for call in calls:
             await asyncio.sleep(chance.uniform(0, 0.004))
             call.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
+        for outcome in await asyncio.gather(*calls, return_exceptions=True):
+            assert outcome is None or isinstance(outcome, asyncio.CancelledError | StorageUnavailable), outcome
+    connections = await connections_of(database)
+    assert len(set(connections)) == 4
+    assert {connection.pgconn.pipeline_status for connection in connections} == {PipelineStatus.OFF}
     async with asyncio.timeout(10):
         await database.run(add_two)
         waiting = await database.run(lambda tx: tx.count_waiting())
     assert waiting >= 2
     assert waiting % 2 == 0
+
+
+async def test_a_connection_that_was_left_sending_ahead_is_closed(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cancelled_as_it_is_switched_on(self: psycopg.AsyncPipeline) -> psycopg.AsyncPipeline:
+        self.pgconn.enter_pipeline_mode()
+        self.level += 1
+        raise asyncio.CancelledError
+
+    found: list[psycopg.AsyncConnection[dict[str, Any]]] = []
+
+    async def write(tx: Transaction) -> None:
+        assert isinstance(tx, PostgresTransaction)
+        found.append(tx._connection)
+        await tx.add_breakers(["x"])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(psycopg.AsyncPipeline, "__aenter__", cancelled_as_it_is_switched_on)
+        with pytest.raises(asyncio.CancelledError):
+            await database.run(write)
+    assert found[0].closed
+    await database.run(write)
+
+
+@pytest.mark.parametrize("first_that_ends_transactions", [0, 999_999])
+async def test_a_process_that_is_stopped_while_it_writes_holds_its_locks_for_seconds_only(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, first_that_ends_transactions: int
+) -> None:
+    monkeypatch.setattr(postgres, "_TRANSACTION_TIMEOUT_FROM", first_that_ends_transactions)
+    database = PostgresDatabase(database_url, size=1, deadline_s=1.0)
+    await database.open()
+
+    async def write_and_stop(tx: Transaction) -> None:
+        await tx.save_leadership(Leadership(None, "", 0, None))
+        # Nothing of this process runs until the other has the row, as if it were stopped.
+        with psycopg.connect(database_url, autocommit=True) as other:
+            other.execute("SET lock_timeout = '4s'")
+            other.execute("SELECT 1 FROM leader FOR UPDATE")
+
+    try:
+        with pytest.raises(StorageUnavailable):
+            await database.run(write_and_stop)
+        assert (await database.run(lambda tx: tx.leadership())).term == 0
+    finally:
+        await database.close()
+
+
+async def test_a_commit_that_the_server_has_taken_back_is_none(database: PostgresDatabase) -> None:
+    async def pass_over_an_error(tx: Transaction) -> None:
+        assert isinstance(tx, PostgresTransaction)
+        with contextlib.suppress(psycopg.DataError):
+            await tx._connection.execute("SELECT 1 / 0")
+
+    with pytest.raises(psycopg.InternalError, match="answered with ROLLBACK"):
+        await database.run(pass_over_an_error)
 
 
 async def test_an_error_of_what_waited_is_told_and_what_came_behind_it_is_not_done(database: PostgresDatabase) -> None:

@@ -1,4 +1,4 @@
--- A window is read at every tick: one plan is kept for it. Planned for its edge, it took twice as long, on account of the partitions.
+-- A window is read at every tick: from PostgreSQL 18 on one plan is kept for it. Planned for each edge, it took nearly twice as long.
 -- Of a range that is open above the planner expects a third of the table, and read all minutes of two weeks for sixty: so it has an end.
 CREATE OR REPLACE FUNCTION dispatch_window(since timestamptz)
 RETURNS TABLE (backend text, executor_id text, attempt boolean, success boolean, reason text, n bigint, last_time timestamptz)

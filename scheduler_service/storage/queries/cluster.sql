@@ -12,6 +12,10 @@ BEGIN; SELECT now() AS now;
 -- Ends a transaction, behind what it writes.
 COMMIT;
 
+-- name: limit_transactions
+-- How long a transaction of this connection may last.
+SELECT set_config('transaction_timeout', %(milliseconds)s, false);
+
 -- name: cluster_id
 -- The cluster's id, made with the database.
 SELECT cluster_id FROM cluster;

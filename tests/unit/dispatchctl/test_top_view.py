@@ -37,7 +37,11 @@ def crowded(n: int = 30) -> Snapshot:
             key=f"cecelia-run@{name}", state=pb.BREAKER_STATE_OPEN, failures=3, retry_time=timestamp(NOW + MINUTE)
         )
         task = pb.Task(
-            id=f"{i:08}-task", title=long, start_time=timestamp(NOW - i * MINUTE), backend="cecelia-run", executor_id=name
+            id=f"01a2235b-3195-7431-b6c3-94a5{i:08}",
+            title=long,
+            start_time=timestamp(NOW - i * MINUTE),
+            backend="cecelia-run",
+            executor_id=name,
         )
         running.append(task)
         decisions.append(pb.DispatchEvent(id=i, time=timestamp(NOW), reason="circuit_breaker_open", detail=f"{i}: {long}"))

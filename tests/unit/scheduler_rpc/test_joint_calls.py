@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from scheduler_service.errors import StorageUnavailable
-from scheduler_service.rpc import joint_calls
+from scheduler_service.rpc import crowd
 from scheduler_service.rpc.joint_calls import TOGETHER_MAX, TOGETHER_MAX_BYTES, JointCalls
 from service_runtime.errors import AlreadyExists, ResourceExhausted
 
@@ -63,10 +63,21 @@ async def test_what_comes_meanwhile_goes_together_and_each_gets_its_answer(bench
     assert bench.batches == [["first"], ["a", "b", "c"]]
 
 
-async def test_those_who_were_answered_together_are_waited_for_but_not_for_long(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(joint_calls, "GATHER_S", 60.0)
+async def test_who_comes_alone_after_a_crowd_is_served_all_the_same(bench: Bench) -> None:
+    tasks = await bench.first_and("a", "b", "c")
+    bench.gate.set()
+    await outcomes(tasks)
+    assert bench.batches == [["first"], ["a", "b", "c"]]
+    assert await outcomes(await bench.begin("late")) == ["answer to late"]
+
+
+def test_nobody_is_kept_waiting_longer_than_the_others_took_nor_for_long() -> None:
+    assert crowd.patience(0.004, 0.02) == 0.004
+    assert crowd.patience(4.0, 0.02) == 0.02
+
+
+async def test_those_who_were_answered_together_are_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crowd, "patience", lambda took, longest_s: 60.0)
     bench.gate.set()
     await outcomes(await bench.first_and("a", "b", "c"))
     again = await bench.begin("d", "e")
