@@ -59,7 +59,7 @@ MEANINGS = {
     "lease_not_renewed": "a run's lease could not be noted; the run ends if that goes on",
     "leases_not_looked_at": "expired leases could not be looked for; tried again",
     "maintenance_put_off": "old rows could not be deleted; tried again in 10 min",
-    "vacuum_notice": "what PostgreSQL says about freeing the room of deleted rows, as of a table that is passed over",
+    "vacuum_notice": "what PostgreSQL says about freeing the room of deleted rows, as of tables that are not the role's own",
     "metrics_not_observed": "the state could not be read for the metrics; they stay as they are",
     "migrated": "the schema was brought up to date",
     "not_leading": "this replica does not lead any more",

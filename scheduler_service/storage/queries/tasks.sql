@@ -224,9 +224,10 @@ DELETE FROM tasks WHERE id IN (SELECT id FROM old);
 
 -- name: vacuum_settings
 -- A connection that may take its time, takes it as autovacuum does, and keeps migrations waiting meanwhile.
-SELECT set_config('statement_timeout', '0', false), set_config('vacuum_cost_delay', '2ms', false), pg_advisory_lock(4922340);
+SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', '10s', false),
+    set_config('vacuum_cost_delay', '2ms', false), pg_advisory_lock(4922340);
 
 -- name: vacuum
--- Frees the room of rows that housekeeping has deleted. Cutting off a table's end would lock it.
-VACUUM (SKIP_LOCKED, TRUNCATE false)
+-- Frees the room of rows that housekeeping has deleted. Autovacuum gives way to it. Cutting off a table's end would lock it.
+VACUUM (TRUNCATE false)
     tasks, task_runs, request_ids, audit_entries, dispatch_second_counts, dispatch_minute_counts;
