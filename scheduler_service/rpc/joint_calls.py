@@ -62,11 +62,10 @@ class JointCalls(Generic[C, A]):
     async def _until_none_waits(self) -> None:
         batch: list[_Waiting[C, A]] = []
         try:
-            loop = asyncio.get_running_loop()
             while batch := self._next():
-                began = loop.time()
                 await self._together(batch)
-                await self._crowd.grow_to(len(batch), began, loop.time(), GATHER_S)
+                expected = 1 if self._crowd.in_vain else len(batch)
+                await self._crowd.grow_to(expected, asyncio.get_running_loop().time() + GATHER_S)
         finally:
             self._work = None
             # Cut off with the loop it runs in: nobody must go on waiting.

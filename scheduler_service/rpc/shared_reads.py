@@ -24,13 +24,14 @@ class _Reading:
     def __init__(self) -> None:
         self.crowd = Crowd()
         self.work: asyncio.Task[Any] | None = None
-        self.begin_time = self.end_time = 0.0
+        self.end_time = 0.0
 
     async def followed_by(self, crowd: Crowd) -> None:
         """Returns when this one has ended, and those who waited for it are likely to wait for the next."""
         if self.work is not None:
             await asyncio.wait([self.work])
-        await crowd.grow_to(self.crowd.size, self.begin_time, self.end_time, GATHER_S)
+        expected = 1 if self.crowd.in_vain else self.crowd.size
+        await crowd.grow_to(expected, self.end_time + GATHER_S)
 
 
 class SharedReads:
@@ -63,7 +64,6 @@ class SharedReads:
         # Whoever asks from here on would not be sure to be answered by this one.
         del self._next[asked]
         self._before[asked] = mine
-        mine.begin_time = asyncio.get_running_loop().time()
         return await read()
 
     def _ended(self, asked: Hashable, reading: _Reading, work: asyncio.Task[Any]) -> None:

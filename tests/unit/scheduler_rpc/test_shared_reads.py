@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from scheduler_service.rpc import crowd, shared_reads
+from scheduler_service.rpc import shared_reads
 from scheduler_service.rpc.shared_reads import SharedReads
 
 
@@ -71,7 +71,6 @@ async def test_after_a_reading_that_nobody_followed_the_next_caller_begins_at_on
 
 
 async def test_those_who_were_answered_together_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crowd, "patience", lambda took, longest_s: 60.0)
     monkeypatch.setattr(shared_reads, "GATHER_S", 60.0)
     bench = Bench()
     first = await bench.ask(3)
@@ -91,8 +90,13 @@ async def test_they_are_not_waited_for_long() -> None:
     await bench.let_go()
     await asyncio.gather(*first)
     (alone,) = await bench.ask()
+    assert bench.begun == 1
     await bench.let_go()
     assert await alone == 2
+    both = await bench.ask(2)
+    assert bench.begun == 3, "after those who were waited for in vain nobody is"
+    await bench.let_go()
+    assert await asyncio.gather(*both) == [3, 3]
 
 
 async def test_what_is_asked_differently_is_read_apart() -> None:
