@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import asyncio
 
+GATHER_S = 0.02
+"""How long those who have come wait for others at most."""
+
 
 class Crowd:
     """Those who wait to be served next. `in_vain`: others were waited for, and did not come."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from scheduler_service.errors import StorageUnavailable
-from scheduler_service.rpc.crowd import Crowd
+from scheduler_service.rpc.crowd import GATHER_S, Crowd
 from service_runtime.errors import ResourceExhausted
 
 C = TypeVar("C")
@@ -20,7 +20,6 @@ A = TypeVar("A")
 
 TOGETHER_MAX = 200
 TOGETHER_MAX_BYTES = 4 * 1024 * 1024
-GATHER_S = 0.02
 
 
 @dataclass(slots=True)

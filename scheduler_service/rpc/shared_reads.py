@@ -11,11 +11,9 @@ from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
 from typing import Any, TypeVar
 
-from scheduler_service.rpc.crowd import Crowd
+from scheduler_service.rpc.crowd import GATHER_S, Crowd
 
 T = TypeVar("T")
-
-GATHER_S = 0.01
 
 
 class _Reading:
