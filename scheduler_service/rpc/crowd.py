@@ -1,8 +1,8 @@
 """Those who were answered together are likely to ask together again: whoever serves them next waits for them, but not for long.
 
-Measured with callers that call again as soon as they are answered: of 64 a third more were served a second, of 16 nearly twice as
-many. Who comes alone, and not just after others, waits for nobody. Where callers come one by one, some of them are waited for in
-vain: then those behind them are not made to wait.
+Of 64 callers that submit again as soon as they are answered a quarter to a half more were served a second for it (two runs beside
+code that does not wait), of 16 none to a quarter more. Who comes alone, and not just after others, waits for nobody. Where
+callers come one by one, some of them are waited for in vain: then those behind them are not made to wait.
 """
 
 from __future__ import annotations
