@@ -21,6 +21,9 @@ WARM_UP_TASKS = 256
 RPC_S = 30.0
 POLL_S = 0.02
 
+BY_INDEX = "-c enable_seqscan=off"
+"""Asking whether work is left is no part of it: read from the start of the table, it would take up to a sixth of a processor."""
+
 _LEFT = "SELECT EXISTS (SELECT 1 FROM tasks WHERE status IN ('queued', 'dispatching', 'running'))"
 
 
@@ -52,7 +55,10 @@ class OurPair:
     async def until_all_ended(self, seconds: float) -> None:
         """Returns when no task is left that has not ended. Raises RuntimeError with what the scheduler says of it."""
         try:
-            async with asyncio.timeout(seconds), await psycopg.AsyncConnection.connect(self.url, autocommit=True) as connection:
+            async with (
+                asyncio.timeout(seconds),
+                await psycopg.AsyncConnection.connect(self.url, autocommit=True, options=BY_INDEX) as connection,
+            ):
                 while (await (await connection.execute(_LEFT)).fetchone()) != (False,):
                     self._check_alive()
                     await asyncio.sleep(POLL_S)

@@ -11,7 +11,7 @@ import psycopg
 
 from tests.bench.measuring.bench import Bench
 from tests.bench.measuring.comparison import Comparison, Goal, Variant
-from tests.bench.our_pair import POLL_S, our_pair
+from tests.bench.our_pair import BY_INDEX, POLL_S, our_pair
 from tests.bench.peers.bare import OUR_ROWS, OWN_ROWS, Rows, bare_pair
 from tests.bench.peers.other import CELERY, DRAMATIQ, GRAPHILE, GRAPHILE_QUEUE, PG_BOSS, PROCRASTINATE, Peer, peer
 
@@ -53,7 +53,7 @@ async def bare(bench: Bench, credits: int, rows: Rows = OWN_ROWS) -> Mapping[str
     """The bare pair: the clock starts when its executor attaches."""
     count = bench.size(TASKS, QUICK_TASKS)
     async with bare_pair(bench, credits=credits, backlog=count, rows=rows) as pair:
-        async with await psycopg.AsyncConnection.connect(pair.url, autocommit=True) as connection:
+        async with await psycopg.AsyncConnection.connect(pair.url, autocommit=True, options=BY_INDEX) as connection:
             cpu, begin = await bench.cpu_seconds(*pair.pids), time.perf_counter()
             await pair.attach()
             async with asyncio.timeout(DRAIN_S):

@@ -23,7 +23,7 @@ from tests.bench.peers import one_query
 
 SIZES = {"10³ in the window": 10**3, "10⁵ in the window": 10**5, "10⁶ in the window": 10**6}
 PLAIN = "one-row query"
-CALLERS, CALLS, WARM_UPS = 8, 600, 40
+CALLERS, CALLS, WARM_UPS = 8, 4_000, 40
 END_S = 10.0
 FIGURES = ("stats", "breakers", "status")
 Call = Callable[[], Awaitable[object]]
