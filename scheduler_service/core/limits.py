@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -47,8 +47,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.:/-]*")
 _SHOWN_CHARS = 40
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSpec:
+class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller asks to be run; the defaults are the contract's."""
 
     title: str
@@ -57,7 +56,7 @@ class TaskSpec:
     task_type: str = TASK_TYPE_DEFAULT
     priority: Priority = Priority.P1
     skill: str = ""
-    payload: Mapping[str, Any] = field(default_factory=dict)
+    payload: Mapping[str, Any] = msgspec.field(default_factory=dict)
     depends_on: tuple[UUID, ...] = ()
     max_tries: int = MAX_TRIES_DEFAULT
     not_before_time: datetime | None = None

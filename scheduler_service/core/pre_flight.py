@@ -111,7 +111,7 @@ def _check_skill(skill: str) -> Iterator[Finding]:
 
 
 def _check_placeholder(body: str) -> Iterator[Finding]:
-    prose = _INLINE_CODE.sub("", _FENCED_CODE.sub("", body)).lower()
+    prose = (_INLINE_CODE.sub("", _FENCED_CODE.sub("", body)) if "`" in body else body).lower()
     found = _PLACEHOLDER_WORD.search(prose) or _PLACEHOLDER_X.search(prose)
     word = found.group() if found else prose.strip() if prose.strip() in _PLACEHOLDER_BODIES else ""
     if word:

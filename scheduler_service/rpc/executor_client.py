@@ -18,6 +18,7 @@ import grpc
 import structlog
 from cecelia.executor.v1 import executor_service_pb2 as pb
 from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
+from google.protobuf.duration_pb2 import Duration
 
 from scheduler_service.core.limits import DISPATCH_MAX_BYTES, DISPATCH_MAX_RUNS
 from scheduler_service.core.routing import BACKEND_NAME, BackendKind
@@ -36,6 +37,7 @@ from scheduler_service.core.run import (
 )
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.errors import ExecutorUnreachable, OutputGone
+from service_runtime.ids import id_of
 from service_runtime.proto_values import duration, moment_of, object_of, struct
 
 _log = structlog.get_logger(__name__)
@@ -139,7 +141,8 @@ class GrpcExecutorClient:
         self, identity: LeaderIdentity, orders: Sequence[RunOrder], stamp: Stamp, lease_ttl: timedelta
     ) -> list[DispatchAnswer]:
         answers: list[DispatchAnswer] = []
-        for batch in _batches([_run_request(order, lease_ttl) for order in orders]):
+        lease = duration(lease_ttl)
+        for batch in _batches([_run_request(order, lease) for order in orders]):
             request = pb.DispatchTasksRequest(
                 runs=batch,
                 cluster_id=str(identity.cluster_id),
@@ -158,7 +161,7 @@ class GrpcExecutorClient:
             if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
                 raise self._unreachable(error) from error
             if len(request.runs) == 1:
-                return [DispatchAnswer(UUID(request.runs[0].run_id), False, "config_error", _text(error.details() or ""))]
+                return [DispatchAnswer(id_of(request.runs[0].run_id), False, "config_error", _text(error.details() or ""))]
             found = []
             for run in request.runs:
                 alone = pb.DispatchTasksRequest()
@@ -168,7 +171,7 @@ class GrpcExecutorClient:
                 found += await self._dispatch_batch(alone)
             return found
         with self._readable_answer():
-            return [DispatchAnswer(UUID(r.run_id), r.accepted, r.reason, _text(r.detail)) for r in response.results]
+            return [DispatchAnswer(id_of(r.run_id), r.accepted, r.reason, _text(r.detail)) for r in response.results]
 
     async def acknowledge(self, identity: LeaderIdentity, run_ids: Sequence[UUID]) -> None:
         for start in range(0, len(run_ids), ACKNOWLEDGE_MAX):
@@ -201,7 +204,7 @@ class GrpcExecutorClient:
             response = await self._stub.RenewLeases(request, timeout=CALL_DEADLINE_S)
         with self._readable_answer():
             return RenewAnswer(
-                tuple(UUID(run_id) for run_id in response.unknown), tuple(UUID(run_id) for run_id in response.unnamed)
+                tuple(id_of(run_id) for run_id in response.unknown), tuple(id_of(run_id) for run_id in response.unnamed)
             )
 
     async def cancel_run(
@@ -256,7 +259,7 @@ def _batches(requests: Sequence[pb.RunRequest]) -> Iterator[list[pb.RunRequest]]
         yield batch
 
 
-def _run_request(order: RunOrder, lease_ttl: timedelta) -> pb.RunRequest:
+def _run_request(order: RunOrder, lease_ttl: Duration) -> pb.RunRequest:
     return pb.RunRequest(
         run_id=str(order.run_id),
         task_id=str(order.task_id),
@@ -265,9 +268,9 @@ def _run_request(order: RunOrder, lease_ttl: timedelta) -> pb.RunRequest:
         description=order.description,
         task_type=order.task_type,
         backend=order.backend,
-        payload=struct(order.payload),
+        payload=struct(order.payload) if order.payload else None,
         timeout=duration(order.timeout),
-        lease_ttl=duration(lease_ttl),
+        lease_ttl=lease_ttl,
         skill=order.skill,
         permission_mode=order.permission_mode,
         model=order.model,
@@ -330,8 +333,8 @@ def _run_report(run: pb.Run) -> RunReport | None:
     if run.state in (pb.RUN_STATE_REFUSED, pb.RUN_STATE_UNSPECIFIED):
         return None
     return RunReport(
-        run_id=UUID(run.run_id),
-        task_id=UUID(run.task_id),
+        run_id=id_of(run.run_id),
+        task_id=id_of(run.task_id),
         fence=run.fence,
         live=run.state != pb.RUN_STATE_ENDED,
         verdict=_VERDICTS.get(run.start_verdict),
@@ -353,9 +356,12 @@ def _start_delay(run: pb.Run) -> timedelta | None:
     """How long after its acceptance it started; None while it has not, and for times that make no sense."""
     if not run.HasField("start_time") or not run.HasField("accept_time"):
         return None
+    start, accept = run.start_time, run.accept_time
     try:
-        return max(timedelta(0), moment_of(run.start_time) - moment_of(run.accept_time))
-    except ValueError:
+        return max(
+            timedelta(0), timedelta(seconds=start.seconds - accept.seconds, microseconds=(start.nanos - accept.nanos) // 1000)
+        )
+    except OverflowError:
         return None
 
 

@@ -10,7 +10,7 @@ from scheduler_service.core.breaker import BreakerEvent
 from scheduler_service.core.events import EVENT_SHAPES, EventType
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.run import Run
-from scheduler_service.core.task import DependencyPolicy, Task, TaskStatus, fail
+from scheduler_service.core.task import DependencyPolicy, Priority, Task, TaskStatus, fail
 from scheduler_service.transactions.ports import Event, Lock, Transaction, UnreadableTask
 
 _END_EVENTS = {
@@ -19,6 +19,7 @@ _END_EVENTS = {
     TaskStatus.CANCELLED: EventType.TASK_CANCELLED,
     TaskStatus.QUARANTINED: EventType.TASK_QUARANTINED,
 }
+_PRIORITY_NAMES = {priority: priority.name for priority in Priority}
 # A prerequisite in quarantine can still be mended by hand: its dependents wait.
 _ENDS_DEPENDENTS = (TaskStatus.FAILED, TaskStatus.CANCELLED)
 
@@ -29,20 +30,21 @@ def tell(tx: Transaction, type_: EventType, payload: Mapping[str, Any]) -> None:
 
 
 def task_payload(task: Task, run: Run | None = None) -> dict[str, Any]:
-    """What every event of a task carries."""
+    """What every event of a task carries; ids and words become texts as it is stored."""
     payload: dict[str, Any] = {
-        "task_id": str(task.id),
+        "task_id": task.id,
         "title": task.title,
         "task_type": task.task_type,
-        "priority": task.priority.name,
+        "priority": _PRIORITY_NAMES[task.priority],
         "backend": task.backend,
-        "status": task.status.value,
+        "status": task.status,
         "tries": task.tries,
     }
     if run is not None:
-        payload |= {"run_id": str(run.run_id), "executor_id": run.executor_id}
+        payload["run_id"] = run.run_id
+        payload["executor_id"] = run.executor_id
     if task.hold_reason:
-        payload["hold_reason"] = task.hold_reason.value
+        payload["hold_reason"] = task.hold_reason
     if task.exit_code is not None:
         payload["exit_code"] = task.exit_code
     if task.error:

@@ -12,6 +12,8 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+import msgspec
+
 from scheduler_service.core import pre_flight, ramp
 from scheduler_service.core.breaker import Admission, Breaker, admit, breaker_key, claim_probe
 from scheduler_service.core.dispatch_checks import (
@@ -83,8 +85,7 @@ class TickBasis:
     memory: TickMemory
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """One decision that a tick took. `reason` is empty for a start that was accepted, or is not answered yet."""
 
     dispatched: bool

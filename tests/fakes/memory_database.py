@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
+import msgspec
 from msgspec import structs
 
 from scheduler_service.core.breaker import Breaker, BreakerState
@@ -336,7 +337,8 @@ class MemoryTransaction:
         for decision in self._decisions:
             self.state.decisions.append(structs.replace(decision, id=len(self.state.decisions) + 1))
         for event in self._events:
-            self.state.events.append(structs.replace(event, id=len(self.state.events) + 1))
+            stored = msgspec.to_builtins(event.payload)
+            self.state.events.append(structs.replace(event, id=len(self.state.events) + 1, payload=stored))
 
     async def window_rows(self, since: datetime, *, by_executor: bool = False) -> list[ports.WindowRow]:
         rows: dict[tuple[str, str, bool, bool, str], tuple[int, datetime]] = {}

@@ -1,11 +1,11 @@
 """The bounds of a submitted task: each at its edge, and that poor but storable content passes."""
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from scheduler_service.core.limits import (
     VIOLATIONS_MAX,
