@@ -22,8 +22,17 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
     """A Timestamp, None for None."""
     if moment is None:
         return None
-    since = moment - _EPOCH
-    return Timestamp(seconds=since.days * _DAY_S + since.seconds, nanos=since.microseconds * 1000)
+    message = Timestamp()
+    set_timestamp(message, moment)
+    return message
+
+
+def set_timestamp(message: Timestamp, moment: datetime | None) -> None:
+    """Makes a message's own field a time; None leaves it absent. A quarter of what a Timestamp costs that is copied into it."""
+    if moment is not None:
+        since = moment - _EPOCH
+        message.seconds = since.days * _DAY_S + since.seconds
+        message.nanos = since.microseconds * 1000
 
 
 def moment_of(message: Timestamp) -> datetime:
@@ -37,7 +46,15 @@ def moment_of(message: Timestamp) -> datetime:
 
 def duration(span: timedelta) -> Duration:
     """A Duration."""
-    return Duration(seconds=span.days * _DAY_S + span.seconds, nanos=span.microseconds * 1000)
+    message = Duration()
+    set_duration(message, span)
+    return message
+
+
+def set_duration(message: Duration, span: timedelta) -> None:
+    """Makes a message's own field a time span, as `set_timestamp` does a time."""
+    message.seconds = span.days * _DAY_S + span.seconds
+    message.nanos = span.microseconds * 1000
 
 
 def span_of(message: Duration) -> timedelta:
@@ -50,9 +67,15 @@ def span_of(message: Duration) -> timedelta:
 def struct(payload: Mapping[str, Any]) -> Struct:
     """A Struct of a JSON object. Written out here because json_format is not for data of callers (reliability.md section 7)."""
     message = Struct()
+    set_struct(message, payload)
+    return message
+
+
+def set_struct(message: Struct, payload: Mapping[str, Any]) -> None:
+    """Makes a message's own field, which is empty, a JSON object."""
+    message.SetInParent()
     for key, value in payload.items():
         _fill(message.fields[key], value)
-    return message
 
 
 def _fill(target: Value, value: Any) -> None:

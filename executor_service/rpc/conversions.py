@@ -16,7 +16,7 @@ from executor_service.core.admission import SWAP_MAX_PCT, ResourceReport, half_u
 from executor_service.core.reservation import Room
 from executor_service.core.run import BackendKind, RunOutcome, RunRecord, RunSpec, RunState, StartVerdict
 from service_runtime.field_checks import FieldChecker
-from service_runtime.proto_values import object_of, span_of, struct, timestamp
+from service_runtime.proto_values import object_of, set_struct, set_timestamp, span_of, timestamp
 
 TITLE_MAX_CHARS = 500
 DESCRIPTION_MAX_BYTES = 256 * 1024
@@ -221,12 +221,11 @@ def run_message(record: RunRecord, *, brief: bool = False) -> pb.Run:
         fence=spec.fence,
         backend=spec.backend,
         state=_STATES[record.state],
-        accept_time=timestamp(record.accept_time),
-        start_time=timestamp(record.start_time),
-        end_time=timestamp(record.end_time),
-        retry_time=None if end is None else timestamp(end.retry_time),
         cluster_id=spec.cluster_id,
     )
+    set_timestamp(message.accept_time, record.accept_time)
+    set_timestamp(message.start_time, record.start_time)
+    set_timestamp(message.end_time, record.end_time)
     # What is empty is so already.
     if start is not None:
         message.start_verdict = _VERDICTS[start.verdict]
@@ -235,6 +234,7 @@ def run_message(record: RunRecord, *, brief: bool = False) -> pb.Run:
         if start.detail:
             message.start_detail = start.detail[:BRIEF_CHARS] if brief else start.detail
     if end is not None:
+        set_timestamp(message.retry_time, end.retry_time)
         message.outcome = _OUTCOMES[end.outcome]
         if end.error:
             message.error = end.error[:BRIEF_CHARS] if brief else end.error
@@ -247,5 +247,5 @@ def run_message(record: RunRecord, *, brief: bool = False) -> pb.Run:
         if end.result and not brief:
             message.result = end.result
         if end.usage and not brief:
-            message.usage.CopyFrom(struct(end.usage))
+            set_struct(message.usage, end.usage)
     return message

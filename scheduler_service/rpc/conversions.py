@@ -22,7 +22,7 @@ from scheduler_service.transactions.gathering import Facts
 from scheduler_service.transactions.planning import Decision
 from scheduler_service.transactions.ports import AuditEntry, BillingPause, DispatchEvent, Event, SettingOverride
 from scheduler_service.transactions.reading import DispatchStats, Explanation, SlotsView
-from service_runtime.proto_values import duration, struct, timestamp
+from service_runtime.proto_values import duration, set_duration, set_struct, set_timestamp, struct, timestamp
 
 PRIORITIES: Mapping[Priority, pb.Priority.ValueType] = {
     Priority.P0: pb.PRIORITY_P0,
@@ -51,19 +51,15 @@ BREAKER_STATES: Mapping[BreakerState, pb.BreakerState.ValueType] = {
 
 def task_message(task: Task, now: datetime, *, brief: bool = False, usage: Mapping[str, Any] = MappingProxyType({})) -> pb.Task:
     """A task; `brief` leaves out description, payload and result, as lists do."""
-    create_time = timestamp(task.create_time)
-    return pb.Task(
+    message = pb.Task(
         id=str(task.id),
         title=task.title,
         description="" if brief else task.description,
         task_type=task.task_type,
         priority=PRIORITIES[task.priority],
         skill=task.skill,
-        payload=None if brief else struct(task.payload),
         depends_on=[str(other) for other in task.depends_on],
         max_tries=task.max_tries,
-        not_before_time=timestamp(task.not_before_time),
-        timeout=duration(task.timeout),
         status=STATUSES[task.status],
         hold_reason=_hold(task, now).value,
         run_id=str(task.run_id) if task.run_id else "",
@@ -72,15 +68,29 @@ def task_message(task: Task, now: datetime, *, brief: bool = False, usage: Mappi
         start_failures=task.start_failures,
         executor_id=task.executor_id,
         backend=task.backend,
-        create_time=create_time,
-        update_time=create_time if task.update_time is task.create_time else timestamp(task.update_time),
-        start_time=timestamp(task.start_time),
-        end_time=timestamp(task.end_time),
-        next_attempt_time=timestamp(task.next_attempt_time),
         dependency_policy=POLICIES[task.dependency_policy],
-        usage=struct(usage) if usage else None,
-        outcome=pb.TaskOutcome(exit_code=task.exit_code, result="" if brief else task.result, error=task.error),
     )
+    # Answers hold a thousand of these.
+    set_timestamp(message.create_time, task.create_time)
+    set_timestamp(message.update_time, task.update_time)
+    set_timestamp(message.not_before_time, task.not_before_time)
+    set_timestamp(message.start_time, task.start_time)
+    set_timestamp(message.end_time, task.end_time)
+    set_timestamp(message.next_attempt_time, task.next_attempt_time)
+    set_duration(message.timeout, task.timeout)
+    if not brief:
+        set_struct(message.payload, task.payload)
+    if usage:
+        set_struct(message.usage, usage)
+    outcome = message.outcome
+    outcome.SetInParent()
+    if task.exit_code is not None:
+        outcome.exit_code = task.exit_code
+    if task.result and not brief:
+        outcome.result = task.result
+    if task.error:
+        outcome.error = task.error
+    return message
 
 
 def _hold(task: Task, now: datetime) -> HoldReason:

@@ -102,7 +102,7 @@ class Checker(FieldChecker):
             task_type=message.task_type or limits.TASK_TYPE_DEFAULT,
             priority=priority,
             skill=message.skill,
-            payload=object_of(message.payload),
+            payload=object_of(message.payload) if message.HasField("payload") else {},
             depends_on=tuple(other for other in depends_on if other is not None),
             max_tries=message.max_tries or limits.MAX_TRIES_DEFAULT,
             not_before_time=not_before,

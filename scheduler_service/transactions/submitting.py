@@ -16,6 +16,9 @@ from scheduler_service.transactions.consequences import conclude
 from scheduler_service.transactions.ports import Lock, Transaction
 from service_runtime.errors import AlreadyExists, ResourceExhausted
 
+ADDED_AT_ONCE = 250
+"""The database works on some while we make the next."""
+
 _ENDED_BADLY = (TaskStatus.FAILED, TaskStatus.CANCELLED)
 
 
@@ -36,10 +39,17 @@ async def submit(tx: Transaction, specs: Sequence[TaskSpec], routes: Mapping[str
     known = await tx.tasks(sorted(outside), Lock.SHARE)
     await _require_room(tx, len(specs))
     specs_by_id = dict(zip(ids, specs, strict=True))
-    for id_ in _prerequisites_first(specs_by_id):
-        known[id_] = _new_task(tx, id_, specs_by_id[id_], backend_for(specs_by_id[id_].task_type, routes), known)
-    tasks = [known[id_] for id_ in ids]
-    await tx.add_tasks(tasks)
+    order = iter(_prerequisites_first(specs_by_id))
+    tasks: list[Task] = []
+    for start in range(0, len(ids), ADDED_AT_ONCE):
+        part = ids[start : start + ADDED_AT_ONCE]
+        for id_ in part:
+            while id_ not in known:
+                first = next(order)
+                known[first] = _new_task(tx, first, specs_by_id[first], backend_for(specs_by_id[first].task_type, routes), known)
+        added = [known[id_] for id_ in part]
+        await tx.add_tasks(added)
+        tasks += added
     await conclude(tx, [(task, None) for task in tasks if task.status is TaskStatus.FAILED])
     return tasks
 
@@ -102,4 +112,5 @@ def _new_task(tx: Transaction, id_: UUID, spec: TaskSpec, backend: str, known: M
         if prerequisite.status in _ENDED_BADLY:
             error = f"prerequisite {other} {prerequisite.status.value}"
             return fail(task, error, None, "", now, HoldReason.DEPENDENCY_FAILED)
-    return replace(task, hold_reason=waiting_hold(task, now))
+    hold = waiting_hold(task, now)
+    return task if hold is task.hold_reason else replace(task, hold_reason=hold)

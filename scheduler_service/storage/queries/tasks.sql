@@ -9,10 +9,13 @@ INSERT INTO tasks (
     update_time, start_time, end_time, next_attempt_time, dependency_policy, backoff_count
 )
 SELECT
-    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time,
-    timeout, backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time,
-    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time, dependency_policy, backoff_count
+    id, title, coalesce(description, ''), task_type, priority, coalesce(skill, ''), coalesce(payload, '{}'),
+    coalesce(depends_on, '{}'), max_tries, not_before_time,
+    timeout, backend, status, coalesce(hold_reason, ''), run_id, coalesce(fence, 0), coalesce(tries, 0),
+    coalesce(start_failures, 0), last_start_failure_time,
+    coalesce(executor_id, ''), exit_code, coalesce(result, ''), coalesce(error, ''), coalesce(cancel_requested, false),
+    coalesce(blocked_by, 0), rank_time, due_time, create_time,
+    update_time, start_time, end_time, next_attempt_time, coalesce(dependency_policy, 'fail'), coalesce(backoff_count, 0)
 FROM json_populate_recordset(NULL::tasks, %(rows)s);
 
 -- name: add_dependencies
