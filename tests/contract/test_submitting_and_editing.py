@@ -11,8 +11,9 @@ from msgspec import structs
 
 from scheduler_service.core.limits import TaskSpec
 from scheduler_service.core.reasons import HoldReason
-from scheduler_service.core.task import DependencyPolicy, Priority, TaskChanges, TaskStatus
+from scheduler_service.core.task import DependencyPolicy, Priority, Task, TaskChanges, TaskStatus
 from scheduler_service.core.verdicts import OutcomeClass
+from scheduler_service.storage.rows import NEW_TASK
 from scheduler_service.transactions import submitting
 from scheduler_service.transactions.bulk_editing import requeue_tasks
 from scheduler_service.transactions.editing import cancel_task, requeue_task, update_task
@@ -21,6 +22,7 @@ from scheduler_service.transactions.ports import TaskFilter, Transaction
 from scheduler_service.transactions.reading import explain
 from service_runtime.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 from tests.contract.conftest import CALLER, DESCRIPTION, Cluster
+from tests.fakes.tasks import queued_task
 
 AS_BYTES = AnswerForm[bytes](bytes, bytes)
 
@@ -32,6 +34,39 @@ async def test_a_stored_task_reads_back_as_it_was_submitted(cluster: Cluster) ->
     assert found == task
     assert found.payload == payload
     assert found.backend == "cecelia-run"
+
+
+async def test_every_field_of_a_new_task_is_stored(cluster: Cluster) -> None:
+    """What is usual is not sent to PostgreSQL: nothing here is, but for what a queued row must be."""
+    now = cluster.clock.now()
+    times = ("not_before_time", "last_start_failure_time", "start_time", "end_time", "next_attempt_time")
+    unusual = queued_task(
+        now,
+        **{name: now + timedelta(seconds=n) for n, name in enumerate(times)},
+        description="Unusual",
+        skill="qa",
+        payload={"a": 1},
+        depends_on=(uuid4(),),
+        hold_reason=HoldReason.DEPENDENCY_FAILED,
+        run_id=uuid4(),
+        status=TaskStatus.FAILED,
+        fence=2,
+        tries=3,
+        start_failures=4,
+        executor_id="host-a",
+        exit_code=5,
+        result="half of it",
+        error="its prerequisite failed",
+        cancel_requested=True,
+        blocked_by=6,
+        dependency_policy=DependencyPolicy.WAIT,
+        backoff_count=7,
+    )
+    usual = queued_task(now, id=uuid4())
+    same = [name for name in Task.__struct_fields__ if getattr(usual, name) == getattr(unusual, name)]
+    assert set(same) == {*NEW_TASK.columns[:12]} - {"id", "status"}
+    await cluster.run(lambda tx: tx.add_tasks([unusual, usual]))
+    assert [await cluster.task(unusual.id), await cluster.task(usual.id)] == [unusual, usual]
 
 
 async def test_a_batch_is_stored_whole_or_not_at_all(cluster: Cluster) -> None:
