@@ -32,6 +32,8 @@ FIRST_REPORT_S = 3.0
 FIRST_TICK_S = 1.0
 RAMP_STEP_S = 1.0
 WOKEN_GAP_S = 0.005
+OFF_GAP_S = 0.05
+"""The gap while TICK_ENABLED is false: whoever submits wakes a loop that starts nothing, and pays for it."""
 
 
 Taken = tuple[TickResult, Mapping[str, ExecutorLink]]
@@ -92,8 +94,10 @@ class TickLoop:
                     sending.create_task(self._send_all(*taken))
                     if taken[0].hurry:
                         self.wake()
+                result = taken[0] if taken is not None else None
+                gap = OFF_GAP_S if result is not None and not result.taken else WOKEN_GAP_S
                 # The tick may have read another interval.
-                await self._rest(last_clock + self._interval_s, more=taken is not None and taken[0].more)
+                await self._rest(gap, last_clock + self._interval_s, more=result is not None and result.more)
 
     async def _tick_or_log(self, kind: TickKind) -> Taken | None:
         self._news.clear()
@@ -109,13 +113,13 @@ class TickLoop:
             _log.error("tick_broke", kind=kind.value, exc_info=error)
         return None
 
-    async def _rest(self, next_clock: float, *, more: bool) -> None:
+    async def _rest(self, gap: float, next_clock: float, *, more: bool) -> None:
         wait = next_clock - self._clock.monotonic()
         if more:
             wait = min(wait, RAMP_STEP_S)
-        await asyncio.sleep(WOKEN_GAP_S)
+        await asyncio.sleep(gap)
         try:
-            async with asyncio.timeout(max(0.0, wait - WOKEN_GAP_S)):
+            async with asyncio.timeout(max(0.0, wait - gap)):
                 await self._news.wait()
         except TimeoutError:
             return
