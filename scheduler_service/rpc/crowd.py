@@ -1,38 +1,48 @@
 """Those who were answered together are likely to ask together again: whoever serves them next waits for them, but not for long.
 
-Of 64 callers that submit again as soon as they are answered a quarter to a half more were served a second for it (two runs beside
-code that does not wait), of 16 none to a quarter more. Who comes alone, and not just after others, waits for nobody. Where
-callers come one by one, some of them are waited for in vain: then those behind them are not made to wait.
+The more they were the longer it is waited: each takes its time to read its answer and to ask again. Who comes alone, and not just
+after others, waits for nobody. Where callers come one by one, some of them are waited for in vain: then those behind them are
+not made to wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-GATHER_S = 0.02
-"""How long those who have come wait for others at most."""
+EACH_S = 0.0015
+"""How long each of those who were answered lets the next ones wait at most."""
+MOST_S = 0.1
 
 
 class Crowd:
-    """Those who wait to be served next. `in_vain`: others were waited for, and did not come."""
+    """Those who are served together, or wait to be."""
 
-    def __init__(self) -> None:
-        self.size = 0
-        self.in_vain = False
+    def __init__(self, size: int = 0) -> None:
+        self.size = size
+        self._in_vain = False
         self._came = asyncio.Event()
+
+    @property
+    def patience_s(self) -> float:
+        """How long it is worth to wait for them to come again."""
+        return min(MOST_S, EACH_S * self.size)
 
     def join(self) -> None:
         """One more."""
         self.size += 1
         self._came.set()
 
-    async def grow_to(self, size: int, until: float) -> None:
-        """Returns when there are so many, or at a time of the loop's clock."""
-        self.in_vain = False
+    async def follow(self, before: Crowd, answered: float) -> None:
+        """Returns when as many have come as were served before, or when others are not likely to come any more.
+
+        `answered`: when those before got their answers, by the loop's clock.
+        """
+        if before._in_vain:
+            return
         try:
-            async with asyncio.timeout_at(until):
-                while self.size < size:
+            async with asyncio.timeout_at(answered + before.patience_s):
+                while self.size < before.size:
                     self._came.clear()
                     await self._came.wait()
         except TimeoutError:
-            self.in_vain = True
+            self._in_vain = True

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from scheduler_service.errors import StorageUnavailable
-from scheduler_service.rpc.crowd import GATHER_S, Crowd
+from scheduler_service.rpc.crowd import Crowd
 from service_runtime.errors import ResourceExhausted
 
 C = TypeVar("C")
@@ -62,9 +62,10 @@ class JointCalls(Generic[C, A]):
         batch: list[_Waiting[C, A]] = []
         try:
             while batch := self._next():
+                served, self._crowd = self._crowd, Crowd(len(self._waiting))
+                served.size = len(batch)
                 await self._together(batch)
-                expected = 1 if self._crowd.in_vain else len(batch)
-                await self._crowd.grow_to(expected, asyncio.get_running_loop().time() + GATHER_S)
+                await self._crowd.follow(served, asyncio.get_running_loop().time())
         finally:
             self._work = None
             # Cut off with the loop it runs in: nobody must go on waiting.
@@ -87,7 +88,6 @@ class JointCalls(Generic[C, A]):
             batch.append(one)
             room -= one.size
         self._waiting.extendleft(reversed(put_off))
-        self._crowd.size = len(self._waiting)
         return batch
 
     async def _together(self, batch: Sequence[_Waiting[C, A]]) -> None:

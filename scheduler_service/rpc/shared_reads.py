@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
 from typing import Any, TypeVar
 
-from scheduler_service.rpc.crowd import GATHER_S, Crowd
+from scheduler_service.rpc.crowd import Crowd
 
 T = TypeVar("T")
 
@@ -28,8 +28,7 @@ class _Reading:
         """Returns when this one has ended, and those who waited for it are likely to wait for the next."""
         if self.work is not None:
             await asyncio.wait([self.work])
-        expected = 1 if self.crowd.in_vain else self.crowd.size
-        await crowd.grow_to(expected, self.end_time + GATHER_S)
+        await crowd.follow(self.crowd, self.end_time)
 
 
 class SharedReads:
@@ -67,7 +66,7 @@ class SharedReads:
     def _ended(self, asked: Hashable, reading: _Reading, work: asyncio.Task[Any]) -> None:
         loop = asyncio.get_running_loop()
         reading.end_time = loop.time()
-        loop.call_later(GATHER_S, self._forget, asked, reading)
+        loop.call_later(reading.crowd.patience_s, self._forget, asked, reading)
         if self._next.get(asked) is reading:
             # Broken off before its turn.
             del self._next[asked]

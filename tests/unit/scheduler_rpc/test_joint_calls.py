@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from scheduler_service.errors import StorageUnavailable
-from scheduler_service.rpc import joint_calls
+from scheduler_service.rpc.crowd import Crowd
 from scheduler_service.rpc.joint_calls import TOGETHER_MAX, TOGETHER_MAX_BYTES, JointCalls
 from service_runtime.errors import AlreadyExists, ResourceExhausted
 
@@ -74,20 +74,20 @@ async def test_who_comes_alone_after_a_crowd_is_served_all_the_same(bench: Bench
 async def test_where_some_were_waited_for_in_vain_those_behind_them_are_not_made_to_wait(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(joint_calls, "GATHER_S", 0.0)
+    monkeypatch.setattr(Crowd, "patience_s", 0.0)
     tasks = await bench.first_and("a", "b", "c")
     bench.gate.set()
     await outcomes(tasks)
     async with asyncio.timeout(5):
         while bench.joint._work is not None:
             await asyncio.sleep(0)
-    monkeypatch.setattr(joint_calls, "GATHER_S", 60.0)
+    monkeypatch.setattr(Crowd, "patience_s", 60.0)
     assert await outcomes(await bench.begin("d", "e")) == ["answer to d", "answer to e"]
     assert await outcomes(await bench.begin("f")) == ["answer to f"]
 
 
 async def test_those_who_were_answered_together_are_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joint_calls, "GATHER_S", 60.0)
+    monkeypatch.setattr(Crowd, "patience_s", 60.0)
     bench.gate.set()
     await outcomes(await bench.first_and("a", "b", "c"))
     again = await bench.begin("d", "e")

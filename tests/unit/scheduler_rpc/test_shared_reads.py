@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from scheduler_service.rpc import shared_reads
+from scheduler_service.rpc.crowd import Crowd
 from scheduler_service.rpc.shared_reads import SharedReads
 
 
@@ -71,7 +71,7 @@ async def test_after_a_reading_that_nobody_followed_the_next_caller_begins_at_on
 
 
 async def test_those_who_were_answered_together_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_reads, "GATHER_S", 60.0)
+    monkeypatch.setattr(Crowd, "patience_s", 60.0)
     bench = Bench()
     first = await bench.ask(3)
     await bench.let_go()
