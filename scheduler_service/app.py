@@ -35,8 +35,9 @@ from scheduler_service.storage.postgres import DatabaseUrlError, PostgresDatabas
 from scheduler_service.tick.leader import Leader
 from scheduler_service.tick.maintenance import Maintenance
 from scheduler_service.transactions.callbacks import CallbackResult, record_callback
-from scheduler_service.transactions.ports import MemoryRow, Transaction
+from scheduler_service.transactions.ports import Transaction
 from scheduler_service.transactions.reading import read_status
+from scheduler_service.transactions.stored import MemoryRow
 from service_runtime.clock import SystemClock
 from service_runtime.disk import watch_free_bytes
 from service_runtime.grpc_server import GrpcServer, OfferedService

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from scheduler_service.core.routing import BackendKind
 from scheduler_service.core.run import BackendReport, ExecutorReport
-from scheduler_service.transactions.ports import Database, ExecutorRow, Transaction
+from scheduler_service.transactions.ports import Database, Transaction
+from scheduler_service.transactions.stored import ExecutorRow
 
 FRESH = timedelta(seconds=15)
 

@@ -10,7 +10,7 @@ from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from scheduler_service.core.callback import Callback
 from scheduler_service.transactions.callbacks import CallbackResult
-from scheduler_service.transactions.ports import MemoryRow
+from scheduler_service.transactions.stored import MemoryRow
 
 
 class LocalCall:

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from scheduler_service.transactions.ports import MemoryRow
+from scheduler_service.transactions.stored import MemoryRow
 from service_runtime.proto_values import object_of
 
 HIDDEN = "(hidden)"

@@ -13,7 +13,8 @@ from scheduler_service.rpc.validation import Checker, page_token
 from scheduler_service.transactions.auditing import Caller
 from scheduler_service.transactions.bulk_editing import BulkResult, cancel_tasks, count_chosen, requeue_tasks
 from scheduler_service.transactions.editing import CANCELLABLE, REQUEUEABLE
-from scheduler_service.transactions.ports import TaskFilter, Transaction
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import TaskFilter
 
 Q = TypeVar("Q", pb.CancelTasksRequest, pb.RequeueTasksRequest)
 R = TypeVar("R", pb.CancelTasksResponse, pb.RequeueTasksResponse)

@@ -20,8 +20,8 @@ from scheduler_service.core.task import DependencyPolicy, Priority, Task, TaskSt
 from scheduler_service.core.tuning import TUNABLES, Configured, Origin, text_of
 from scheduler_service.transactions.gathering import Facts
 from scheduler_service.transactions.planning import Decision
-from scheduler_service.transactions.ports import AuditEntry, BillingPause, DispatchEvent, Event, SettingOverride
 from scheduler_service.transactions.reading import DispatchStats, Explanation, SlotsView
+from scheduler_service.transactions.stored import AuditEntry, BillingPause, DispatchEvent, Event, SettingOverride
 from service_runtime.proto_values import duration, set_duration, set_struct, set_timestamp, struct, timestamp
 
 PRIORITIES: Mapping[Priority, pb.Priority.ValueType] = {

@@ -20,8 +20,8 @@ from scheduler_service.rpc.conversions import (
     stats_message,
 )
 from scheduler_service.rpc.validation import Checker, page_token
-from scheduler_service.transactions.ports import EventFilter
 from scheduler_service.transactions.reading import StatusView, explain, read_slots, read_stats, read_status
+from scheduler_service.transactions.stored import EventFilter
 from service_runtime.proto_values import timestamp
 
 

@@ -9,7 +9,8 @@ from scheduler_service.rpc.calls import Calls, Context, caller_of
 from scheduler_service.rpc.conversions import audit_message, setting_message
 from scheduler_service.rpc.validation import ACTOR_MAX_CHARS, KEY_MAX_CHARS, VALUE_MAX_CHARS, Checker, page_token
 from scheduler_service.transactions.auditing import Caller
-from scheduler_service.transactions.ports import AuditFilter, SettingOverride, Transaction
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import AuditFilter, SettingOverride
 from scheduler_service.transactions.tuning import reset_setting, set_setting
 from service_runtime.settings import SettingsError
 

@@ -17,8 +17,9 @@ from scheduler_service.rpc.joint_calls import JointCalls
 from scheduler_service.rpc.validation import Checker, page_token
 from scheduler_service.transactions.editing import cancel_task, requeue_task, update_task
 from scheduler_service.transactions.idempotency import AnswerForm, once_each
-from scheduler_service.transactions.ports import Event, TaskFilter, Transaction
+from scheduler_service.transactions.ports import Transaction
 from scheduler_service.transactions.reading import read_task_and_usage
+from scheduler_service.transactions.stored import Event, TaskFilter
 from scheduler_service.transactions.submitting import submit
 from service_runtime.ids import new_id
 

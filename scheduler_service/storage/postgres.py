@@ -20,8 +20,10 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from scheduler_service.errors import StorageUnavailable
 from scheduler_service.storage import query_files
-from scheduler_service.storage.transaction import PostgresTransaction, aware_utc
-from scheduler_service.transactions.ports import MemoryRow, Transaction
+from scheduler_service.storage.statements import aware_utc
+from scheduler_service.storage.transaction import PostgresTransaction
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import MemoryRow
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, LiteralString, TypeVar
 from uuid import UUID
 
 import msgspec
 import structlog
-from psycopg import AsyncConnection, DataError, Error, InternalError, errors, sql
-from psycopg.pq import PipelineStatus
+from psycopg import DataError, sql
 from psycopg.types.json import Jsonb
 
 from scheduler_service.core.breaker import Breaker
@@ -34,8 +31,9 @@ from scheduler_service.storage.rows import (
     task_of,
     uuids,
 )
-from scheduler_service.transactions import ports
-from scheduler_service.transactions.ports import Lock
+from scheduler_service.storage.statements import Connection, Statements, aware_utc
+from scheduler_service.transactions import stored
+from scheduler_service.transactions.stored import Lock
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
@@ -44,7 +42,6 @@ _LOCK_SUFFIX = {lock: f"_for_{lock.value}" if lock is not Lock.NONE else "" for 
 _UNREADABLE = (DataError, ValueError, TypeError, OverflowError, RecursionError, msgspec.MsgspecError)
 """What a row raises that holds what no transaction of ours has written."""
 
-_ABANDON_S = 1.0
 _EXECUTOR_RETENTION = timedelta(hours=24)
 _REQUEST_RETENTION = timedelta(hours=24)
 _COUNTER_RETENTION = timedelta(days=14)
@@ -52,110 +49,24 @@ _COUNTER_RETENTION = timedelta(days=14)
 _COUNTED = ("create_time", "backend", "executor_id", "attempt", "success", "reason")
 """What decisions are counted by."""
 
-Connection = AsyncConnection[dict[str, Any]]
 
-
-class PostgresTransaction:
-    """One open transaction. What it writes is sent at once and not waited for, so that the server works while we go on.
-
-    It is waited for when something is read, and by the commit. While it is under way no time-out of the server's for idle
-    transactions runs: `sends_ahead` says whether another ends the transaction of a process that is stopped meanwhile.
-    `now` None: the standing that is read first tells it.
-    """
+class PostgresTransaction(Statements):
+    """One open transaction. What it records and emits is written just before it commits."""
 
     def __init__(
         self, connection: Connection, queries: Mapping[str, LiteralString], now: datetime | None, *, sends_ahead: bool
     ) -> None:
-        self._connection = connection
-        self._sends_ahead = sends_ahead
-        self._queries = queries
-        self._now = now
-        self._writing: contextlib.AbstractAsyncContextManager[object] | None = None
-        self._decisions: list[ports.DispatchEvent] = []
-        self._events: list[ports.Event] = []
-
-    @property
-    def now(self) -> datetime:
-        if self._now is None:
-            raise RuntimeError("the time is not known before the standing has been read")
-        return self._now
+        super().__init__(connection, queries, now, sends_ahead=sends_ahead)
+        self._decisions: list[stored.DispatchEvent] = []
+        self._events: list[stored.Event] = []
 
     async def commit(self) -> None:
         """Writes collected decisions and events, which come last by lock order, and commits behind all that was written.
 
-        Raises InternalError when the server has rolled back instead, which it does where an earlier error was passed over.
+        Raises NotCommitted.
         """
         await self._write_collected()
-        cursor = await self._connection.execute(self._queries["commit"])
-        await self._written()
-        if cursor.statusmessage != "COMMIT":
-            raise InternalError(f"the commit was answered with {cursor.statusmessage}")
-
-    async def abandon(self) -> None:
-        """After an error: nothing stays that is not committed. A connection that is not itself again is closed."""
-        try:
-            async with asyncio.timeout(_ABANDON_S):
-                # Its errors follow from the one that is told already.
-                with contextlib.suppress(Error):
-                    await self._written()
-                await self._connection.rollback()
-        except BaseException as error:
-            await self._connection.close()
-            if not isinstance(error, Error | TimeoutError):
-                raise
-        if self._connection.pgconn.pipeline_status is not PipelineStatus.OFF:
-            # Cancelled just as it was to be switched on.
-            await self._connection.close()
-
-    async def _written(self) -> None:
-        """Returns when the server has done what was written; what came behind an error it has not done."""
-        writing, self._writing = self._writing, None
-        if writing is None:
-            return
-        try:
-            await writing.__aexit__(None, None, None)
-        except errors.PipelineAborted as aborted:
-            # Of what was behind the error; psycopg may tell that last.
-            raise aborted.__context__ if isinstance(aborted.__context__, Error) else aborted from None
-
-    def _statement(self, query: str, params: Mapping[str, object]) -> tuple[LiteralString, Mapping[str, object]]:
-        text = self._queries[query]
-        return text, {"now": self.now, **params} if "%(now)s" in text else params
-
-    async def _all(self, query: str, **params: object) -> list[dict[str, Any]]:
-        await self._written()
-        cursor = await self._connection.execute(*self._statement(query, params), binary=True)
-        return await cursor.fetchall()
-
-    async def _values(self, query: str, make: Callable[[Sequence[Any]], T], **params: object) -> list[T]:
-        """What `make` makes of each row's values, without a dictionary of each row between."""
-        await self._written()
-        cursor = self._connection.cursor(row_factory=lambda _cursor: make)
-        await cursor.execute(*self._statement(query, params), binary=True)
-        return await cursor.fetchall()
-
-    async def _one(self, query: str, **params: object) -> dict[str, Any]:
-        return (await self._all(query, **params))[0]
-
-    async def _count(self, query: str, **params: object) -> int:
-        """How many rows a statement has changed, at once."""
-        await self._written()
-        cursor = await self._connection.execute(*self._statement(query, params))
-        return cursor.rowcount
-
-    async def _write(self, query: str, **params: object) -> None:
-        """Has the server do something that nobody waits for yet."""
-        if self._sends_ahead and self._writing is None:
-            writing = self._connection.pipeline()
-            await writing.__aenter__()
-            self._writing = writing
-        await self._connection.execute(*self._statement(query, params))
-
-    async def _rows(self, query: str, rows: Iterable[object]) -> None:
-        """One statement for many rows."""
-        batch = list(rows)
-        if batch:
-            await self._write(query, rows=as_json(batch))
+        await self._commit()
 
     # --- cluster and leader
 
@@ -163,17 +74,17 @@ class PostgresTransaction:
         found: UUID = (await self._one("cluster_id"))["cluster_id"]
         return found
 
-    async def leadership(self, lock: Lock = Lock.NONE) -> ports.Leadership:
+    async def leadership(self, lock: Lock = Lock.NONE) -> stored.Leadership:
         row = (await self._all("get_leader" + _LOCK_SUFFIX[lock]))[0]
-        return ports.Leadership(**row)
+        return stored.Leadership(**row)
 
-    async def save_leadership(self, leadership: ports.Leadership) -> None:
+    async def save_leadership(self, leadership: stored.Leadership) -> None:
         await self._write("save_leader", **asdict(leadership))
 
     async def save_window_settings(self, window_ms: int, open_duration_ms: int) -> None:
         await self._write("save_window_settings", window_ms=window_ms, open_duration_ms=open_duration_ms)
 
-    async def standing(self, parts: Collection[ports.Part], window: timedelta) -> ports.Standing:
+    async def standing(self, parts: Collection[stored.Part], window: timedelta) -> stored.Standing:
         # A statement for each choice of parts: one with all of them, told which to leave out, was planned anew each time.
         values = ", ".join(f"'{part.removesuffix('_by_executor')}', ({self._queries[f'part_{part}']})" for part in parts)
         query: LiteralString = f"SELECT now() AS now, json_build_object({values}) AS standing"
@@ -182,7 +93,7 @@ class PostgresTransaction:
         (row,) = await cursor.fetchall()
         if self._now is None:
             self._now = aware_utc(row["now"])
-        return msgspec.convert({part: found for part, found in row["standing"].items() if found is not None}, ports.Standing)
+        return msgspec.convert({part: found for part, found in row["standing"].items() if found is not None}, stored.Standing)
 
     # --- breakers and backends
 
@@ -199,10 +110,10 @@ class PostgresTransaction:
         for breaker in sorted(breakers, key=lambda breaker: breaker.key):
             await self._write("save_breaker", **breaker_row(breaker), actor=actor)
 
-    async def backend_states(self) -> dict[str, ports.BackendState]:
-        return {row["backend"]: ports.BackendState(**row) for row in await self._all("get_backend_states")}
+    async def backend_states(self) -> dict[str, stored.BackendState]:
+        return {row["backend"]: stored.BackendState(**row) for row in await self._all("get_backend_states")}
 
-    async def note_start_successes(self, times: Mapping[str, datetime], last: ports.LastDispatch) -> None:
+    async def note_start_successes(self, times: Mapping[str, datetime], last: stored.LastDispatch) -> None:
         rows = [{"backend": name, "last_start_success_time": time} for name, time in times.items()]
         await self._write("note_start_successes", rows=as_json(rows), **asdict(last))
 
@@ -249,7 +160,7 @@ class PostgresTransaction:
             unreadable |= why
         return tasks, unreadable
 
-    async def quarantine_unreadable(self, tasks: Iterable[ports.UnreadableTask]) -> None:
+    async def quarantine_unreadable(self, tasks: Iterable[stored.UnreadableTask]) -> None:
         for task in tasks:
             await self._write("quarantine_unreadable", id=task.id, why=task.why)
 
@@ -269,23 +180,23 @@ class PostgresTransaction:
         skip: Collection[UUID] = (),
         unfailed_only: bool = False,
         lock: Lock = Lock.UPDATE,
-    ) -> ports.DueTasks:
+    ) -> stored.DueTasks:
         given = {"backend": backend, "limit": limit, "skip": uuids(skip), "unfailed_only": unfailed_only}
         # An error of what was written before is none of these rows'.
         await self._written()
         try:
-            return ports.DueTasks(await self._values("due_tasks" + _LOCK_SUFFIX[lock], task_of, **given))
+            return stored.DueTasks(await self._values("due_tasks" + _LOCK_SUFFIX[lock], task_of, **given))
         except _UNREADABLE:
             ids = [row["id"] for row in await self._all("due_task_ids" + _LOCK_SUFFIX[lock], **given)]
         tasks, unreadable = await self._readable("get_tasks", ids)
         told = [
-            ports.UnreadableTask(**{**row, "priority": Priority(row["priority"])}, why=why)
+            stored.UnreadableTask(**{**row, "priority": Priority(row["priority"])}, why=why)
             for id_, why in unreadable.items()
             for row in await self._all("describe_task", id=id_)
         ]
         # Not locked, one may have been claimed between the two reads: it is not queued any more.
         found = [task for id_ in ids if (task := tasks.get(id_)) is not None and task.status is TaskStatus.QUEUED]
-        return ports.DueTasks(found, told)
+        return stored.DueTasks(found, told)
 
     async def unblock_dependents(self, completed: Collection[UUID]) -> None:
         if completed:
@@ -304,8 +215,8 @@ class PostgresTransaction:
         rows = await self._all("dependents", id=task_id, limit=limit)
         return [row["task_id"] for row in rows], rows[0]["total"] if rows else 0
 
-    async def live_counts(self) -> list[ports.LiveCount]:
-        return [ports.LiveCount(**row) for row in await self._all("live_counts")]
+    async def live_counts(self) -> list[stored.LiveCount]:
+        return [stored.LiveCount(**row) for row in await self._all("live_counts")]
 
     async def waiting_at_most(self) -> int:
         return int((await self._one("waiting_at_most"))["n"])
@@ -319,16 +230,16 @@ class PostgresTransaction:
     async def queue_position(self, task: Task) -> int:
         return int((await self._one("queue_position", id=task.id, backend=task.backend))["n"])
 
-    async def list_tasks(self, chosen: ports.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
+    async def list_tasks(self, chosen: stored.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
         def numbered(values: Sequence[Any]) -> tuple[int, Task]:
             return values[0], task_of(values[1:])
 
         return await self._values("list_tasks", numbered, before_seq=before_seq, limit=limit, **_filter(chosen))
 
-    async def count_tasks(self, chosen: ports.TaskFilter, after_seq: int, limit: int) -> int:
+    async def count_tasks(self, chosen: stored.TaskFilter, after_seq: int, limit: int) -> int:
         return int((await self._one("count_tasks", after_seq=after_seq, limit=limit, **_filter(chosen)))["n"])
 
-    async def task_ids(self, chosen: ports.TaskFilter, after_seq: int, limit: int) -> list[tuple[int, UUID]]:
+    async def task_ids(self, chosen: stored.TaskFilter, after_seq: int, limit: int) -> list[tuple[int, UUID]]:
         rows = await self._all("task_ids", after_seq=after_seq, limit=limit, **_filter(chosen))
         return [(row["seq"], row["id"]) for row in rows]
 
@@ -341,8 +252,8 @@ class PostgresTransaction:
         runs = await self._values("get_runs", run_of, run_ids=uuids(run_ids)) if run_ids else []
         return {run.run_id: run for run in runs}
 
-    async def run_places(self, run_ids: Collection[UUID]) -> list[ports.RunPlace]:
-        return await self._values("run_places", lambda values: ports.RunPlace(*values), run_ids=uuids(run_ids))
+    async def run_places(self, run_ids: Collection[UUID]) -> list[stored.RunPlace]:
+        return await self._values("run_places", lambda values: stored.RunPlace(*values), run_ids=uuids(run_ids))
 
     async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]:
         return await self._values("runs_of_task", run_of, task_id=task_id, limit=limit)
@@ -350,8 +261,8 @@ class PostgresTransaction:
     async def live_runs(self, executor_id: str) -> list[Run]:
         return await self._values("live_runs", run_of, executor_id=executor_id)
 
-    async def live_leases(self) -> list[ports.RunLease]:
-        return [ports.RunLease(**row) for row in await self._all("live_leases")]
+    async def live_leases(self) -> list[stored.RunLease]:
+        return [stored.RunLease(**row) for row in await self._all("live_leases")]
 
     async def unanswered_runs(self, executor_id: str, claimed_by: datetime) -> list[Run]:
         return await self._values("unanswered_runs", run_of, executor_id=executor_id, claimed_by=claimed_by)
@@ -364,18 +275,18 @@ class PostgresTransaction:
 
     # --- executors
 
-    async def executors(self) -> list[ports.ExecutorRow]:
-        return [ports.ExecutorRow(**row) for row in await self._all("get_executors")]
+    async def executors(self) -> list[stored.ExecutorRow]:
+        return [stored.ExecutorRow(**row) for row in await self._all("get_executors")]
 
-    async def save_executor(self, row: ports.ExecutorRow) -> None:
+    async def save_executor(self, row: stored.ExecutorRow) -> None:
         await self._write("save_executor", **{**asdict(row), "snapshot": Jsonb(dict(row.snapshot))})
 
     # --- statistics and events
 
-    def record(self, event: ports.DispatchEvent) -> None:
+    def record(self, event: stored.DispatchEvent) -> None:
         self._decisions.append(event)
 
-    def emit(self, event: ports.Event) -> None:
+    def emit(self, event: stored.Event) -> None:
         self._events.append(event)
 
     async def _write_collected(self) -> None:
@@ -390,18 +301,18 @@ class PostgresTransaction:
         """Whether there is news for those who watch."""
         return bool(self._events)
 
-    async def window_rows(self, since: datetime, *, by_executor: bool = False) -> list[ports.WindowRow]:
+    async def window_rows(self, since: datetime, *, by_executor: bool = False) -> list[stored.WindowRow]:
         if by_executor:
-            return [ports.WindowRow(**row) for row in await self._all("window_rows_by_executor", since=since)]
-        return [ports.WindowRow(**row) for row in await self._all("window_rows", since=since)]
+            return [stored.WindowRow(**row) for row in await self._all("window_rows_by_executor", since=since)]
+        return [stored.WindowRow(**row) for row in await self._all("window_rows", since=since)]
 
-    async def dispatch_events(self, chosen: ports.EventFilter, before_id: int | None, limit: int) -> list[ports.DispatchEvent]:
+    async def dispatch_events(self, chosen: stored.EventFilter, before_id: int | None, limit: int) -> list[stored.DispatchEvent]:
         rows = await self._all("list_dispatch_events", **asdict(chosen), before_id=before_id, limit=limit)
-        return [ports.DispatchEvent(**row) for row in rows]
+        return [stored.DispatchEvent(**row) for row in rows]
 
-    async def events_after(self, after_id: int, types: Collection[str], limit: int) -> list[ports.Event]:
+    async def events_after(self, after_id: int, types: Collection[str], limit: int) -> list[stored.Event]:
         rows = await self._all("events_after", after_id=after_id, types=list(types) or None, limit=limit)
-        return [ports.Event(**row) for row in rows]
+        return [stored.Event(**row) for row in rows]
 
     async def newest_event_id(self) -> int:
         return int((await self._one("newest_event_id"))["id"])
@@ -409,49 +320,49 @@ class PostgresTransaction:
     async def last_event_id_given(self) -> int:
         return int((await self._one("last_event_id_given"))["id"])
 
-    async def last_dispatch(self) -> ports.LastDispatch | None:
+    async def last_dispatch(self) -> stored.LastDispatch | None:
         rows = await self._all("get_last_dispatch")
-        return ports.LastDispatch(**rows[0]) if rows else None
+        return stored.LastDispatch(**rows[0]) if rows else None
 
-    async def working_memory(self) -> list[ports.MemoryRow]:
+    async def working_memory(self) -> list[stored.MemoryRow]:
         """The view's rows. PostgreSQL's own: the memory store has no view."""
-        return [ports.MemoryRow(**row) for row in await self._all("working_memory")]
+        return [stored.MemoryRow(**row) for row in await self._all("working_memory")]
 
     # --- overrides
 
-    async def drains(self) -> list[ports.Drain]:
-        return [ports.Drain(**row) for row in await self._all("get_drains")]
+    async def drains(self) -> list[stored.Drain]:
+        return [stored.Drain(**row) for row in await self._all("get_drains")]
 
-    async def save_drain(self, drain: ports.Drain) -> None:
+    async def save_drain(self, drain: stored.Drain) -> None:
         await self._write("save_drain", **asdict(drain))
 
     async def delete_drain(self, source: str) -> None:
         await self._write("delete_drain", source=source)
 
-    async def billing_pauses(self) -> list[ports.BillingPause]:
-        return [ports.BillingPause(**row) for row in await self._all("get_billing_pauses")]
+    async def billing_pauses(self) -> list[stored.BillingPause]:
+        return [stored.BillingPause(**row) for row in await self._all("get_billing_pauses")]
 
-    async def save_billing_pause(self, pause: ports.BillingPause) -> None:
+    async def save_billing_pause(self, pause: stored.BillingPause) -> None:
         await self._write("save_billing_pause", **asdict(pause))
 
     async def delete_billing_pause(self, backend: str) -> None:
         await self._write("delete_billing_pause", backend=backend)
 
-    async def operator_settings(self) -> ports.OperatorSettings:
+    async def operator_settings(self) -> stored.OperatorSettings:
         rows = await self._all("operator_settings")
         first = rows[0]
         names = ("name", "value", "actor", "reason", "since_time")
-        return ports.OperatorSettings(
-            ports.BudgetCap(first["slots"], first["cap_actor"], first["cap_reason"], first["cap_time"]),
-            {row["name"]: ports.SettingOverride(*(row[name] for name in names)) for row in rows if row["name"] is not None},
+        return stored.OperatorSettings(
+            stored.BudgetCap(first["slots"], first["cap_actor"], first["cap_reason"], first["cap_time"]),
+            {row["name"]: stored.SettingOverride(*(row[name] for name in names)) for row in rows if row["name"] is not None},
             first["window_ms"],
             first["open_duration_ms"],
         )
 
-    async def save_budget_cap(self, cap: ports.BudgetCap) -> None:
+    async def save_budget_cap(self, cap: stored.BudgetCap) -> None:
         await self._write("save_budget_cap", **asdict(cap))
 
-    async def save_setting_override(self, override: ports.SettingOverride) -> None:
+    async def save_setting_override(self, override: stored.SettingOverride) -> None:
         await self._write("save_setting_override", **{**asdict(override), "value": Jsonb(override.value)})
 
     async def delete_setting_override(self, name: str) -> None:
@@ -459,20 +370,20 @@ class PostgresTransaction:
 
     # --- requests and audit
 
-    async def stored_requests(self, method: str, request_ids: Collection[str]) -> dict[str, ports.StoredRequest]:
+    async def stored_requests(self, method: str, request_ids: Collection[str]) -> dict[str, stored.StoredRequest]:
         rows = await self._all("get_requests", method=method, request_ids=list(request_ids)) if request_ids else []
-        return {row.pop("request_id"): ports.StoredRequest(**row) for row in rows}
+        return {row.pop("request_id"): stored.StoredRequest(**row) for row in rows}
 
-    async def store_requests(self, method: str, requests: Mapping[str, ports.StoredRequest]) -> None:
+    async def store_requests(self, method: str, requests: Mapping[str, stored.StoredRequest]) -> None:
         named = ({"method": method, "request_id": id_, **asdict(request)} for id_, request in requests.items())
         await self._rows("add_requests", named)
 
-    async def append_audit(self, entry: ports.AuditEntry) -> None:
+    async def append_audit(self, entry: stored.AuditEntry) -> None:
         await self._write("add_audit_entry", **{**asdict(entry), "detail": Jsonb(dict(entry.detail))})
 
-    async def audit_entries(self, chosen: ports.AuditFilter, before_id: int | None, limit: int) -> list[ports.AuditEntry]:
+    async def audit_entries(self, chosen: stored.AuditFilter, before_id: int | None, limit: int) -> list[stored.AuditEntry]:
         rows = await self._all("list_audit_entries", **asdict(chosen), before_id=before_id, limit=limit)
-        return [ports.AuditEntry(**row) for row in rows]
+        return [stored.AuditEntry(**row) for row in rows]
 
     # --- housekeeping
 
@@ -497,14 +408,9 @@ class PostgresTransaction:
         return await self._count("purge_breakers", before=before) + await self._count("purge_executors", before=before)
 
 
-def _filter(chosen: ports.TaskFilter) -> dict[str, object]:
+def _filter(chosen: stored.TaskFilter) -> dict[str, object]:
     return {
         "statuses": [status.value for status in chosen.statuses] or None,
         "task_types": list(chosen.task_types) or None,
         "priorities": [int(priority) for priority in chosen.priorities] or None,
     }
-
-
-def aware_utc(moment: datetime) -> datetime:
-    """The same moment in UTC, whatever the connection's time zone."""
-    return moment.astimezone(UTC)

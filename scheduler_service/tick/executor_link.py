@@ -38,8 +38,9 @@ from scheduler_service.transactions.consequences import tell
 from scheduler_service.transactions.gathering import breaker_keys_of
 from scheduler_service.transactions.leases import extend_leases, order_is_stale
 from scheduler_service.transactions.orders import order_of
-from scheduler_service.transactions.ports import Database, ExecutorRow, Transaction
+from scheduler_service.transactions.ports import Database, Transaction
 from scheduler_service.transactions.recording import record_answers, record_lost, record_reports
+from scheduler_service.transactions.stored import ExecutorRow
 from service_runtime.clock import Clock
 
 _log = structlog.get_logger(__name__)

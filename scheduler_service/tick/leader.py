@@ -23,7 +23,8 @@ from scheduler_service.tick.ports import ExecutorClient, Observer
 from scheduler_service.tick.reaper import Reaper
 from scheduler_service.transactions.leading import acquire_or_renew, resign
 from scheduler_service.transactions.planning import Decision, TickMemory
-from scheduler_service.transactions.ports import Database, Leadership, Transaction
+from scheduler_service.transactions.ports import Database, Transaction
+from scheduler_service.transactions.stored import Leadership
 from service_runtime.clock import Clock
 from service_runtime.lifecycle import kept_going
 

@@ -13,8 +13,9 @@ from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.errors import StorageUnavailable
 from scheduler_service.tick.ports import Observer
 from scheduler_service.transactions.leases import has_run_out
-from scheduler_service.transactions.ports import Database, RunLease, Transaction
+from scheduler_service.transactions.ports import Database, Transaction
 from scheduler_service.transactions.recording import record_lost
+from scheduler_service.transactions.stored import RunLease
 from service_runtime.clock import Clock
 
 _log = structlog.get_logger(__name__)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scheduler_service.transactions.ports import AuditEntry, Transaction
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import AuditEntry
 
 AUDITED_METHODS = (
     "CancelTask",

@@ -10,7 +10,8 @@ from typing import Any
 from scheduler_service.core.task import Task, requeue
 from scheduler_service.transactions.auditing import Caller, audit
 from scheduler_service.transactions.editing import CANCELLABLE, REQUEUEABLE, blocked_by, cancel_locked, dead_end
-from scheduler_service.transactions.ports import Lock, TaskFilter, Transaction
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import Lock, TaskFilter
 
 BULK_MAX_TASKS = 500
 COUNTED_MAX_TASKS = 1_000_000

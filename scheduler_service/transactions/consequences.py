@@ -11,7 +11,8 @@ from scheduler_service.core.events import EVENT_SHAPES, EventType
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.run import Run
 from scheduler_service.core.task import DependencyPolicy, Priority, Task, TaskStatus, fail
-from scheduler_service.transactions.ports import Event, Lock, Transaction, UnreadableTask
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import Event, Lock, UnreadableTask
 
 _END_EVENTS = {
     TaskStatus.COMPLETED: EventType.TASK_COMPLETED,

@@ -25,7 +25,8 @@ from scheduler_service.core.task import (
 )
 from scheduler_service.transactions.auditing import Caller, audit
 from scheduler_service.transactions.consequences import conclude
-from scheduler_service.transactions.ports import Lock, Transaction
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import Lock
 from service_runtime.errors import FailedPrecondition, NotFound
 
 SHOWN_CHARS = 200

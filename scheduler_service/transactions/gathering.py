@@ -16,7 +16,8 @@ from scheduler_service.core.routing import DEFAULT_BACKENDS, Backend, BackendKin
 from scheduler_service.core.run import BackendReport, ExecutorReport
 from scheduler_service.core.slot_budget import ExecutorCapacity, Fleet, compute_fleet
 from scheduler_service.core.tuning import tuned
-from scheduler_service.transactions.ports import (
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import (
     BackendState,
     BillingPause,
     Drain,
@@ -25,7 +26,6 @@ from scheduler_service.transactions.ports import (
     OperatorSettings,
     Part,
     Standing,
-    Transaction,
     WindowRow,
 )
 

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from scheduler_service.transactions.ports import StoredRequest, Transaction
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import StoredRequest
 from service_runtime.errors import AlreadyExists
 
 A = TypeVar("A")

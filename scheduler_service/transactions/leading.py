@@ -12,7 +12,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from scheduler_service.transactions.ports import Leadership, Lock, Transaction
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import Leadership, Lock
 
 
 async def acquire_or_renew(

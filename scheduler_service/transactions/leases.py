@@ -13,7 +13,8 @@ from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.run import Run, RunState
 from scheduler_service.errors import NotLeader
 from scheduler_service.transactions.gathering import lease_until_give_up
-from scheduler_service.transactions.ports import Lock, RunLease, Transaction
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import Lock, RunLease
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,15 +19,8 @@ from scheduler_service.core.tuning import tuned
 from scheduler_service.transactions.auditing import Caller, audit
 from scheduler_service.transactions.consequences import emit_breaker_events, tell
 from scheduler_service.transactions.gathering import backends_of, idle_drains
-from scheduler_service.transactions.ports import (
-    BillingPause,
-    BudgetCap,
-    Drain,
-    LiveCount,
-    Lock,
-    Part,
-    Transaction,
-)
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import BillingPause, BudgetCap, Drain, LiveCount, Lock, Part
 from service_runtime.errors import NotFound, ResourceExhausted
 
 DRAINS_MAX = 50

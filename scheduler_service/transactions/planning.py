@@ -37,7 +37,8 @@ from scheduler_service.core.task import Task, claim, quarantine
 from scheduler_service.transactions.consequences import conclude, emit_unreadable, tell
 from scheduler_service.transactions.gathering import Facts, backend_report, lease_until_give_up
 from scheduler_service.transactions.orders import order_of
-from scheduler_service.transactions.ports import DispatchEvent, Lock, Transaction, UnreadableTask
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import DispatchEvent, Lock, UnreadableTask
 from service_runtime.ids import new_id
 
 CANDIDATES_PER_SLOT = 6  # the first and up to five further ones

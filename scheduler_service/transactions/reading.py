@@ -26,7 +26,8 @@ from scheduler_service.transactions.gathering import (
 )
 from scheduler_service.transactions.overrides import with_bare_names
 from scheduler_service.transactions.planning import NO_MEMORY, TickBasis, TickMemory, TickPlan, plan_tick
-from scheduler_service.transactions.ports import About, BillingPause, BudgetCap, Drain, Part, Transaction, WindowRow
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import About, BillingPause, BudgetCap, Drain, Part, WindowRow
 from service_runtime.errors import NotFound
 
 

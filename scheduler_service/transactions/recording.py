@@ -26,7 +26,8 @@ from scheduler_service.transactions.auditing import Caller
 from scheduler_service.transactions.consequences import conclude, emit_breaker_events, emit_task_event
 from scheduler_service.transactions.gathering import rules_in_force
 from scheduler_service.transactions.overrides import extend_billing_pause
-from scheduler_service.transactions.ports import BackendState, DispatchEvent, LastDispatch, Lock, Transaction
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import BackendState, DispatchEvent, LastDispatch, Lock
 
 PAUSED_BY = "scheduler"
 """Who a pause is by that a service's answer has raised."""

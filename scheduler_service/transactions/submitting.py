@@ -13,7 +13,8 @@ from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.routing import backend_for
 from scheduler_service.core.task import DependencyPolicy, Task, TaskStatus, due_time, fail, rank_time, waiting_hold
 from scheduler_service.transactions.consequences import conclude
-from scheduler_service.transactions.ports import Lock, Transaction
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import Lock
 from service_runtime.errors import AlreadyExists, ResourceExhausted
 
 ADDED_AT_ONCE = 250

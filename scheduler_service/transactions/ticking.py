@@ -19,7 +19,8 @@ from scheduler_service.transactions.gathering import Facts, gather, show_window
 from scheduler_service.transactions.leases import require_leadership
 from scheduler_service.transactions.overrides import end_what_is_over
 from scheduler_service.transactions.planning import Decision, TickBasis, TickKind, TickMemory, plan_tick
-from scheduler_service.transactions.ports import Lock, Transaction
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import Lock
 
 
 @dataclass(frozen=True, slots=True)

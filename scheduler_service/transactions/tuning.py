@@ -10,7 +10,8 @@ from scheduler_service.core.tuning import Configured, Origin, SettingValue, text
 from scheduler_service.transactions.auditing import Caller, audit
 from scheduler_service.transactions.consequences import tell
 from scheduler_service.transactions.gathering import show_window
-from scheduler_service.transactions.ports import Lock, SettingOverride, Transaction
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import Lock, SettingOverride
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,9 @@ from scheduler_service.core.limits import TaskSpec
 from scheduler_service.core.run import BackendReport, ExecutorReport, RunOrder, RunReport
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.transactions.leading import acquire_or_renew
-from scheduler_service.transactions.ports import Part, Transaction
+from scheduler_service.transactions.ports import Transaction
 from scheduler_service.transactions.recording import record_reports
+from scheduler_service.transactions.stored import Part
 from scheduler_service.transactions.submitting import submit
 from scheduler_service.transactions.ticking import TickKind, TickMemory, TickRequest, TickResult, take_tick
 from tests.fakes.fake_clock import FakeClock

@@ -22,8 +22,9 @@ from scheduler_service.storage.postgres import PostgresDatabase
 from scheduler_service.transactions.auditing import Caller
 from scheduler_service.transactions.leading import acquire_or_renew
 from scheduler_service.transactions.planning import TickKind, TickMemory
-from scheduler_service.transactions.ports import Database, EventFilter, Transaction
+from scheduler_service.transactions.ports import Database, Transaction
 from scheduler_service.transactions.recording import Recorded, record_answers, record_lost, record_reports
+from scheduler_service.transactions.stored import EventFilter
 from scheduler_service.transactions.submitting import submit
 from scheduler_service.transactions.ticking import TickRequest, TickResult, take_tick
 from tests.fakes.fake_clock import FakeClock

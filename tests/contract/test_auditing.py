@@ -22,7 +22,8 @@ from scheduler_service.transactions.overrides import (
     set_drain,
     trip_breaker,
 )
-from scheduler_service.transactions.ports import AuditEntry, AuditFilter, TaskFilter, Transaction
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import AuditEntry, AuditFilter, TaskFilter
 from scheduler_service.transactions.tuning import reset_setting, set_setting
 from service_runtime.errors import FailedPrecondition
 from tests.contract.conftest import Cluster

@@ -12,7 +12,7 @@ from scheduler_service.core.run import ExecutorReport, Run
 from scheduler_service.core.task import TaskStatus
 from scheduler_service.core.verdicts import OutcomeClass
 from scheduler_service.transactions.callbacks import CallbackResult, record_callback
-from scheduler_service.transactions.ports import ExecutorRow
+from scheduler_service.transactions.stored import ExecutorRow
 from service_runtime.errors import FailedPrecondition, NotFound
 from tests.contract.conftest import EXECUTOR, Cluster, report
 

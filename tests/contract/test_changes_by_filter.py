@@ -13,7 +13,7 @@ from scheduler_service.transactions import bulk_editing
 from scheduler_service.transactions.auditing import Caller
 from scheduler_service.transactions.bulk_editing import BulkResult, cancel_tasks, count_chosen, requeue_tasks
 from scheduler_service.transactions.editing import cancel_task
-from scheduler_service.transactions.ports import AuditFilter, TaskFilter
+from scheduler_service.transactions.stored import AuditFilter, TaskFilter
 from tests.contract.conftest import DESCRIPTION, Cluster
 
 CALLER = Caller("ann", "cleaning up", "r-1")

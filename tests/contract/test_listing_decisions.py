@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from scheduler_service.transactions.ports import DispatchEvent, EventFilter
+from scheduler_service.transactions.stored import DispatchEvent, EventFilter
 from scheduler_service.transactions.ticking import TickMemory
 from tests.contract.conftest import Cluster
 

@@ -16,9 +16,10 @@ from scheduler_service.errors import NotLeader
 from scheduler_service.transactions.leading import acquire_or_renew, resign
 from scheduler_service.transactions.leases import extend_leases, has_run_out
 from scheduler_service.transactions.overrides import clear_billing_pause
-from scheduler_service.transactions.ports import EventFilter, TaskFilter, Transaction
+from scheduler_service.transactions.ports import Transaction
 from scheduler_service.transactions.reading import read_stats
 from scheduler_service.transactions.recording import record_answers
+from scheduler_service.transactions.stored import EventFilter, TaskFilter
 from tests.contract.conftest import CALLER, Cluster, report
 from tests.fakes.memory_database import MemoryDatabase
 

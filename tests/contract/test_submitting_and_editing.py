@@ -18,8 +18,9 @@ from scheduler_service.transactions import submitting
 from scheduler_service.transactions.bulk_editing import requeue_tasks
 from scheduler_service.transactions.editing import cancel_task, requeue_task, update_task
 from scheduler_service.transactions.idempotency import AnswerForm, once, once_each
-from scheduler_service.transactions.ports import TaskFilter, Transaction
+from scheduler_service.transactions.ports import Transaction
 from scheduler_service.transactions.reading import explain
+from scheduler_service.transactions.stored import TaskFilter
 from service_runtime.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 from tests.contract.conftest import CALLER, DESCRIPTION, Cluster
 from tests.fakes.tasks import queued_task

@@ -24,8 +24,8 @@ from scheduler_service.transactions.overrides import (
     trip_breaker,
 )
 from scheduler_service.transactions.planning import TickKind, TickMemory
-from scheduler_service.transactions.ports import Part
 from scheduler_service.transactions.reading import explain, read_stats
+from scheduler_service.transactions.stored import Part
 from service_runtime.errors import ResourceExhausted
 from tests.contract.conftest import CALLER, DESCRIPTION, Cluster, report
 

@@ -14,8 +14,8 @@ from scheduler_service.settings import SchedulerSettings
 from scheduler_service.storage.postgres import PostgresDatabase
 from scheduler_service.tick.maintenance import Maintenance
 from scheduler_service.transactions.overrides import set_drain, trip_breaker
-from scheduler_service.transactions.ports import AuditFilter
 from scheduler_service.transactions.reading import read_stats, read_status
+from scheduler_service.transactions.stored import AuditFilter
 from scheduler_service.transactions.ticking import TickKind, TickMemory
 from scheduler_service.transactions.tuning import SettingChange, reset_setting, set_setting
 from service_runtime.clock import SystemClock

@@ -22,8 +22,8 @@ from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.run import Run, RunState
 from scheduler_service.core.slot_budget import is_internal
 from scheduler_service.core.task import EDITABLE_FIELDS, ENDED_STATUSES, LIVE_STATUSES, Priority, Task, TaskStatus, is_due
-from scheduler_service.transactions import ports
-from scheduler_service.transactions.ports import Lock, Part
+from scheduler_service.transactions import ports, stored
+from scheduler_service.transactions.stored import Lock, Part
 
 T = TypeVar("T")
 _SUBMITTED = ("create_time", "task_type", "depends_on", "dependency_policy", "timeout", "max_tries", "backend")
@@ -33,24 +33,24 @@ _SHOWN = (TaskStatus.QUEUED, TaskStatus.DISPATCHING, TaskStatus.RUNNING, TaskSta
 @dataclass
 class _State:
     cluster_id: UUID = field(default_factory=uuid4)
-    leadership: ports.Leadership = field(default_factory=lambda: ports.Leadership(None, "", 0, None))
+    leadership: stored.Leadership = field(default_factory=lambda: stored.Leadership(None, "", 0, None))
     window_settings: tuple[int, int] = (3_600_000, 1_800_000)
     breakers: dict[str, Breaker] = field(default_factory=dict)
     tripped_by: dict[str, str] = field(default_factory=dict)
-    backend_states: dict[str, ports.BackendState] = field(default_factory=dict)
+    backend_states: dict[str, stored.BackendState] = field(default_factory=dict)
     tasks: dict[UUID, Task] = field(default_factory=dict)
     seqs: dict[UUID, int] = field(default_factory=dict)
     runs: dict[UUID, Run] = field(default_factory=dict)
-    executors: dict[str, ports.ExecutorRow] = field(default_factory=dict)
-    decisions: list[ports.DispatchEvent] = field(default_factory=list)
-    events: list[ports.Event] = field(default_factory=list)
-    last_dispatch: ports.LastDispatch | None = None
-    drains: dict[str, ports.Drain] = field(default_factory=dict)
-    pauses: dict[str, ports.BillingPause] = field(default_factory=dict)
-    cap: ports.BudgetCap = field(default_factory=lambda: ports.BudgetCap(None))
-    requests: dict[tuple[str, str], tuple[ports.StoredRequest, datetime]] = field(default_factory=dict)
-    setting_overrides: dict[str, ports.SettingOverride] = field(default_factory=dict)
-    audit: list[ports.AuditEntry] = field(default_factory=list)
+    executors: dict[str, stored.ExecutorRow] = field(default_factory=dict)
+    decisions: list[stored.DispatchEvent] = field(default_factory=list)
+    events: list[stored.Event] = field(default_factory=list)
+    last_dispatch: stored.LastDispatch | None = None
+    drains: dict[str, stored.Drain] = field(default_factory=dict)
+    pauses: dict[str, stored.BillingPause] = field(default_factory=dict)
+    cap: stored.BudgetCap = field(default_factory=lambda: stored.BudgetCap(None))
+    requests: dict[tuple[str, str], tuple[stored.StoredRequest, datetime]] = field(default_factory=dict)
+    setting_overrides: dict[str, stored.SettingOverride] = field(default_factory=dict)
+    audit: list[stored.AuditEntry] = field(default_factory=list)
 
 
 class MemoryTransaction:
@@ -60,8 +60,8 @@ class MemoryTransaction:
         self.state = state
         self._now = now
         self._time_is_known = not begins_with_standing
-        self._decisions: list[ports.DispatchEvent] = []
-        self._events: list[ports.Event] = []
+        self._decisions: list[stored.DispatchEvent] = []
+        self._events: list[stored.Event] = []
 
     @property
     def now(self) -> datetime:
@@ -72,10 +72,10 @@ class MemoryTransaction:
     async def cluster_id(self) -> UUID:
         return self.state.cluster_id
 
-    async def leadership(self, lock: Lock = Lock.NONE) -> ports.Leadership:
+    async def leadership(self, lock: Lock = Lock.NONE) -> stored.Leadership:
         return self.state.leadership
 
-    async def save_leadership(self, leadership: ports.Leadership) -> None:
+    async def save_leadership(self, leadership: stored.Leadership) -> None:
         self.state.leadership = leadership
 
     async def save_window_settings(self, window_ms: int, open_duration_ms: int) -> None:
@@ -102,7 +102,7 @@ class MemoryTransaction:
             )
             self.state.tripped_by[breaker.key] = who
 
-    async def standing(self, parts: Collection[Part], window: timedelta) -> ports.Standing:
+    async def standing(self, parts: Collection[Part], window: timedelta) -> stored.Standing:
         self._time_is_known = True
         waiting, live = self._waiting(), (TaskStatus.QUEUED, *LIVE_STATUSES)
         operator = await self.operator_settings()
@@ -123,40 +123,40 @@ class MemoryTransaction:
             Part.WINDOW_BY_EXECUTOR: tuple(await self.window_rows(since, by_executor=True)),
             Part.ABOUT: await self._about(),
         }
-        return ports.Standing(**{part.removesuffix("_by_executor"): found for part, found in every.items() if part in parts})
+        return stored.Standing(**{part.removesuffix("_by_executor"): found for part, found in every.items() if part in parts})
 
-    async def _about(self) -> ports.About:
+    async def _about(self) -> stored.About:
         depths = Counter((task.priority, task.status) for task in self.state.tasks.values() if task.status in _SHOWN)
         oldest: dict[Priority, datetime] = {}
         for task in self._waiting():
             if task.blocked_by == 0 and task.due_time <= self.now:
                 oldest[task.priority] = min(task.due_time, oldest.get(task.priority, task.due_time))
-        return ports.About(
+        return stored.About(
             cluster_id=await self.cluster_id(),
             leadership=await self.leadership(),
             executors=tuple(await self.executors()),
             last_dispatch=await self.last_dispatch(),
-            depths=tuple(ports.QueueDepth(*key, n) for key, n in depths.items()),
-            oldest_due=tuple(ports.OldestDue(*found) for found in oldest.items()),
+            depths=tuple(stored.QueueDepth(*key, n) for key, n in depths.items()),
+            oldest_due=tuple(stored.OldestDue(*found) for found in oldest.items()),
         )
 
-    def _queue(self) -> Iterator[ports.QueueCount]:
+    def _queue(self) -> Iterator[stored.QueueCount]:
         for backend in sorted({task.backend for task in self._waiting()}):
             own = [task for task in self._waiting() if task.backend == backend]
-            yield ports.QueueCount(backend, len(own), sum(task.blocked_by == 0 and is_due(task, self._now) for task in own))
+            yield stored.QueueCount(backend, len(own), sum(task.blocked_by == 0 and is_due(task, self._now) for task in own))
 
-    async def backend_states(self) -> dict[str, ports.BackendState]:
+    async def backend_states(self) -> dict[str, stored.BackendState]:
         return dict(sorted(self.state.backend_states.items()))
 
-    async def note_start_successes(self, times: Mapping[str, datetime], last: ports.LastDispatch) -> None:
+    async def note_start_successes(self, times: Mapping[str, datetime], last: stored.LastDispatch) -> None:
         self.state.last_dispatch = last
         for backend, time in times.items():
-            known = self.state.backend_states.get(backend, ports.BackendState(backend))
+            known = self.state.backend_states.get(backend, stored.BackendState(backend))
             self.state.backend_states[backend] = replace(known, last_start_success_time=time)
 
     async def note_trickles(self, times: Mapping[str, datetime]) -> None:
         for backend, time in times.items():
-            known = self.state.backend_states.get(backend, ports.BackendState(backend))
+            known = self.state.backend_states.get(backend, stored.BackendState(backend))
             self.state.backend_states[backend] = replace(known, last_trickle_time=time)
 
     async def add_tasks(self, tasks: Sequence[Task]) -> None:
@@ -196,7 +196,7 @@ class MemoryTransaction:
         skip: Collection[UUID] = (),
         unfailed_only: bool = False,
         lock: Lock = Lock.UPDATE,
-    ) -> ports.DueTasks:
+    ) -> stored.DueTasks:
         found = [
             t
             for t in self._waiting(backend)
@@ -205,9 +205,9 @@ class MemoryTransaction:
             and t.id not in skip
             and not (unfailed_only and t.last_start_failure_time is not None)
         ]
-        return ports.DueTasks(found[:limit])
+        return stored.DueTasks(found[:limit])
 
-    async def quarantine_unreadable(self, tasks: Iterable[ports.UnreadableTask]) -> None:
+    async def quarantine_unreadable(self, tasks: Iterable[stored.UnreadableTask]) -> None:
         """Every task here can be read."""
 
     async def unblock_dependents(self, completed: Collection[UUID]) -> None:
@@ -241,13 +241,13 @@ class MemoryTransaction:
         found = sorted(task.id for task in self.state.tasks.values() if task_id in task.depends_on)
         return found[:limit], len(found)
 
-    async def live_counts(self) -> list[ports.LiveCount]:
+    async def live_counts(self) -> list[stored.LiveCount]:
         counts: dict[tuple[str, str, bool], int] = {}
         for task in self.state.tasks.values():
             if task.status in LIVE_STATUSES:
                 key = (task.executor_id, task.backend, is_internal(task.payload))
                 counts[key] = counts.get(key, 0) + 1
-        return [ports.LiveCount(*key, n) for key, n in counts.items()]
+        return [stored.LiveCount(*key, n) for key, n in counts.items()]
 
     async def waiting_at_most(self) -> int:
         return len(self._waiting())
@@ -262,14 +262,14 @@ class MemoryTransaction:
         due = (t for t in self._waiting(task.backend) if t.blocked_by == 0 and is_due(t, self._now))
         return 1 + sum((t.rank_time, self.state.seqs[t.id]) < mine for t in due)
 
-    async def list_tasks(self, chosen: ports.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
+    async def list_tasks(self, chosen: stored.TaskFilter, before_seq: int | None, limit: int) -> list[tuple[int, Task]]:
         return [
             (seq, structs.replace(task, description="", payload={}, result=""))
             for seq, task in reversed(self._chosen(chosen))
             if before_seq is None or seq < before_seq
         ][:limit]
 
-    def _chosen(self, chosen: ports.TaskFilter) -> list[tuple[int, Task]]:
+    def _chosen(self, chosen: stored.TaskFilter) -> list[tuple[int, Task]]:
         found = [
             (self.state.seqs[task.id], task)
             for task in self.state.tasks.values()
@@ -279,10 +279,10 @@ class MemoryTransaction:
         ]
         return sorted(found, key=lambda row: row[0])
 
-    async def count_tasks(self, chosen: ports.TaskFilter, after_seq: int, limit: int) -> int:
+    async def count_tasks(self, chosen: stored.TaskFilter, after_seq: int, limit: int) -> int:
         return min(limit, sum(1 for seq, _ in self._chosen(chosen) if seq > after_seq))
 
-    async def task_ids(self, chosen: ports.TaskFilter, after_seq: int, limit: int) -> list[tuple[int, UUID]]:
+    async def task_ids(self, chosen: stored.TaskFilter, after_seq: int, limit: int) -> list[tuple[int, UUID]]:
         return [(seq, task.id) for seq, task in self._chosen(chosen) if seq > after_seq][:limit]
 
     async def add_runs(self, runs: Sequence[Run]) -> None:
@@ -294,8 +294,8 @@ class MemoryTransaction:
     async def runs(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
         return {id_: self.state.runs[id_] for id_ in run_ids if id_ in self.state.runs}
 
-    async def run_places(self, run_ids: Collection[UUID]) -> list[ports.RunPlace]:
-        return [ports.RunPlace(run.task_id, run.breaker_key) for run in (await self.runs(run_ids)).values()]
+    async def run_places(self, run_ids: Collection[UUID]) -> list[stored.RunPlace]:
+        return [stored.RunPlace(run.task_id, run.breaker_key) for run in (await self.runs(run_ids)).values()]
 
     async def runs_of_task(self, task_id: UUID, limit: int = 100) -> list[Run]:
         return sorted((r for r in self.state.runs.values() if r.task_id == task_id), key=lambda r: -r.fence)[:limit]
@@ -304,9 +304,9 @@ class MemoryTransaction:
         live = [r for r in self.state.runs.values() if r.state is not RunState.ENDED and r.executor_id == executor_id]
         return sorted(live, key=lambda r: (r.claim_time, r.run_id))
 
-    async def live_leases(self) -> list[ports.RunLease]:
+    async def live_leases(self) -> list[stored.RunLease]:
         live = (r for r in self.state.runs.values() if r.state is not RunState.ENDED)
-        return [ports.RunLease(r.run_id, r.renew_seq, r.lease_until) for r in live]
+        return [stored.RunLease(r.run_id, r.renew_seq, r.lease_until) for r in live]
 
     async def unanswered_runs(self, executor_id: str, claimed_by: datetime) -> list[Run]:
         live = await self.live_runs(executor_id)
@@ -320,16 +320,16 @@ class MemoryTransaction:
     async def save_runs(self, runs: Iterable[Run]) -> None:
         self.state.runs |= {run.run_id: run for run in runs}
 
-    async def executors(self) -> list[ports.ExecutorRow]:
+    async def executors(self) -> list[stored.ExecutorRow]:
         return [row for _, row in sorted(self.state.executors.items())]
 
-    async def save_executor(self, row: ports.ExecutorRow) -> None:
+    async def save_executor(self, row: stored.ExecutorRow) -> None:
         self.state.executors[row.executor_id] = row
 
-    def record(self, event: ports.DispatchEvent) -> None:
+    def record(self, event: stored.DispatchEvent) -> None:
         self._decisions.append(event)
 
-    def emit(self, event: ports.Event) -> None:
+    def emit(self, event: stored.Event) -> None:
         self._events.append(event)
 
     def flush(self) -> None:
@@ -340,7 +340,7 @@ class MemoryTransaction:
             stored = msgspec.to_builtins(event.payload)
             self.state.events.append(structs.replace(event, id=len(self.state.events) + 1, payload=stored))
 
-    async def window_rows(self, since: datetime, *, by_executor: bool = False) -> list[ports.WindowRow]:
+    async def window_rows(self, since: datetime, *, by_executor: bool = False) -> list[stored.WindowRow]:
         rows: dict[tuple[str, str, bool, bool, str], tuple[int, datetime]] = {}
         for event in self.state.decisions:
             if event.create_time >= since:
@@ -348,9 +348,9 @@ class MemoryTransaction:
                 key = (event.backend, executor_id, event.attempt, event.success, event.reason)
                 n, last = rows.get(key, (0, event.create_time))
                 rows[key] = (n + 1, max(last, event.create_time))
-        return [ports.WindowRow(*key, n, last) for key, (n, last) in rows.items()]
+        return [stored.WindowRow(*key, n, last) for key, (n, last) in rows.items()]
 
-    async def dispatch_events(self, chosen: ports.EventFilter, before_id: int | None, limit: int) -> list[ports.DispatchEvent]:
+    async def dispatch_events(self, chosen: stored.EventFilter, before_id: int | None, limit: int) -> list[stored.DispatchEvent]:
         return [
             event
             for event in reversed(self.state.decisions)
@@ -360,7 +360,7 @@ class MemoryTransaction:
             and chosen.success in (None, event.success)
         ][:limit]
 
-    async def events_after(self, after_id: int, types: Collection[str], limit: int) -> list[ports.Event]:
+    async def events_after(self, after_id: int, types: Collection[str], limit: int) -> list[stored.Event]:
         return [e for e in self.state.events if e.id > after_id and (not types or e.type in types)][:limit]
 
     async def newest_event_id(self) -> int:
@@ -369,52 +369,52 @@ class MemoryTransaction:
     async def last_event_id_given(self) -> int:
         return len(self.state.events)
 
-    async def last_dispatch(self) -> ports.LastDispatch | None:
+    async def last_dispatch(self) -> stored.LastDispatch | None:
         return self.state.last_dispatch
 
-    async def drains(self) -> list[ports.Drain]:
+    async def drains(self) -> list[stored.Drain]:
         return [drain for _, drain in sorted(self.state.drains.items())]
 
-    async def save_drain(self, drain: ports.Drain) -> None:
+    async def save_drain(self, drain: stored.Drain) -> None:
         before = self.state.drains.get(drain.source)
         self.state.drains[drain.source] = replace(drain, since_time=before.since_time) if before else drain
 
     async def delete_drain(self, source: str) -> None:
         self.state.drains.pop(source, None)
 
-    async def billing_pauses(self) -> list[ports.BillingPause]:
+    async def billing_pauses(self) -> list[stored.BillingPause]:
         return [pause for _, pause in sorted(self.state.pauses.items())]
 
-    async def save_billing_pause(self, pause: ports.BillingPause) -> None:
+    async def save_billing_pause(self, pause: stored.BillingPause) -> None:
         self.state.pauses[pause.backend] = pause
 
     async def delete_billing_pause(self, backend: str) -> None:
         self.state.pauses.pop(backend, None)
 
-    async def operator_settings(self) -> ports.OperatorSettings:
-        return ports.OperatorSettings(
+    async def operator_settings(self) -> stored.OperatorSettings:
+        return stored.OperatorSettings(
             self.state.cap, dict(sorted(self.state.setting_overrides.items())), *self.state.window_settings
         )
 
-    async def save_setting_override(self, override: ports.SettingOverride) -> None:
+    async def save_setting_override(self, override: stored.SettingOverride) -> None:
         self.state.setting_overrides[override.name] = override
 
     async def delete_setting_override(self, name: str) -> None:
         self.state.setting_overrides.pop(name, None)
 
-    async def save_budget_cap(self, cap: ports.BudgetCap) -> None:
+    async def save_budget_cap(self, cap: stored.BudgetCap) -> None:
         self.state.cap = cap
 
-    async def stored_requests(self, method: str, request_ids: Collection[str]) -> dict[str, ports.StoredRequest]:
+    async def stored_requests(self, method: str, request_ids: Collection[str]) -> dict[str, stored.StoredRequest]:
         return {id_: self.state.requests[method, id_][0] for id_ in request_ids if (method, id_) in self.state.requests}
 
-    async def store_requests(self, method: str, requests: Mapping[str, ports.StoredRequest]) -> None:
+    async def store_requests(self, method: str, requests: Mapping[str, stored.StoredRequest]) -> None:
         self.state.requests |= {(method, id_): (request, self._now) for id_, request in requests.items()}
 
-    async def append_audit(self, entry: ports.AuditEntry) -> None:
+    async def append_audit(self, entry: stored.AuditEntry) -> None:
         self.state.audit.append(replace(entry, id=self.state.audit[-1].id + 1 if self.state.audit else 1))
 
-    async def audit_entries(self, chosen: ports.AuditFilter, before_id: int | None, limit: int) -> list[ports.AuditEntry]:
+    async def audit_entries(self, chosen: stored.AuditFilter, before_id: int | None, limit: int) -> list[stored.AuditEntry]:
         return [
             entry
             for entry in reversed(self.state.audit)

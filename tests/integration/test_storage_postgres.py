@@ -31,6 +31,7 @@ from scheduler_service.storage import postgres, query_files, transaction
 from scheduler_service.storage.migrate import MigrationError, migrate
 from scheduler_service.storage.postgres import PostgresDatabase
 from scheduler_service.storage.rows import EDITED_TASK, MOVED_RUN, MOVED_TASK, NEW_RUN, task_of
+from scheduler_service.storage.statements import NotCommitted
 from scheduler_service.storage.transaction import PostgresTransaction
 from scheduler_service.transactions import submitting
 from scheduler_service.transactions.consequences import tell
@@ -38,8 +39,9 @@ from scheduler_service.transactions.editing import cancel_task
 from scheduler_service.transactions.gathering import GATE_PARTS
 from scheduler_service.transactions.leading import acquire_or_renew
 from scheduler_service.transactions.leases import require_leadership
-from scheduler_service.transactions.ports import DispatchEvent, Event, ExecutorRow, Leadership, Lock, Part, Transaction
+from scheduler_service.transactions.ports import Transaction
 from scheduler_service.transactions.reading import read_stats
+from scheduler_service.transactions.stored import DispatchEvent, Event, ExecutorRow, Leadership, Lock, Part
 from scheduler_service.transactions.submitting import submit
 from tests.contract.conftest import DESCRIPTION
 
@@ -71,10 +73,7 @@ async def test_another_schema_is_refused(empty_database_url: str) -> None:
 
 
 def test_every_named_statement_is_used_and_every_used_name_exists() -> None:
-    source = (
-        Path(query_files.__file__).with_name("transaction.py").read_text()
-        + Path(query_files.__file__).with_name("postgres.py").read_text()
-    )
+    source = "".join(module.read_text() for module in Path(query_files.__file__).parent.glob("*.py"))
     used = set(
         re.findall(r"(?:_all|_one|_count|_write|_rows|_tasks|_values|_time)\((?:connection,)?\s*\"([a-z_]+)\"", source)
     ) | set(re.findall(r"_queries\[\"([a-z_]+)\"\]", source))
@@ -333,7 +332,7 @@ async def test_a_commit_that_the_server_has_taken_back_is_none(database: Postgre
         with contextlib.suppress(psycopg.DataError):
             await tx._connection.execute("SELECT 1 / 0")
 
-    with pytest.raises(psycopg.InternalError, match="answered with ROLLBACK"):
+    with pytest.raises(NotCommitted, match="answered with ROLLBACK"):
         await database.run(pass_over_an_error)
 
 

@@ -16,15 +16,8 @@ from scheduler_service.storage.migrate import migrate, migrations
 from scheduler_service.storage.postgres import PostgresDatabase
 from scheduler_service.storage.transaction import PostgresTransaction
 from scheduler_service.tick.maintenance import BATCH, Maintenance
-from scheduler_service.transactions.ports import (
-    AuditEntry,
-    AuditFilter,
-    DispatchEvent,
-    Event,
-    EventFilter,
-    Transaction,
-    WindowRow,
-)
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import AuditEntry, AuditFilter, DispatchEvent, Event, EventFilter, WindowRow
 from service_runtime.clock import SystemClock
 from tests.bench.measuring.filling import fill_finished
 from tests.fakes.fake_clock import FakeClock

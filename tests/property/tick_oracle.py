@@ -15,7 +15,8 @@ from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.run import ExecutorReport, Run, RunState
 from scheduler_service.core.slot_budget import is_internal
 from scheduler_service.core.task import ENDED_STATUSES, LIVE_STATUSES, DependencyPolicy, Task, TaskStatus
-from scheduler_service.transactions.ports import (
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import (
     BackendState,
     BillingPause,
     BudgetCap,
@@ -23,7 +24,6 @@ from scheduler_service.transactions.ports import (
     Drain,
     EventFilter,
     TaskFilter,
-    Transaction,
 )
 
 EVERYTHING = 100_000

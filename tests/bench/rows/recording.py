@@ -9,7 +9,8 @@ from statistics import median
 import psycopg
 
 from scheduler_service.core.run import RunOrder
-from scheduler_service.transactions.ports import DispatchEvent, Transaction
+from scheduler_service.transactions.ports import Transaction
+from scheduler_service.transactions.stored import DispatchEvent
 from service_runtime.ids import new_id
 from tests.bench.measuring.bench import Absent, Bench
 from tests.bench.measuring.comparison import Comparison, Goal, Variant
