@@ -49,13 +49,13 @@ def check(task: Task) -> tuple[Finding, ...]:
         # Not read through: the tick's transaction waits for this.
         return tuple(_check_bounds(task))
     found = (
-        *_check_title(task.title),
-        *_check_body(task.task_type, body),
-        *_check_priority(task.priority),
-        *_check_skill(task.skill),
-        *_check_placeholder(body),
+        _check_title(task.title),
+        _check_body(task.task_type, body),
+        _check_priority(task.priority),
+        _check_skill(task.skill),
+        _check_placeholder(body),
     )
-    return found or tuple(_check_bounds(task))
+    return tuple(finding for finding in found if finding is not None) or tuple(_check_bounds(task))
 
 
 def describe(findings: tuple[Finding, ...]) -> str:
@@ -79,43 +79,48 @@ def _check_bounds(task: Task) -> Iterator[Finding]:
         yield Finding(f"{violation.field} {violation.description}", "submit it anew within the bounds")
 
 
-def _check_title(title: str) -> Iterator[Finding]:
+def _check_title(title: str) -> Finding | None:
     length = len(title.strip())
     if length == 0:
-        yield Finding("the title is blank", "give the task a title that says what is to be done")
-    elif length < TITLE_MIN_CHARS:
-        yield Finding(f"the title has {length} characters, fewer than {TITLE_MIN_CHARS}", "say in the title what is to be done")
+        return Finding("the title is blank", "give the task a title that says what is to be done")
+    if length < TITLE_MIN_CHARS:
+        return Finding(f"the title has {length} characters, fewer than {TITLE_MIN_CHARS}", "say in the title what is to be done")
+    return None
 
 
-def _check_body(task_type: str, body: str) -> Iterator[Finding]:
+def _check_body(task_type: str, body: str) -> Finding | None:
     if task_type.lower() in BODY_LENGTH_EXEMPT_TYPES:
-        return
+        return None
     length = len(body.strip())
     if length == 0:
-        yield Finding("there is no description", "describe the work in description or payload.prd_content")
-    elif length < BODY_MIN_CHARS:
-        yield Finding(
+        return Finding("there is no description", "describe the work in description or payload.prd_content")
+    if length < BODY_MIN_CHARS:
+        return Finding(
             f"the description has {length} characters, fewer than {BODY_MIN_CHARS}",
             "describe the work so that somebody else could do it",
         )
+    return None
 
 
-def _check_priority(priority: Priority) -> Iterator[Finding]:
+def _check_priority(priority: Priority) -> Finding | None:
     if priority not in _PRIORITIES:
-        yield Finding(f"the priority {priority} is unknown", "use P0, P1 or P2")
+        return Finding(f"the priority {priority} is unknown", "use P0, P1 or P2")
+    return None
 
 
-def _check_skill(skill: str) -> Iterator[Finding]:
+def _check_skill(skill: str) -> Finding | None:
     if skill and skill.removeprefix("/") not in KNOWN_SKILLS:
-        yield Finding(f"the skill {skill[:64]!r} is unknown", f"use one of {', '.join(KNOWN_SKILLS)}, or none")
+        return Finding(f"the skill {skill[:64]!r} is unknown", f"use one of {', '.join(KNOWN_SKILLS)}, or none")
+    return None
 
 
-def _check_placeholder(body: str) -> Iterator[Finding]:
+def _check_placeholder(body: str) -> Finding | None:
     prose = (_INLINE_CODE.sub("", _FENCED_CODE.sub("", body)) if "`" in body else body).lower()
     found = _PLACEHOLDER_WORD.search(prose) or _PLACEHOLDER_X.search(prose)
     word = found.group() if found else prose.strip() if prose.strip() in _PLACEHOLDER_BODIES else ""
     if word:
-        yield Finding(
+        return Finding(
             f"the description holds the placeholder {word!r}",
             "replace it by what is meant; inside backticks it is taken for code",
         )
+    return None
