@@ -102,7 +102,8 @@ async def test_the_tutorials_alert_arrives_and_its_end_does_too(pair: Pair, tmp_
     def moved(text: str) -> str:
         for number, port in ports.items():
             text = text.replace(f"127.0.0.1:{number}", f"127.0.0.1:{port}")
-        return text.replace("../prometheus/rules", str(DEPLOY / "prometheus/rules")).replace("/tmp/", f"{tmp_path}/")
+        # In this order: the checkout may lie in /tmp itself.
+        return text.replace("/tmp/", f"{tmp_path}/").replace("../prometheus/rules", str(DEPLOY / "prometheus/rules"))
 
     section = (RUNBOOKS.parent / "tutorial/first-alert.md").read_text("utf-8").partition("## 4. ")[2].partition("## 5. ")[0]
     joined = section.replace("\\\n", " ")
