@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 
-EACH_S = 0.0015
+EACH_S = 0.001
 """How long each of those who were answered lets the next ones wait at most."""
-MOST_S = 0.1
+MOST_S = 0.05
+"""With more, callers who come by themselves, a thousand a second, could be kept waiting for ever larger crowds."""
 
 
 class Crowd:

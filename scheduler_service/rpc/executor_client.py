@@ -49,6 +49,8 @@ ACKNOWLEDGE_MAX = 1_000
 # Every one that is reported has a breaker, series of metrics and rows in answers.
 BACKENDS_MAX = 100
 FIGURE_MAX = 2**53
+START_DELAY_MAX_S = 7 * 86_400.0
+"""No run lasts longer; added to a time, a larger one could leave the years that there are."""
 
 _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
@@ -353,16 +355,15 @@ def _run_report(run: pb.Run) -> RunReport | None:
 
 
 def _start_delay(run: pb.Run) -> timedelta | None:
-    """How long after its acceptance it started; None while it has not, and for times that make no sense."""
+    """How long after its acceptance it started; None while it has not, and for times that make no sense.
+
+    Times of an executor whose clock was set in between may give less than nothing: then it is none.
+    """
     if not run.HasField("start_time") or not run.HasField("accept_time"):
         return None
     start, accept = run.start_time, run.accept_time
-    try:
-        return max(
-            timedelta(0), timedelta(seconds=start.seconds - accept.seconds, microseconds=(start.nanos - accept.nanos) // 1000)
-        )
-    except OverflowError:
-        return None
+    seconds = start.seconds - accept.seconds + (start.nanos - accept.nanos) / 1e9
+    return timedelta(seconds=max(0.0, seconds)) if seconds <= START_DELAY_MAX_S else None
 
 
 def _retry_time(run: pb.Run) -> datetime | None:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from operator import attrgetter
-from typing import Any, LiteralString, TypeVar
+from typing import Any, LiteralString
 from uuid import UUID
 
 import msgspec
@@ -35,7 +35,6 @@ from scheduler_service.storage.statements import Connection, Statements, aware_u
 from scheduler_service.transactions import stored
 from scheduler_service.transactions.stored import Lock
 
-T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 _LOCK_SUFFIX = {lock: f"_for_{lock.value}" if lock is not Lock.NONE else "" for lock in Lock}

@@ -73,14 +73,14 @@ def emit_task_event(tx: Transaction, type_: EventType, task: Task, run: Run | No
 def emit_unreadable(tx: Transaction, task: UnreadableTask) -> None:
     """Emits that a task was put aside whose row cannot be read."""
     payload = {
-        "task_id": str(task.id),
+        "task_id": task.id,
         "title": task.title,
         "task_type": task.task_type,
-        "priority": task.priority.name,
+        "priority": _PRIORITY_NAMES[task.priority],
         "backend": task.backend,
-        "status": TaskStatus.QUARANTINED.value,
+        "status": TaskStatus.QUARANTINED,
         "tries": task.tries,
-        "hold_reason": HoldReason.UNREADABLE.value,
+        "hold_reason": HoldReason.UNREADABLE,
         "error": task.why,
     }
     tell(tx, EventType.TASK_QUARANTINED, payload)

@@ -57,7 +57,10 @@ class DispatchEvent(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """Something that happened. `id` is 0 until it is stored; ids grow in the order of commits."""
+    """Something that happened. `id` is 0 until it is stored; ids grow in the order of commits.
+
+    `payload`: as stored it is JSON; before, ids and words may stand in it that become texts there.
+    """
 
     type: str
     time: datetime

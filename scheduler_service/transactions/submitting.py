@@ -18,7 +18,7 @@ from scheduler_service.transactions.stored import Lock
 from service_runtime.errors import AlreadyExists, ResourceExhausted
 
 ADDED_AT_ONCE = 250
-"""The database works on some while we make the next."""
+"""The database works on some while we make the next; one older than PostgreSQL 17 is waited for each time."""
 
 _ENDED_BADLY = (TaskStatus.FAILED, TaskStatus.CANCELLED)
 

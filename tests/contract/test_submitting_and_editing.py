@@ -137,6 +137,46 @@ async def test_a_task_waits_for_its_prerequisites_in_the_batch_and_before_it(clu
     assert [order.task_id for order in (await cluster.tick()).orders] == [second.id]
 
 
+async def test_a_large_batch_is_stored_in_parts_and_is_one_all_the_same(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitting, "ADDED_AT_ONCE", 2)
+    before = await cluster.add("Stored before")
+    last_id, missing = uuid4(), uuid4()
+    batch = await cluster.submit(
+        TaskSpec(title="Waits for the last one", depends_on=(last_id, before.id), description=DESCRIPTION),
+        TaskSpec(title="Waits for nothing", description=DESCRIPTION),
+        TaskSpec(title="Waits in vain", depends_on=(missing,), description=DESCRIPTION),
+        TaskSpec(title="Waits with patience", depends_on=(missing,), dependency_policy=DependencyPolicy.WAIT),
+        TaskSpec(title="The last one", task_id=last_id, description=DESCRIPTION),
+    )
+    assert [(task.status, task.blocked_by) for task in batch] == [
+        ("queued", 2), ("queued", 0), ("failed", 1), ("queued", 1), ("queued", 0),
+    ]  # fmt: skip
+    stored = await cluster.run(lambda tx: tx.list_tasks(TaskFilter(), None, 10))
+    assert [task.title for _, task in reversed(stored)] == [before.title, *(task.title for task in batch)]
+    assert [await cluster.task(task.id) for task in batch] == list(batch)
+    assert {order.task_id for order in (await cluster.tick()).orders} == {before.id, batch[1].id, last_id}
+    for task_id in (last_id, before.id):
+        await cluster.completed(task_id)
+    assert [order.task_id for order in (await cluster.tick()).orders] == [batch[0].id]
+
+
+async def test_of_a_large_batch_nothing_is_stored_when_its_last_part_is_refused(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitting, "ADDED_AT_ONCE", 2)
+    made = [uuid4(), uuid4(), uuid4()]
+
+    async def work(tx: Transaction) -> None:
+        await submitting.submit(tx, [TaskSpec(title=f"Task {n}") for n in range(3)], cluster.rules.routes, iter(made).__next__)
+        raise NotFound("after the last part", reason="TEST")
+
+    with pytest.raises(NotFound):
+        await cluster.run(work)
+    assert await cluster.run(lambda tx: tx.tasks(made)) == {}
+
+
 async def test_a_missing_prerequisite_ends_the_task_at_once(cluster: Cluster) -> None:
     task = await cluster.add(depends_on=(uuid4(),))
     assert (task.status, task.hold_reason) == (TaskStatus.FAILED, "dependency_failed")

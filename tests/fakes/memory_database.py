@@ -337,8 +337,8 @@ class MemoryTransaction:
         for decision in self._decisions:
             self.state.decisions.append(structs.replace(decision, id=len(self.state.decisions) + 1))
         for event in self._events:
-            stored = msgspec.to_builtins(event.payload)
-            self.state.events.append(structs.replace(event, id=len(self.state.events) + 1, payload=stored))
+            payload = msgspec.to_builtins(event.payload, enc_hook=dict)
+            self.state.events.append(structs.replace(event, id=len(self.state.events) + 1, payload=payload))
 
     async def window_rows(self, since: datetime, *, by_executor: bool = False) -> list[stored.WindowRow]:
         rows: dict[tuple[str, str, bool, bool, str], tuple[int, datetime]] = {}

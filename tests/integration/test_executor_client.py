@@ -179,6 +179,29 @@ async def test_a_final_with_a_senseless_retry_time_is_a_final(foreign: tuple[For
         break
 
 
+@pytest.mark.parametrize(
+    ("start", "accept", "delay"),
+    [
+        (Timestamp(seconds=100, nanos=500_000_000), Timestamp(seconds=99), timedelta(seconds=1.5)),
+        (Timestamp(seconds=99), Timestamp(seconds=100), timedelta(0)),
+        (Timestamp(seconds=1_764_000_000_000), Timestamp(seconds=1_764_000_000), None),
+        (Timestamp(seconds=2**62), Timestamp(seconds=-(2**62)), None),
+        (None, Timestamp(seconds=100), None),
+    ],
+)
+async def test_a_start_tells_how_long_it_took_unless_its_times_make_no_sense(
+    foreign: tuple[Foreign, GrpcExecutorClient], start: Timestamp | None, accept: Timestamp, delay: timedelta | None
+) -> None:
+    servicer, client = foreign
+    id_ = str(uuid4())
+    run = pb.Run(run_id=id_, task_id=id_, state=pb.RUN_STATE_RUNNING, start_time=start, accept_time=accept)
+    servicer.says = [pb.WatchRunsResponse(run=run)]
+    async for (message,) in client.watch(IDENTITY):
+        assert isinstance(message, RunReport)
+        assert message.start_delay == delay
+        break
+
+
 async def test_a_renewal_answered_with_nonsense_is_no_answer(foreign: tuple[Foreign, GrpcExecutorClient]) -> None:
     _servicer, client = foreign
     with pytest.raises(ExecutorUnreachable, match="unreadable"):

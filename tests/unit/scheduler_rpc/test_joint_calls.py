@@ -84,6 +84,13 @@ async def test_where_some_were_waited_for_in_vain_those_behind_them_are_not_made
     monkeypatch.setattr(Crowd, "patience_s", 60.0)
     assert await outcomes(await bench.begin("d", "e")) == ["answer to d", "answer to e"]
     assert await outcomes(await bench.begin("f")) == ["answer to f"]
+    bench.batches.clear()
+    again = await bench.begin("g", "h")
+    assert bench.batches == [["g", "h"]]
+    await outcomes(again)
+    (late,) = await bench.begin("i")
+    assert bench.batches == [["g", "h"]], "what was in vain once is tried again"
+    await outcomes([late, *await bench.begin("j")])
 
 
 async def test_those_who_were_answered_together_are_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

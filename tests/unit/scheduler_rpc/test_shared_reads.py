@@ -84,7 +84,8 @@ async def test_those_who_were_answered_together_are_waited_for(monkeypatch: pyte
     assert await asyncio.gather(*again) == [2, 2, 2]
 
 
-async def test_they_are_not_waited_for_long() -> None:
+async def test_they_are_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Crowd, "patience_s", 0.2)
     bench = Bench()
     first = await bench.ask(3)
     await bench.let_go()
