@@ -43,6 +43,7 @@ DISPATCH_MAX_BYTES = 2 * 1024 * 1024
 VIOLATIONS_MAX = 20
 """A report names at most so many: a hostile payload must not make the answer larger than itself."""
 
+_NO_TIME = timedelta(0)
 _NAME = re.compile(r"[A-Za-z0-9_.:/-]*")
 _SHOWN_CHARS = 40
 
@@ -74,17 +75,22 @@ class Violation:
 
 def violations_of(spec: TaskSpec) -> list[Violation]:
     """Every bound that one spec breaks, at most `VIOLATIONS_MAX`; empty for a good one."""
-    found = [*_title(spec.title), *_description(spec.description)]
-    for name, value in (("task_type", spec.task_type), ("skill", spec.skill)):
-        found.extend(_name(name, value))
-    found.extend(_depends_on(spec))
+    found = [
+        *_title(spec.title),
+        *_description(spec.description),
+        *_name("task_type", spec.task_type),
+        *_name("skill", spec.skill),
+    ]
+    if spec.depends_on:
+        found.extend(_depends_on(spec))
     if not MAX_TRIES_MIN <= spec.max_tries <= MAX_TRIES_MAX:
         found.append(Violation("max_tries", f"is {spec.max_tries}; must be {MAX_TRIES_MIN} to {MAX_TRIES_MAX}"))
-    if not timedelta(0) < spec.timeout <= TIMEOUT_MAX:
+    if not _NO_TIME < spec.timeout <= TIMEOUT_MAX:
         found.append(
             Violation("timeout", f"is {spec.timeout.total_seconds():.15g} s; must be above 0 and at most 7 days (604800 s)")
         )
-    found.extend(_payload(spec.payload))
+    if spec.payload:
+        found.extend(_payload(spec.payload))
     return found[:VIOLATIONS_MAX]
 
 
@@ -151,8 +157,6 @@ def _depends_on(spec: TaskSpec) -> Iterator[Violation]:
     if len(spec.depends_on) > DEPENDS_ON_MAX:
         yield Violation("depends_on", f"has {len(spec.depends_on)} tasks; at most {DEPENDS_ON_MAX}")
         return
-    if not spec.depends_on:
-        return
     repeated = sorted(str(task_id) for task_id, n in Counter(spec.depends_on).items() if n > 1)
     for task_id in repeated:
         yield Violation("depends_on", f"{task_id} is listed more than once; list each prerequisite once")
@@ -161,8 +165,6 @@ def _depends_on(spec: TaskSpec) -> Iterator[Violation]:
 
 
 def _payload(payload: Mapping[str, Any]) -> Iterator[Violation]:
-    if not payload:
-        return
     override = payload.get("skill_override")
     if isinstance(override, str) and len(override) > NAME_MAX_CHARS:
         yield Violation("payload.skill_override", f"has {len(override)} characters; at most {NAME_MAX_CHARS}")

@@ -155,7 +155,8 @@ def rank_time(create_time: datetime, priority: Priority) -> datetime:
 
 def due_time(create_time: datetime, not_before_time: datetime | None, next_attempt_time: datetime | None) -> datetime:
     """From when on a queued task may be claimed."""
-    return max(time for time in (create_time, not_before_time, next_attempt_time) if time is not None)
+    due = create_time if not_before_time is None else max(create_time, not_before_time)
+    return due if next_attempt_time is None else max(due, next_attempt_time)
 
 
 def is_due(task: Task, now: datetime) -> bool:

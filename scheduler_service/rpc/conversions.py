@@ -22,6 +22,7 @@ from scheduler_service.transactions.gathering import Facts
 from scheduler_service.transactions.planning import Decision
 from scheduler_service.transactions.reading import DispatchStats, Explanation, SlotsView
 from scheduler_service.transactions.stored import AuditEntry, BillingPause, DispatchEvent, Event, SettingOverride
+from service_runtime.ids import id_text
 from service_runtime.proto_values import duration, set_duration, set_struct, set_timestamp, struct, timestamp
 
 PRIORITIES: Mapping[Priority, pb.Priority.ValueType] = {
@@ -52,17 +53,17 @@ BREAKER_STATES: Mapping[BreakerState, pb.BreakerState.ValueType] = {
 def task_message(task: Task, now: datetime, *, brief: bool = False, usage: Mapping[str, Any] = MappingProxyType({})) -> pb.Task:
     """A task; `brief` leaves out description, payload and result, as lists do."""
     message = pb.Task(
-        id=str(task.id),
+        id=id_text(task.id),
         title=task.title,
         description="" if brief else task.description,
         task_type=task.task_type,
         priority=PRIORITIES[task.priority],
         skill=task.skill,
-        depends_on=[str(other) for other in task.depends_on],
+        depends_on=[id_text(other) for other in task.depends_on],
         max_tries=task.max_tries,
         status=STATUSES[task.status],
         hold_reason=_hold(task, now).value,
-        run_id=str(task.run_id) if task.run_id else "",
+        run_id=id_text(task.run_id) if task.run_id else "",
         fence=task.fence,
         tries=task.tries,
         start_failures=task.start_failures,
@@ -73,10 +74,14 @@ def task_message(task: Task, now: datetime, *, brief: bool = False, usage: Mappi
     # Answers hold a thousand of these.
     set_timestamp(message.create_time, task.create_time)
     set_timestamp(message.update_time, task.update_time)
-    set_timestamp(message.not_before_time, task.not_before_time)
-    set_timestamp(message.start_time, task.start_time)
-    set_timestamp(message.end_time, task.end_time)
-    set_timestamp(message.next_attempt_time, task.next_attempt_time)
+    if task.not_before_time is not None:
+        set_timestamp(message.not_before_time, task.not_before_time)
+    if task.start_time is not None:
+        set_timestamp(message.start_time, task.start_time)
+    if task.end_time is not None:
+        set_timestamp(message.end_time, task.end_time)
+    if task.next_attempt_time is not None:
+        set_timestamp(message.next_attempt_time, task.next_attempt_time)
     set_duration(message.timeout, task.timeout)
     if not brief:
         set_struct(message.payload, task.payload)

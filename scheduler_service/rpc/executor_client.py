@@ -37,7 +37,7 @@ from scheduler_service.core.run import (
 )
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.errors import ExecutorUnreachable, OutputGone
-from service_runtime.ids import id_of
+from service_runtime.ids import id_of, id_text
 from service_runtime.proto_values import duration, moment_of, object_of, struct
 
 _log = structlog.get_logger(__name__)
@@ -178,7 +178,7 @@ class GrpcExecutorClient:
     async def acknowledge(self, identity: LeaderIdentity, run_ids: Sequence[UUID]) -> None:
         for start in range(0, len(run_ids), ACKNOWLEDGE_MAX):
             request = pb.AcknowledgeRunsRequest(
-                run_ids=[str(run_id) for run_id in run_ids[start : start + ACKNOWLEDGE_MAX]],
+                run_ids=[id_text(run_id) for run_id in run_ids[start : start + ACKNOWLEDGE_MAX]],
                 cluster_id=str(identity.cluster_id),
                 term=identity.term,
             )
@@ -263,8 +263,8 @@ def _batches(requests: Sequence[pb.RunRequest]) -> Iterator[list[pb.RunRequest]]
 
 def _run_request(order: RunOrder, lease_ttl: Duration) -> pb.RunRequest:
     return pb.RunRequest(
-        run_id=str(order.run_id),
-        task_id=str(order.task_id),
+        run_id=id_text(order.run_id),
+        task_id=id_text(order.task_id),
         fence=order.fence,
         title=order.title,
         description=order.description,

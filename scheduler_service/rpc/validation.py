@@ -80,7 +80,9 @@ class Checker(FieldChecker):
         """A task as submitted."""
         before = self.wrong_so_far
         task_id = self.uuid(f"{prefix}.task_id", message.task_id, required=False)
-        depends_on = [self.uuid(f"{prefix}.depends_on[{i}]", text) for i, text in enumerate(message.depends_on[:101])]
+        # Most tasks have none, and a thousand may come in one call.
+        texts = message.depends_on[:101] if message.depends_on else ()
+        depends_on = [self.uuid(f"{prefix}.depends_on[{i}]", text) for i, text in enumerate(texts)]
         priority = _PRIORITIES.get(message.priority)
         if priority is None:
             self.wrong(f"{prefix}.priority", f"is {message.priority}; must be PRIORITY_P0, PRIORITY_P1 or PRIORITY_P2")

@@ -97,8 +97,8 @@ async def _bare(connection: psycopg.AsyncConnection[tuple[object, ...]], table: 
 
 
 async def fill_window(url: str, count: int) -> None:
-    """`count` decisions an hour for the last 72 minutes, so that a window of an hour holds as many for 12 minutes more."""
-    await fill_decisions(url, count * 6 // 5, seconds=4_320.0)
+    """`count` decisions in the last 40 minutes, so that a window of an hour holds them for 20 minutes more."""
+    await fill_decisions(url, count, seconds=2_400.0)
 
 
 async def fill_decisions(url: str, count: int, *, seconds: float) -> None:

@@ -106,7 +106,7 @@ COMPARISONS = (
         "false while the backlog is submitted, vacuumed and checkpointed, and the clock starts as it is set true. The bare pair is our "
         "design without fences, journal, history, gates and pre-flight; its clock starts as its executor attaches. With our rows it keeps "
         "what we keep of a task (its row in our tables and indexes, its run, its decision with both counters, its two events), all by that "
-        "one statement: what these rows cost whoever keeps them. Peers "
+        "one statement: what these rows cost whoever keeps them. Whether work is left is asked 50 times a second, of an index. Peers "
         "at their best documented settings: graphile-worker with 10 jobs at once, and with 24 and a local queue of 500 without batch delays "
         "(one process; its clock includes the start of its runner); procrastinate with two processes of 10; pg-boss by `fetch(500)` and "
         "`complete`; celery with `acks_late` and 8 threads, prefetch 16; dramatiq with two processes of 8 threads. Redis keeps both their "

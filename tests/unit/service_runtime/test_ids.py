@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from service_runtime.ids import id_of, new_id
+from service_runtime.ids import id_of, id_text, new_id
 
 
 def test_ids_stand_in_the_order_of_their_making_and_tell_when() -> None:
@@ -18,9 +18,10 @@ def test_ids_stand_in_the_order_of_their_making_and_tell_when() -> None:
     assert abs((made[0].int >> 80) / 1_000 - time.time()) < 60
 
 
-def test_an_id_is_read_from_its_text() -> None:
+def test_an_id_is_written_and_read() -> None:
     id_ = new_id()
-    assert id_of(str(id_)) == id_
+    assert id_of(id_text(id_)) == id_
+    assert id_text(id_) == str(id_)
     assert type(id_of(str(id_))) is UUID
 
 
