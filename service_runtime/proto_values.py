@@ -28,7 +28,7 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
 
 
 def set_timestamp(message: Timestamp, moment: datetime | None) -> None:
-    """Makes a message's own field a time; None leaves it absent. A quarter of what a Timestamp costs that is copied into it."""
+    """Makes a message's own field a time; None leaves it absent. One of its own would be made and copied."""
     if moment is not None:
         since = moment - _EPOCH
         message.seconds = since.days * _DAY_S + since.seconds

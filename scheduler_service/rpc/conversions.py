@@ -71,7 +71,7 @@ def task_message(task: Task, now: datetime, *, brief: bool = False, usage: Mappi
         backend=task.backend,
         dependency_policy=POLICIES[task.dependency_policy],
     )
-    # Answers hold a thousand of these.
+    # Answers hold a thousand of these, and to look at a field that is absent costs as well.
     set_timestamp(message.create_time, task.create_time)
     set_timestamp(message.update_time, task.update_time)
     if task.not_before_time is not None:

@@ -357,7 +357,7 @@ def _run_report(run: pb.Run) -> RunReport | None:
 def _start_delay(run: pb.Run) -> timedelta | None:
     """How long after its acceptance it started; None while it has not, and for times that make no sense.
 
-    Times of an executor whose clock was set in between may give less than nothing: then it is none.
+    An executor whose clock was set back in between gives a negative time: zero is told then.
     """
     if not run.HasField("start_time") or not run.HasField("accept_time"):
         return None

@@ -22,7 +22,7 @@ RPC_S = 30.0
 POLL_S = 0.02
 
 BY_INDEX = "-c enable_seqscan=off"
-"""Asking whether work is left is no part of it: read from the start of the table, it would take up to a sixth of a processor."""
+"""Asking whether work is left is no part of it: read from the start of the table, it took up to 6 ms each time."""
 
 _LEFT = "SELECT EXISTS (SELECT 1 FROM tasks WHERE status IN ('queued', 'dispatching', 'running'))"
 

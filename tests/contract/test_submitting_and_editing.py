@@ -162,7 +162,7 @@ async def test_a_large_batch_is_stored_in_parts_and_is_one_all_the_same(
     assert [order.task_id for order in (await cluster.tick()).orders] == [batch[0].id]
 
 
-async def test_of_a_large_batch_nothing_is_stored_when_its_last_part_is_refused(
+async def test_of_a_large_batch_nothing_stays_when_an_error_comes_behind_its_parts(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(submitting, "ADDED_AT_ONCE", 2)
