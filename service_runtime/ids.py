@@ -6,9 +6,12 @@ New entries of an index then lie beside each other: at random, each would change
 from uuid import UUID
 
 import msgspec
-from uuid_utils.compat import uuid7 as new_id
+import uuid_utils
 
-__all__ = ["id_of", "id_text", "new_id"]
+
+def new_id() -> UUID:
+    """A new id. The library's own way to a UUID of Python's takes twice as long."""
+    return msgspec.convert(uuid_utils.uuid7().bytes, UUID)
 
 
 def id_text(id_: UUID) -> str:

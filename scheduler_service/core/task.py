@@ -91,8 +91,8 @@ class IllegalTransition(Exception):
     """A state machine was asked for a move that its table does not list; nothing was changed."""
 
 
-class Task(msgspec.Struct, frozen=True):
-    """One task as stored; every time is aware UTC.
+class Task(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One task as stored; every time is aware UTC. The defaults are what is usual of a new one, and not sent to be stored.
 
     A Struct, as a move makes a new one: of a record this wide a dataclass takes forty times as long to copy. The order of the
     fields is that of the columns in `storage/queries/tasks.sql`.
@@ -100,36 +100,36 @@ class Task(msgspec.Struct, frozen=True):
 
     id: UUID
     title: str
-    description: str
     task_type: str
     priority: Priority
-    skill: str
-    payload: Mapping[str, Any]
-    depends_on: tuple[UUID, ...]
     max_tries: int
-    not_before_time: datetime | None
     timeout: timedelta
     backend: str
     status: TaskStatus
-    hold_reason: HoldReason
-    run_id: UUID | None
-    fence: int
-    tries: int
-    start_failures: int
-    last_start_failure_time: datetime | None
-    executor_id: str
-    exit_code: int | None
-    result: str
-    error: str
-    cancel_requested: bool
-    blocked_by: int
     rank_time: datetime
     due_time: datetime
     create_time: datetime
     update_time: datetime
-    start_time: datetime | None
-    end_time: datetime | None
-    next_attempt_time: datetime | None
+    description: str = ""
+    skill: str = ""
+    payload: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    depends_on: tuple[UUID, ...] = ()
+    not_before_time: datetime | None = None
+    hold_reason: HoldReason = HoldReason.NONE
+    run_id: UUID | None = None
+    fence: int = 0
+    tries: int = 0
+    start_failures: int = 0
+    last_start_failure_time: datetime | None = None
+    executor_id: str = ""
+    exit_code: int | None = None
+    result: str = ""
+    error: str = ""
+    cancel_requested: bool = False
+    blocked_by: int = 0
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    next_attempt_time: datetime | None = None
     dependency_policy: DependencyPolicy = DependencyPolicy.FAIL
     backoff_count: int = 0  # returns to the queue with a back-off since the last end that the task was to blame for
 

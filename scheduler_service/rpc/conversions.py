@@ -50,40 +50,34 @@ BREAKER_STATES: Mapping[BreakerState, pb.BreakerState.ValueType] = {
 }
 
 
-def task_message(task: Task, now: datetime, *, brief: bool = False, usage: Mapping[str, Any] = MappingProxyType({})) -> pb.Task:
-    """A task; `brief` leaves out description, payload and result, as lists do."""
-    message = pb.Task(
-        id=id_text(task.id),
-        title=task.title,
-        description="" if brief else task.description,
-        task_type=task.task_type,
-        priority=PRIORITIES[task.priority],
-        skill=task.skill,
-        depends_on=[id_text(other) for other in task.depends_on],
-        max_tries=task.max_tries,
-        status=STATUSES[task.status],
-        hold_reason=_hold(task, now).value,
-        run_id=id_text(task.run_id) if task.run_id else "",
-        fence=task.fence,
-        tries=task.tries,
-        start_failures=task.start_failures,
-        executor_id=task.executor_id,
-        backend=task.backend,
-        dependency_policy=POLICIES[task.dependency_policy],
-    )
-    # Answers hold a thousand of these, and to look at a field that is absent costs as well.
-    set_timestamp(message.create_time, task.create_time)
-    set_timestamp(message.update_time, task.update_time)
-    if task.not_before_time is not None:
-        set_timestamp(message.not_before_time, task.not_before_time)
-    if task.start_time is not None:
-        set_timestamp(message.start_time, task.start_time)
-    if task.end_time is not None:
-        set_timestamp(message.end_time, task.end_time)
-    if task.next_attempt_time is not None:
-        set_timestamp(message.next_attempt_time, task.next_attempt_time)
-    set_duration(message.timeout, task.timeout)
+def set_task(
+    message: pb.Task, task: Task, now: datetime, *, brief: bool = False, usage: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Makes an answer's own field, which is empty, a task; `brief` leaves out description, payload and result, as lists do."""
+    # Answers hold a thousand of these: one of its own would be made and copied, and what it has not costs as well.
+    message.id = id_text(task.id)
+    message.title = task.title
+    message.task_type = task.task_type
+    message.priority = PRIORITIES[task.priority]
+    message.max_tries = task.max_tries
+    message.status = STATUSES[task.status]
+    message.backend = task.backend
+    message.dependency_policy = POLICIES[task.dependency_policy]
+    message.hold_reason = _hold(task, now).value
+    message.fence = task.fence
+    message.tries = task.tries
+    message.start_failures = task.start_failures
+    if task.skill:
+        message.skill = task.skill
+    if task.depends_on:
+        message.depends_on.extend(map(id_text, task.depends_on))
+    if task.run_id is not None:
+        message.run_id = id_text(task.run_id)
+    if task.executor_id:
+        message.executor_id = task.executor_id
+    _set_times(message, task)
     if not brief:
+        message.description = task.description
         set_struct(message.payload, task.payload)
     if usage:
         set_struct(message.usage, usage)
@@ -95,7 +89,20 @@ def task_message(task: Task, now: datetime, *, brief: bool = False, usage: Mappi
         outcome.result = task.result
     if task.error:
         outcome.error = task.error
-    return message
+
+
+def _set_times(message: pb.Task, task: Task) -> None:
+    set_timestamp(message.create_time, task.create_time)
+    set_timestamp(message.update_time, task.update_time)
+    set_duration(message.timeout, task.timeout)
+    if task.not_before_time is not None:
+        set_timestamp(message.not_before_time, task.not_before_time)
+    if task.start_time is not None:
+        set_timestamp(message.start_time, task.start_time)
+    if task.end_time is not None:
+        set_timestamp(message.end_time, task.end_time)
+    if task.next_attempt_time is not None:
+        set_timestamp(message.next_attempt_time, task.next_attempt_time)
 
 
 def _hold(task: Task, now: datetime) -> HoldReason:

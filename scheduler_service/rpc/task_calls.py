@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
+from types import MappingProxyType
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from scheduler_service.core.limits import TaskSpec
-from scheduler_service.core.task import ENDED_STATUSES
+from scheduler_service.core.task import ENDED_STATUSES, Task
 from scheduler_service.rpc.calls import Calls, Context, body_of, caller_of, callers_words
-from scheduler_service.rpc.conversions import event_message, task_message
+from scheduler_service.rpc.conversions import event_message, set_task
 from scheduler_service.rpc.joint_calls import JointCalls
 from scheduler_service.rpc.validation import Checker, page_token
 from scheduler_service.transactions.editing import cancel_task, requeue_task, update_task
@@ -21,10 +24,21 @@ from scheduler_service.transactions.ports import Transaction
 from scheduler_service.transactions.reading import read_task_and_usage
 from scheduler_service.transactions.stored import Event, TaskFilter
 from scheduler_service.transactions.submitting import submit
-from service_runtime.ids import new_id
+from service_runtime.ids import id_text, new_id
 
 EVENTS_BATCH = 500
 DEPENDENTS_SHOWN = 100
+
+
+R = TypeVar(
+    "R",
+    pb.SubmitTaskResponse,
+    pb.GetTaskResponse,
+    pb.WatchTaskResponse,
+    pb.CancelTaskResponse,
+    pb.RequeueTaskResponse,
+    pb.UpdateTaskResponse,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +48,12 @@ class _Submission:
     request_id: str
     body: bytes
     spec: TaskSpec
+
+
+def _with_task(response: R, task: Task, now: datetime, usage: Mapping[str, Any] = MappingProxyType({})) -> R:
+    """An answer that is about one task."""
+    set_task(response.task, task, now, usage=usage)
+    return response
 
 
 class TaskCalls(Calls):
@@ -73,7 +93,7 @@ class TaskCalls(Calls):
         async def work(tx: Transaction) -> Sequence[pb.SubmitTaskResponse | Exception]:
             async def fresh(places: Sequence[int]) -> list[pb.SubmitTaskResponse]:
                 tasks = await submit(tx, [submissions[place].spec for place in places], self._rules.routes, new_id)
-                return [pb.SubmitTaskResponse(task=task_message(task, tx.now)) for task in tasks]
+                return [_with_task(pb.SubmitTaskResponse(), task, tx.now) for task in tasks]
 
             return await once_each(tx, "SubmitTask", [(s.request_id, s.body) for s in submissions], fresh, form)
 
@@ -89,7 +109,10 @@ class TaskCalls(Calls):
 
         async def work(tx: Transaction) -> pb.SubmitTasksResponse:
             tasks = await submit(tx, specs, self._rules.routes, new_id)
-            return pb.SubmitTasksResponse(tasks=[task_message(task, tx.now) for task in tasks])
+            response = pb.SubmitTasksResponse()
+            for task in tasks:
+                set_task(response.tasks.add(), task, tx.now)
+            return response
 
         response = await self._write("SubmitTasks", request, work, pb.SubmitTasksResponse)
         self._wake()
@@ -102,10 +125,10 @@ class TaskCalls(Calls):
 
         async def work(tx: Transaction) -> pb.GetTaskResponse:
             task, usage = await read_task_and_usage(tx, task_id or uuid4())
-            message = task_message(task, tx.now, usage=usage)
-            dependents, message.dependents_total = await tx.dependents(task.id, DEPENDENTS_SHOWN)
-            message.dependents.extend(str(other) for other in dependents)
-            return pb.GetTaskResponse(task=message)
+            response = _with_task(pb.GetTaskResponse(), task, tx.now, usage)
+            dependents, response.task.dependents_total = await tx.dependents(task.id, DEPENDENTS_SHOWN)
+            response.task.dependents.extend(map(id_text, dependents))
+            return response
 
         return await self._read(work)
 
@@ -122,10 +145,10 @@ class TaskCalls(Calls):
         async def work(tx: Transaction) -> pb.ListTasksResponse:
             found = await tx.list_tasks(chosen, before, size + 1)
             page = found[:size]
-            return pb.ListTasksResponse(
-                tasks=[task_message(task, tx.now, brief=True) for _, task in page],
-                next_page_token=page_token(page[-1][0], scope) if len(found) > size else "",
-            )
+            response = pb.ListTasksResponse(next_page_token=page_token(page[-1][0], scope) if len(found) > size else "")
+            for _, task in page:
+                set_task(response.tasks.add(), task, tx.now, brief=True)
+            return response
 
         return await self._read(work)
 
@@ -133,19 +156,19 @@ class TaskCalls(Calls):
         check = Checker()
         task_id = check.uuid("task_id", request.task_id)
         check.done()
-        last: pb.Task | None = None
+        last: pb.WatchTaskResponse | None = None
         async with self._stream_slot():
             while True:
                 news = self._bell.ring_after()
 
-                async def work(tx: Transaction) -> tuple[pb.Task, bool]:
+                async def work(tx: Transaction) -> tuple[pb.WatchTaskResponse, bool]:
                     task, usage = await read_task_and_usage(tx, task_id or uuid4())
-                    return task_message(task, tx.now, usage=usage), task.status in ENDED_STATUSES
+                    return _with_task(pb.WatchTaskResponse(), task, tx.now, usage), task.status in ENDED_STATUSES
 
-                message, ended = await self._read(work)
-                if message != last:
-                    yield pb.WatchTaskResponse(task=message)
-                    last = message
+                response, ended = await self._read(work)
+                if response != last:
+                    yield response
+                    last = response
                 if ended:
                     return
                 await news.wait(1.0)
@@ -158,7 +181,7 @@ class TaskCalls(Calls):
 
         async def work(tx: Transaction) -> pb.CancelTaskResponse:
             task = await cancel_task(tx, task_id or uuid4(), actor=caller_of(context), reason=reason, request_id=request_id)
-            return pb.CancelTaskResponse(task=task_message(task, tx.now))
+            return _with_task(pb.CancelTaskResponse(), task, tx.now)
 
         response = await self._write("CancelTask", request, work, pb.CancelTaskResponse)
         self._leader.wake_links()
@@ -172,7 +195,7 @@ class TaskCalls(Calls):
 
         async def work(tx: Transaction) -> pb.RequeueTaskResponse:
             task = await requeue_task(tx, task_id or uuid4(), actor=caller_of(context), reason=reason, request_id=request_id)
-            return pb.RequeueTaskResponse(task=task_message(task, tx.now))
+            return _with_task(pb.RequeueTaskResponse(), task, tx.now)
 
         response = await self._write("RequeueTask", request, work, pb.RequeueTaskResponse)
         self._wake()
@@ -187,7 +210,7 @@ class TaskCalls(Calls):
 
         async def work(tx: Transaction) -> pb.UpdateTaskResponse:
             task = await update_task(tx, task_id or uuid4(), changes, actor=caller_of(context), request_id=request_id)
-            return pb.UpdateTaskResponse(task=task_message(task, tx.now))
+            return _with_task(pb.UpdateTaskResponse(), task, tx.now)
 
         response = await self._write("UpdateTask", request, work, pb.UpdateTaskResponse)
         self._wake()

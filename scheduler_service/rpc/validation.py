@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
+from uuid import UUID
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
@@ -79,10 +80,9 @@ class Checker(FieldChecker):
     def spec(self, message: pb.TaskSpec, prefix: str) -> TaskSpec | None:
         """A task as submitted."""
         before = self.wrong_so_far
-        task_id = self.uuid(f"{prefix}.task_id", message.task_id, required=False)
-        # Most tasks have none, and a thousand may come in one call.
-        texts = message.depends_on[:101] if message.depends_on else ()
-        depends_on = [self.uuid(f"{prefix}.depends_on[{i}]", text) for i, text in enumerate(texts)]
+        # Most tasks have neither, and a thousand may come in one call.
+        task_id = self.uuid(f"{prefix}.task_id", message.task_id) if message.task_id else None
+        depends_on: Sequence[UUID] = self._depends_on(message, prefix) if message.depends_on else ()
         priority = _PRIORITIES.get(message.priority)
         if priority is None:
             self.wrong(f"{prefix}.priority", f"is {message.priority}; must be PRIORITY_P0, PRIORITY_P1 or PRIORITY_P2")
@@ -105,7 +105,7 @@ class Checker(FieldChecker):
             priority=priority,
             skill=message.skill,
             payload=object_of(message.payload) if message.HasField("payload") else {},
-            depends_on=tuple(other for other in depends_on if other is not None),
+            depends_on=tuple(depends_on),
             max_tries=message.max_tries or limits.MAX_TRIES_DEFAULT,
             not_before_time=not_before,
             timeout=limits.TIMEOUT_DEFAULT if timeout is None else timeout,
@@ -114,6 +114,12 @@ class Checker(FieldChecker):
         for violation in violations_of(spec):
             self.wrong(f"{prefix}.{violation.field}", violation.description)
         return spec
+
+    def _depends_on(self, message: pb.TaskSpec, prefix: str) -> list[UUID]:
+        # One more than may be, which is told of the values.
+        texts = message.depends_on[: limits.DEPENDS_ON_MAX + 1]
+        found = [self.uuid(f"{prefix}.depends_on[{i}]", text) for i, text in enumerate(texts)]
+        return [other for other in found if other is not None]
 
     def routed(self, spec: TaskSpec | None, prefix: str, routes: Mapping[str, str]) -> None:
         """A type that goes to some backend."""

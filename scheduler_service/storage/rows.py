@@ -51,37 +51,6 @@ class RowShape:
         return (self._make(*self._values(value)) for value in values)
 
 
-NEW_TASK = RowShape(
-    "NewTask",
-    (
-        *("id", "title", "task_type", "priority", "max_tries", "timeout", "backend", "status"),
-        *("rank_time", "due_time", "create_time", "update_time"),
-    ),
-    description="",
-    skill="",
-    payload={},
-    depends_on=(),
-    not_before_time=None,
-    hold_reason=HoldReason.NONE,
-    run_id=None,
-    fence=0,
-    tries=0,
-    start_failures=0,
-    last_start_failure_time=None,
-    executor_id="",
-    exit_code=None,
-    result="",
-    error="",
-    cancel_requested=False,
-    blocked_by=0,
-    start_time=None,
-    end_time=None,
-    next_attempt_time=None,
-    dependency_policy=DependencyPolicy.FAIL,
-    backoff_count=0,
-)
-"""All of it, most of which is usual."""
-
 EDITED_TASK = RowShape(
     "EditedTask", ("id", "title", "description", "priority", "skill", "payload", "not_before_time", "rank_time")
 )

@@ -23,7 +23,6 @@ from scheduler_service.storage.rows import (
     MOVED_RUN,
     MOVED_TASK,
     NEW_RUN,
-    NEW_TASK,
     as_json,
     breaker_of,
     breaker_row,
@@ -123,7 +122,7 @@ class PostgresTransaction(Statements):
     # --- tasks
 
     async def add_tasks(self, tasks: Sequence[Task]) -> None:
-        await self._rows("add_tasks", NEW_TASK.rows(tasks))
+        await self._rows("add_tasks", tasks)
         await self._rows(
             "add_dependencies",
             ({"task_id": task.id, "depends_on_id": other} for task in tasks for other in task.depends_on),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from graphlib import TopologicalSorter
 from uuid import UUID
 
@@ -34,30 +35,31 @@ async def submit(tx: Transaction, specs: Sequence[TaskSpec], routes: Mapping[str
     taken = await tx.tasks([spec.task_id for spec in specs if spec.task_id is not None])
     if taken:
         raise AlreadyExists(f"task {next(iter(taken))} exists already; choose another task_id", reason="TASK_EXISTS")
-    inside = set(ids)
-    outside = {other for spec in specs for other in spec.depends_on if other not in inside}
+    prerequisites = {other for spec in specs for other in spec.depends_on}
     # Locked, so that none completes between our count and our commit.
-    known = await tx.tasks(sorted(outside), Lock.SHARE)
+    known = await tx.tasks(sorted(prerequisites.difference(ids)), Lock.SHARE)
     await _require_room(tx, len(specs))
-    specs_by_id = dict(zip(ids, specs, strict=True))
-    order = iter(_prerequisites_first(specs_by_id))
-    tasks: list[Task] = []
+    order = iter(_prerequisites_first(ids, specs) if prerequisites else range(len(ids)))
+    made: dict[int, Task] = {}
     for start in range(0, len(ids), ADDED_AT_ONCE):
-        part = ids[start : start + ADDED_AT_ONCE]
-        for id_ in part:
-            while id_ not in known:
+        part = range(start, min(start + ADDED_AT_ONCE, len(ids)))
+        for place in part:
+            while place not in made:
                 first = next(order)
-                known[first] = _new_task(tx, first, specs_by_id[first], backend_for(specs_by_id[first].task_type, routes), known)
-        added = [known[id_] for id_ in part]
-        await tx.add_tasks(added)
-        tasks += added
+                spec = specs[first]
+                task = _new_task(ids[first], spec, backend_for(spec.task_type, routes), known, tx.now)
+                made[first] = known[task.id] = task
+        await tx.add_tasks([made[place] for place in part])
+    tasks = [made[place] for place in range(len(ids))]
     await conclude(tx, [(task, None) for task in tasks if task.status is TaskStatus.FAILED])
     return tasks
 
 
-def _prerequisites_first(specs: Mapping[UUID, TaskSpec]) -> Iterable[UUID]:
-    inside = {id_: [other for other in spec.depends_on if other in specs] for id_, spec in specs.items()}
-    return TopologicalSorter(inside).static_order() if any(inside.values()) else inside
+def _prerequisites_first(ids: Sequence[UUID], specs: Sequence[TaskSpec]) -> Iterable[int]:
+    """The places of specs, each behind those of what it depends on."""
+    places = {id_: place for place, id_ in enumerate(ids)}
+    inside = {place: [places[other] for other in spec.depends_on if other in places] for place, spec in enumerate(specs)}
+    return TopologicalSorter(inside).static_order()
 
 
 async def _require_room(tx: Transaction, count: int) -> None:
@@ -69,8 +71,7 @@ async def _require_room(tx: Transaction, count: int) -> None:
         raise ResourceExhausted(f"the queue holds {waiting} waiting tasks; at most {QUEUE_MAX_TASKS} fit", reason="QUEUE_FULL")
 
 
-def _new_task(tx: Transaction, id_: UUID, spec: TaskSpec, backend: str, known: Mapping[UUID, Task]) -> Task:
-    now = tx.now
+def _new_task(id_: UUID, spec: TaskSpec, backend: str, known: Mapping[UUID, Task], now: datetime) -> Task:
     task = Task(
         id=id_,
         title=spec.title,
@@ -79,39 +80,33 @@ def _new_task(tx: Transaction, id_: UUID, spec: TaskSpec, backend: str, known: M
         priority=spec.priority,
         skill=spec.skill,
         payload=spec.payload,
-        depends_on=tuple(spec.depends_on),
+        depends_on=spec.depends_on,
         max_tries=spec.max_tries,
         not_before_time=spec.not_before_time,
         timeout=spec.timeout,
         dependency_policy=spec.dependency_policy,
         backend=backend,
         status=TaskStatus.QUEUED,
-        hold_reason=HoldReason.NONE,
-        run_id=None,
-        fence=0,
-        tries=0,
-        start_failures=0,
-        last_start_failure_time=None,
-        executor_id="",
-        exit_code=None,
-        result="",
-        error="",
-        cancel_requested=False,
-        blocked_by=sum(1 for other in spec.depends_on if other not in known or known[other].status is not TaskStatus.COMPLETED),
         rank_time=rank_time(now, spec.priority),
         due_time=due_time(now, spec.not_before_time, None),
         create_time=now,
         update_time=now,
-        start_time=None,
-        end_time=None,
-        next_attempt_time=None,
     )
-    for other in spec.depends_on if spec.dependency_policy is DependencyPolicy.FAIL else ():
+    if spec.depends_on:
+        task = _behind_prerequisites(task, known, now)
+    hold = waiting_hold(task, now)
+    return task if hold is task.hold_reason else replace(task, hold_reason=hold)
+
+
+def _behind_prerequisites(task: Task, known: Mapping[UUID, Task], now: datetime) -> Task:
+    """A new task that waits for what it depends on, or has failed for want of it."""
+    open_ones = [other for other in task.depends_on if other not in known or known[other].status is not TaskStatus.COMPLETED]
+    task = replace(task, blocked_by=len(open_ones))
+    for other in task.depends_on if task.dependency_policy is DependencyPolicy.FAIL else ():
         prerequisite = known.get(other)
         if prerequisite is None:
             return fail(task, f"prerequisite {other} does not exist", None, "", now, HoldReason.DEPENDENCY_FAILED)
         if prerequisite.status in _ENDED_BADLY:
             error = f"prerequisite {other} {prerequisite.status.value}"
             return fail(task, error, None, "", now, HoldReason.DEPENDENCY_FAILED)
-    hold = waiting_hold(task, now)
-    return task if hold is task.hold_reason else replace(task, hold_reason=hold)
+    return task

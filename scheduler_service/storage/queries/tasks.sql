@@ -3,19 +3,19 @@
 -- name: add_tasks
 -- Stores new tasks, given as JSON, in their order.
 INSERT INTO tasks (
-    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time,
-    timeout, backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time,
-    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time, dependency_policy, backoff_count
+    id, title, task_type, priority, max_tries, timeout, backend, status, rank_time, due_time, create_time,
+    update_time, description, skill, payload, depends_on, not_before_time, hold_reason, run_id, fence, tries,
+    start_failures, last_start_failure_time, executor_id, exit_code, result, error, cancel_requested,
+    blocked_by, start_time, end_time, next_attempt_time, dependency_policy, backoff_count
 )
 SELECT
-    id, title, coalesce(description, ''), task_type, priority, coalesce(skill, ''), coalesce(payload, '{}'),
-    coalesce(depends_on, '{}'), max_tries, not_before_time,
-    timeout, backend, status, coalesce(hold_reason, ''), run_id, coalesce(fence, 0), coalesce(tries, 0),
-    coalesce(start_failures, 0), last_start_failure_time,
-    coalesce(executor_id, ''), exit_code, coalesce(result, ''), coalesce(error, ''), coalesce(cancel_requested, false),
-    coalesce(blocked_by, 0), rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time, coalesce(dependency_policy, 'fail'), coalesce(backoff_count, 0)
+    id, title, task_type, priority, max_tries, timeout, backend, status, rank_time, due_time, create_time,
+    update_time, coalesce(description, ''), coalesce(skill, ''), coalesce(payload, '{}'),
+    coalesce(depends_on, '{}'), not_before_time, coalesce(hold_reason, ''), run_id, coalesce(fence, 0),
+    coalesce(tries, 0), coalesce(start_failures, 0), last_start_failure_time, coalesce(executor_id, ''),
+    exit_code, coalesce(result, ''), coalesce(error, ''), coalesce(cancel_requested, false),
+    coalesce(blocked_by, 0), start_time, end_time, next_attempt_time, coalesce(dependency_policy, 'fail'),
+    coalesce(backoff_count, 0)
 FROM json_populate_recordset(NULL::tasks, %(rows)s);
 
 -- name: add_dependencies
@@ -26,47 +26,46 @@ SELECT task_id, depends_on_id FROM json_populate_recordset(NULL::task_dependenci
 -- name: get_tasks
 -- Tasks by id.
 SELECT
-    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time,
-    timeout, backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time,
-    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time, dependency_policy, backoff_count
+    id, title, task_type, priority, max_tries, timeout, backend, status, rank_time, due_time, create_time,
+    update_time, description, skill, payload, depends_on, not_before_time, hold_reason, run_id, fence, tries,
+    start_failures, last_start_failure_time, executor_id, exit_code, result, error, cancel_requested,
+    blocked_by, start_time, end_time, next_attempt_time, dependency_policy, backoff_count
 FROM tasks WHERE id = ANY(%(ids)s);
 
 -- name: get_tasks_for_share
 -- Tasks by id, kept as they are until the commit.
 SELECT
-    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time,
-    timeout, backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time,
-    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time, dependency_policy, backoff_count
+    id, title, task_type, priority, max_tries, timeout, backend, status, rank_time, due_time, create_time,
+    update_time, description, skill, payload, depends_on, not_before_time, hold_reason, run_id, fence, tries,
+    start_failures, last_start_failure_time, executor_id, exit_code, result, error, cancel_requested,
+    blocked_by, start_time, end_time, next_attempt_time, dependency_policy, backoff_count
 FROM tasks WHERE id = ANY(%(ids)s) ORDER BY id FOR SHARE;
 
 -- name: get_tasks_for_update
 -- Tasks by id, locked in the order of ids.
 SELECT
-    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time,
-    timeout, backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time,
-    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time, dependency_policy, backoff_count
+    id, title, task_type, priority, max_tries, timeout, backend, status, rank_time, due_time, create_time,
+    update_time, description, skill, payload, depends_on, not_before_time, hold_reason, run_id, fence, tries,
+    start_failures, last_start_failure_time, executor_id, exit_code, result, error, cancel_requested,
+    blocked_by, start_time, end_time, next_attempt_time, dependency_policy, backoff_count
 FROM tasks WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE;
 
 -- name: get_tasks_to_move
 -- The same, locked too, without the large columns that no transition looks at.
 SELECT
-    id, title, '' AS description, task_type, priority, skill, '{}'::jsonb AS payload, depends_on, max_tries,
-    not_before_time, timeout, backend, status, hold_reason, run_id, fence, tries, start_failures,
-    last_start_failure_time, executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time,
-    due_time, create_time, update_time, start_time, end_time, next_attempt_time, dependency_policy,
-    backoff_count
+    id, title, task_type, priority, max_tries, timeout, backend, status, rank_time, due_time, create_time,
+    update_time, '' AS description, skill, '{}'::jsonb AS payload, depends_on, not_before_time, hold_reason,
+    run_id, fence, tries, start_failures, last_start_failure_time, executor_id, exit_code, result, error,
+    cancel_requested, blocked_by, start_time, end_time, next_attempt_time, dependency_policy, backoff_count
 FROM tasks WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE;
 
 -- name: due_tasks
 -- The next due tasks of a backend in rank order.
 SELECT
-    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time,
-    timeout, backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time,
-    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time, dependency_policy, backoff_count
+    id, title, task_type, priority, max_tries, timeout, backend, status, rank_time, due_time, create_time,
+    update_time, description, skill, payload, depends_on, not_before_time, hold_reason, run_id, fence, tries,
+    start_failures, last_start_failure_time, executor_id, exit_code, result, error, cancel_requested,
+    blocked_by, start_time, end_time, next_attempt_time, dependency_policy, backoff_count
 FROM tasks
 WHERE status = 'queued' AND backend = %(backend)s AND blocked_by = 0 AND id <> ALL(%(skip)s)
     AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)
@@ -77,10 +76,10 @@ LIMIT %(limit)s;
 -- name: due_tasks_for_update
 -- The same, locked; what others have locked is passed over.
 SELECT
-    id, title, description, task_type, priority, skill, payload, depends_on, max_tries, not_before_time,
-    timeout, backend, status, hold_reason, run_id, fence, tries, start_failures, last_start_failure_time,
-    executor_id, exit_code, result, error, cancel_requested, blocked_by, rank_time, due_time, create_time,
-    update_time, start_time, end_time, next_attempt_time, dependency_policy, backoff_count
+    id, title, task_type, priority, max_tries, timeout, backend, status, rank_time, due_time, create_time,
+    update_time, description, skill, payload, depends_on, not_before_time, hold_reason, run_id, fence, tries,
+    start_failures, last_start_failure_time, executor_id, exit_code, result, error, cancel_requested,
+    blocked_by, start_time, end_time, next_attempt_time, dependency_policy, backoff_count
 FROM tasks
 WHERE status = 'queued' AND backend = %(backend)s AND blocked_by = 0 AND id <> ALL(%(skip)s)
     AND (next_attempt_time IS NULL OR next_attempt_time <= %(now)s) AND (not_before_time IS NULL OR not_before_time <= %(now)s)
@@ -183,11 +182,10 @@ WHERE t.status = 'queued' AND t.backend = %(backend)s AND t.blocked_by = 0
 -- name: list_tasks
 -- A page, newest first, without the large columns.
 SELECT
-    seq, id, title, '' AS description, task_type, priority, skill, '{}'::jsonb AS payload, depends_on,
-    max_tries, not_before_time, timeout, backend, status, hold_reason, run_id, fence, tries, start_failures,
-    last_start_failure_time, executor_id, exit_code, '' AS result, error, cancel_requested, blocked_by,
-    rank_time, due_time, create_time, update_time, start_time, end_time, next_attempt_time, dependency_policy,
-    backoff_count
+    seq, id, title, task_type, priority, max_tries, timeout, backend, status, rank_time, due_time, create_time,
+    update_time, '' AS description, skill, '{}'::jsonb AS payload, depends_on, not_before_time, hold_reason,
+    run_id, fence, tries, start_failures, last_start_failure_time, executor_id, exit_code, '' AS result, error,
+    cancel_requested, blocked_by, start_time, end_time, next_attempt_time, dependency_policy, backoff_count
 FROM tasks
 WHERE (%(before_seq)s::bigint IS NULL OR seq < %(before_seq)s)
     AND (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s))
