@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+import msgspec
+
 from scheduler_service.core.breaker import Admission, Breaker, BreakerSettings, BreakerState, admit, retry_time
 from scheduler_service.core.outcome_window import Window, low_rate
 from scheduler_service.core.reasons import Reason
@@ -39,8 +41,7 @@ class CheckSettings:
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
 
 
-@dataclass(frozen=True, slots=True)
-class BillingPause:
+class BillingPause(msgspec.Struct, frozen=True):
     """A pause of one backend, or of all (`backend` empty), until a time."""
 
     backend: str
@@ -48,8 +49,7 @@ class BillingPause:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackendFacts:
+class BackendFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What is known about one backend.
 
     `queued` counts its queued tasks, `due` those that could be claimed now. `breakers` is its one breaker (shared) or
@@ -65,15 +65,14 @@ class BackendFacts:
     live_executors: int
     misconfigured: str = ""
     offered_elsewhere: str = ""
-    attempts: Window = field(default_factory=Window)
+    attempts: Window = msgspec.field(default_factory=Window)
     last_trickle_time: datetime | None = None
     breakers: tuple[Breaker, ...] = ()
     max_runs: int | None = None
     running: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateFacts:
+class GateFacts(msgspec.Struct, frozen=True, kw_only=True):
     """All that the chain looks at; `pools` is the sum over executors, None while none has a resource sample.
 
     `tripped` are the keys of the breakers that a person has tripped: those hold in every mode.
@@ -85,11 +84,10 @@ class GateFacts:
     billing_pauses: tuple[BillingPause, ...] = ()
     pools: Pools | None = None
     tripped: frozenset[str] = frozenset()
-    settings: CheckSettings = field(default_factory=CheckSettings)
+    settings: CheckSettings = msgspec.field(default_factory=CheckSettings)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What one gate says about one backend (empty: all). `would_hold`: it only observes, and would have held."""
 
     name: str
@@ -103,8 +101,7 @@ class Verdict:
     would_hold: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(msgspec.Struct, frozen=True):
     """How a backend that no gate holds may start: at most `limit` tasks (None: no limit of a gate).
 
     `low_rate`: its one start sets the time of the last trickle. `prefers_probe`: as the probe of a breaker if one can be placed,

@@ -5,10 +5,12 @@ made and thrown away, so it cannot promise what the tick does not do.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
+
+import msgspec
 
 from scheduler_service.core.dispatch_checks import GateFacts, Verdict, first_hold
 from scheduler_service.core.reasons import HoldReason
@@ -37,8 +39,7 @@ _LIMIT_WORDS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
+class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     """A plan in short. `starts`: tasks that the tick starts, by backend; `limits`: what bounds them.
 
     `verdicts` are the gates' in chain order, then those of backends without room on any executor. `starting`: by task, on which
@@ -46,10 +47,10 @@ class Outlook:
     """
 
     verdicts: Sequence[Verdict]
-    starts: Mapping[str, int] = field(default_factory=dict)
-    limits: Mapping[str, StartLimit] = field(default_factory=dict)
-    starting: Mapping[UUID, str] = field(default_factory=dict)
-    put_aside: Mapping[UUID, str] = field(default_factory=dict)
+    starts: Mapping[str, int] = msgspec.field(default_factory=dict)
+    limits: Mapping[str, StartLimit] = msgspec.field(default_factory=dict)
+    starting: Mapping[UUID, str] = msgspec.field(default_factory=dict)
+    put_aside: Mapping[UUID, str] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

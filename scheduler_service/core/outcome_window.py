@@ -1,9 +1,11 @@
 """The rolling window over dispatch outcomes and the rule that reads it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
+
+import msgspec
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,15 +17,14 @@ class Outcome:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """Counts over a window. `rate` is success / total, None while total is 0; `failure_reasons`: failures by code."""
 
     total: int = 0
     success: int = 0
     failed: int = 0
     rate: float | None = None
-    failure_reasons: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    failure_reasons: Mapping[str, int] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     last_updated: datetime | None = None
 
 

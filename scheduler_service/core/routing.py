@@ -10,6 +10,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Protocol
 
+import msgspec
+
 
 class BackendKind(StrEnum):
     """Whether a backend fails as one (`shared`) or on each executor by itself (`per_executor`)."""
@@ -22,8 +24,7 @@ BACKEND_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """An `@` would make a breaker key of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Backend:
+class Backend(msgspec.Struct, frozen=True):
     """A backend that tasks route to; `local` ones run on the executor's machine and are gated by its slots."""
 
     name: str

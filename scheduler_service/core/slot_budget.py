@@ -7,10 +7,12 @@ grown yet, that is the bound: it would refuse the rest.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from scheduler_service.core.reasons import Reason
 
@@ -26,8 +28,7 @@ class UserMode(StrEnum):
     TEAM = "team"
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutorCapacity:
+class ExecutorCapacity(msgspec.Struct, frozen=True):
     """What one live executor last reported (`effective_seats` = max_seats, `sessions` = headed ones) and runs.
 
     `running_local` counts dispatching and running tasks of local backends that are not internal, from the database,
@@ -45,8 +46,7 @@ class ExecutorCapacity:
     admission_slots: int | None = None  # local runs that it lets be under way at once; None: it does not tell
 
 
-@dataclass(frozen=True, slots=True)
-class UserPool:
+class UserPool(msgspec.Struct, frozen=True):
     """Pool B: `used` is the sessions seen, `headroom` what is left for further ones."""
 
     budget: int
@@ -55,16 +55,14 @@ class UserPool:
     headroom: int
 
 
-@dataclass(frozen=True, slots=True)
-class InternalPool:
+class InternalPool(msgspec.Struct, frozen=True):
     """Pool A."""
 
     budget: int
     used: int
 
 
-@dataclass(frozen=True, slots=True)
-class TaskPool:
+class TaskPool(msgspec.Struct, frozen=True):
     """Pool C."""
 
     budget: int
@@ -72,8 +70,7 @@ class TaskPool:
     available: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pools:
+class Pools(msgspec.Struct, frozen=True):
     """The pools of one executor, or of all."""
 
     total_capacity: int
@@ -90,8 +87,7 @@ class Pools:
         return self.task_pool.available > 0
 
 
-@dataclass(frozen=True, slots=True)
-class Fleet:
+class Fleet(msgspec.Struct, frozen=True):
     """The pools of each executor by id, and of all; `total` is None while no executor has a sample."""
 
     executors: Mapping[str, Pools]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +11,6 @@ from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from scheduler_service.core.breaker import Breaker, BreakerSettings, BreakerState, retry_time
 from scheduler_service.core.dispatch_checks import Verdict
-from scheduler_service.core.dispatch_rules import DispatchRules
 from scheduler_service.core.outcome_window import Window
 from scheduler_service.core.reasons import HoldReason
 from scheduler_service.core.run import ExecutorReport
@@ -225,54 +224,36 @@ def explanation_message(
     )
 
 
-def _pool_messages(pools: Pools) -> tuple[pb.UserPool, pb.InternalPool, pb.TaskPool]:
-    user, internal, tasks = pools.user, pools.internal, pools.task_pool
-    return (
-        pb.UserPool(budget=user.budget, used=user.used, mode=user.mode.value, headroom=user.headroom),
-        pb.InternalPool(budget=internal.budget, used=internal.used),
-        pb.TaskPool(budget=tasks.budget, used=tasks.used, available=tasks.available),
-    )
-
-
-def slots_message(view: SlotsView, reports: Iterable[ExecutorReport], rules: DispatchRules) -> pb.GetSlotsResponse:
-    """The pools, by executor and in all."""
-    message = pb.GetSlotsResponse(budget_cap=view.cap.slots)
+def set_slots(message: pb.GetSlotsResponse, view: SlotsView, reports: Sequence[ExecutorReport]) -> None:
+    """Makes an answer, which is empty, the pools by executor and in all."""
+    if view.cap.slots is not None:
+        message.budget_cap = view.cap.slots
     total = view.fleet.total
     if total is not None:
-        user, internal, tasks = _pool_messages(total)
-        message.MergeFrom(
-            pb.GetSlotsResponse(
-                total_capacity=total.total_capacity,
-                user=user,
-                internal=internal,
-                task_pool=tasks,
-                max_pressure=total.max_pressure,
-                effective_slots=total.effective_slots,
-                dispatch_allowed=total.dispatch_allowed,
-            )
-        )
-    for verdict, report in zip(executor_verdicts(view.facts, reports := list(reports), ()), reports, strict=True):
-        pools = view.fleet.executors.get(report.executor_id)
+        _set_pools(message, total)
+        message.dispatch_allowed = total.dispatch_allowed
+    for verdict, report in zip(executor_verdicts(view.facts, reports, ()), reports, strict=True):
         slots = message.executors.add(executor_id=report.executor_id, reason=verdict.reason)
+        pools = view.fleet.executors.get(report.executor_id)
         if pools is not None:
-            user, internal, tasks = _pool_messages(pools)
-            slots.MergeFrom(
-                pb.ExecutorSlots(
-                    total_capacity=pools.total_capacity,
-                    user=user,
-                    internal=internal,
-                    task_pool=tasks,
-                    max_pressure=pools.max_pressure,
-                    effective_slots=pools.effective_slots,
-                )
-            )
+            _set_pools(slots, pools)
     for backend in view.facts.gates.backends:
         limits = [total.task_pool.budget if total else 0] if backend.local else []
         limits += [] if backend.max_runs is None else [backend.max_runs]
         message.backends.add(
             backend=backend.backend, local=backend.local, budget=min(limits, default=0), used=view.facts.running(backend.backend)
         )
-    return message
+
+
+def _set_pools(message: pb.GetSlotsResponse | pb.ExecutorSlots, pools: Pools) -> None:
+    user, internal, tasks = pools.user, pools.internal, pools.task_pool
+    message.total_capacity = pools.total_capacity
+    message.max_pressure = pools.max_pressure
+    message.effective_slots = pools.effective_slots
+    message.user.budget, message.user.used = user.budget, user.used
+    message.user.mode, message.user.headroom = user.mode.value, user.headroom
+    message.internal.budget, message.internal.used = internal.budget, internal.used
+    message.task_pool.budget, message.task_pool.used, message.task_pool.available = tasks.budget, tasks.used, tasks.available
 
 
 def pause_message(pause: BillingPause) -> pb.BillingPause:

@@ -16,13 +16,13 @@ from scheduler_service.rpc.conversions import (
     explanation_message,
     override_message,
     pause_message,
-    slots_message,
+    set_slots,
     stats_message,
 )
 from scheduler_service.rpc.validation import Checker, page_token
 from scheduler_service.transactions.reading import StatusView, explain, read_slots, read_stats, read_status
 from scheduler_service.transactions.stored import EventFilter
-from service_runtime.proto_values import timestamp
+from service_runtime.proto_values import set_duration, set_timestamp, timestamp
 
 
 class DispatchCalls(Calls):
@@ -82,7 +82,9 @@ class DispatchCalls(Calls):
             reports = await self._fleet.reports()
         able = [report for report in reports if not report.draining]
         view = await self._read(lambda tx: read_slots(tx, able, self._rules), begins_with_standing=True)
-        return slots_message(view, reports, self._rules)
+        response = pb.GetSlotsResponse()
+        set_slots(response, view, reports)
+        return response
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         return await self._shared(request, self._whole_status)
@@ -96,7 +98,7 @@ class DispatchCalls(Calls):
         )
         rows = view.about.executors
         message = self._status(view)
-        message.slots.CopyFrom(slots_message(view.slots, reports, self._rules))
+        set_slots(message.slots, view.slots, reports)
         live = {report.executor_id: report for report in reports}
         for row in rows:
             report = live.get(row.executor_id)
@@ -138,14 +140,11 @@ class DispatchCalls(Calls):
             scheduler_time=timestamp(self._clock.now()),
             database_time=timestamp(now),
         )
-        message.tick.CopyFrom(
-            pb.TickStatus(
-                enabled=self._leader.leading and rules.tick_enabled,
-                last_success_time=timestamp(view.about.leadership.tick_success_time),
-                last_error=self._leader.tick_error or view.about.leadership.tick_error,
-            )
-        )
-        message.tick.interval.FromTimedelta(rules.tick_interval)
+        tick = message.tick
+        tick.enabled = self._leader.leading and rules.tick_enabled
+        tick.last_error = self._leader.tick_error or view.about.leadership.tick_error
+        set_timestamp(tick.last_success_time, view.about.leadership.tick_success_time)
+        set_duration(tick.interval, rules.tick_interval)
         message.overrides.extend(_overrides(view, rules.checks.breaker))
         for (priority, status), n in sorted(view.queue.items()):
             due = view.oldest_due.get(priority) if status is TaskStatus.QUEUED else None

@@ -65,7 +65,8 @@ class JointCalls(Generic[C, A]):
                 served, self._crowd = self._crowd, Crowd(len(self._waiting))
                 served.size = len(batch)
                 await self._together(batch)
-                await self._crowd.follow(served, asyncio.get_running_loop().time())
+                served.answered(self._crowd.size)
+                await self._crowd.follow(served)
         finally:
             self._work = None
             # Cut off with the loop it runs in: nobody must go on waiting.

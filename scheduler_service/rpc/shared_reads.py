@@ -22,13 +22,12 @@ class _Reading:
     def __init__(self) -> None:
         self.crowd = Crowd()
         self.work: asyncio.Task[Any] | None = None
-        self.end_time = 0.0
 
     async def followed_by(self, crowd: Crowd) -> None:
         """Returns when this one has ended, and those who waited for it are likely to wait for the next."""
         if self.work is not None:
             await asyncio.wait([self.work])
-        await crowd.follow(self.crowd, self.end_time)
+        await crowd.follow(self.crowd)
 
 
 class SharedReads:
@@ -64,9 +63,9 @@ class SharedReads:
         return await read()
 
     def _ended(self, asked: Hashable, reading: _Reading, work: asyncio.Task[Any]) -> None:
-        loop = asyncio.get_running_loop()
-        reading.end_time = loop.time()
-        loop.call_later(reading.crowd.patience_s, self._forget, asked, reading)
+        waiting = self._next.get(asked)
+        reading.crowd.answered(waiting.crowd.size if waiting is not None and waiting is not reading else 0)
+        asyncio.get_running_loop().call_later(reading.crowd.patience_s, self._forget, asked, reading)
         if self._next.get(asked) is reading:
             # Broken off before its turn.
             del self._next[asked]

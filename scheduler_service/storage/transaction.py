@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, LiteralString
 from uuid import UUID
@@ -48,6 +49,15 @@ _COUNTED = ("create_time", "backend", "executor_id", "attempt", "success", "reas
 """What decisions are counted by."""
 
 
+@lru_cache(maxsize=32)
+def _standing_query(parts: tuple[stored.Part, ...], statements: tuple[LiteralString, ...]) -> LiteralString:
+    """A statement for each choice of parts: one with all of them, told which to leave out, was planned anew each time."""
+    named: list[LiteralString] = [
+        f"'{part.removesuffix('_by_executor')}', ({statement})" for part, statement in zip(parts, statements, strict=True)
+    ]
+    return f"SELECT now() AS now, json_build_object({', '.join(named)}) AS standing"
+
+
 class PostgresTransaction(Statements):
     """One open transaction. What it records and emits is written just before it commits."""
 
@@ -83,10 +93,8 @@ class PostgresTransaction(Statements):
         await self._write("save_window_settings", window_ms=window_ms, open_duration_ms=open_duration_ms)
 
     async def standing(self, parts: Collection[stored.Part], window: timedelta) -> stored.Standing:
-        # A statement for each choice of parts: one with all of them, told which to leave out, was planned anew each time.
-        values = ", ".join(f"'{part.removesuffix('_by_executor')}', ({self._queries[f'part_{part}']})" for part in parts)
-        query: LiteralString = f"SELECT now() AS now, json_build_object({values}) AS standing"
         await self._written()
+        query = _standing_query(tuple(parts), tuple([self._queries[f"part_{part}"] for part in parts]))
         cursor = await self._connection.execute(query, {"now": self._now, "window": window}, binary=True)
         (row,) = await cursor.fetchall()
         if self._now is None:

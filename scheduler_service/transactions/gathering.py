@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
+
+import msgspec
 
 from scheduler_service.core import dispatch_checks
 from scheduler_service.core.breaker import Admission as BreakerAdmission
@@ -34,8 +35,7 @@ DETAIL_MAX_CHARS = 500
 MILLISECOND = timedelta(milliseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What was gathered in one transaction. `live` counts tasks dispatching or running; `rules` are those in force.
 
     `queue` is (queued, due) by backend; `window`: the decisions of the rules' window, grouped.

@@ -77,8 +77,7 @@ NO_MEMORY = TickMemory()
 """Of whoever has not ticked: no ramp, no hold."""
 
 
-@dataclass(frozen=True, slots=True)
-class TickBasis:
+class TickBasis(msgspec.Struct, frozen=True):
     """What a plan stands on besides the queue. `executors` are those heard within 10 s that do not drain."""
 
     executors: Sequence[ExecutorReport]

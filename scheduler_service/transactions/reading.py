@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from scheduler_service.core.breaker import Breaker
 from scheduler_service.core.dispatch_checks import Verdict
 from scheduler_service.core.dispatch_rules import DispatchRules
@@ -31,8 +33,7 @@ from scheduler_service.transactions.stored import About, BillingPause, BudgetCap
 from service_runtime.errors import NotFound
 
 
-@dataclass(frozen=True, slots=True)
-class WindowStats:
+class WindowStats(msgspec.Struct, frozen=True):
     """All decisions of a window, the start verdicts in it, those by backend, and, where asked for, by executor."""
 
     decisions: Window
@@ -41,8 +42,7 @@ class WindowStats:
     attempts_by_executor: Mapping[str, Window]
 
 
-@dataclass(frozen=True, slots=True)
-class DispatchStats:
+class DispatchStats(msgspec.Struct, frozen=True):
     """The statistics of WINDOW_MS, and of further windows by their length."""
 
     window_1h: Window
@@ -52,8 +52,7 @@ class DispatchStats:
     windows: tuple[tuple[timedelta, WindowStats], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(msgspec.Struct, frozen=True):
     """Why the next task, or a named one, does not start. `queue_position` counts from 1; 0 when it does not wait.
 
     `task_clears_time`: when what holds the named task ends by itself, where known. `open_prerequisites`: what it waits for (None:
@@ -70,8 +69,7 @@ class Explanation:
     open_prerequisites: tuple[tuple[UUID, TaskStatus | None], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class SlotsView:
+class SlotsView(msgspec.Struct, frozen=True):
     """The pools, the operator's ceiling and the use of each backend."""
 
     fleet: Fleet
@@ -79,8 +77,7 @@ class SlotsView:
     facts: Facts
 
 
-@dataclass(frozen=True, slots=True)
-class StatusView:
+class StatusView(msgspec.Struct, frozen=True):
     """All of it, from one transaction."""
 
     now: datetime

@@ -69,8 +69,7 @@ class Event(msgspec.Struct, frozen=True):
     id: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class WindowRow:
+class WindowRow(msgspec.Struct, frozen=True):
     """Decisions of the window that agree in everything but their time."""
 
     backend: str
@@ -143,8 +142,7 @@ class OperatorSettings:
         return {name: override.value for name, override in self.overrides.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class BackendState:
+class BackendState(msgspec.Struct, frozen=True):
     """What is remembered of a backend as a whole."""
 
     backend: str
@@ -173,8 +171,7 @@ class LastDispatch:
     dispatched_time: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class LiveCount:
+class LiveCount(msgspec.Struct, frozen=True):
     """Tasks dispatching or running that agree in executor, backend and kind."""
 
     executor_id: str
@@ -183,8 +180,7 @@ class LiveCount:
     n: int
 
 
-@dataclass(frozen=True, slots=True)
-class QueueCount:
+class QueueCount(msgspec.Struct, frozen=True):
     """Queued tasks of a backend, and how many of them are due and unblocked."""
 
     backend: str
@@ -192,8 +188,7 @@ class QueueCount:
     due: int
 
 
-@dataclass(frozen=True, slots=True)
-class QueueDepth:
+class QueueDepth(msgspec.Struct, frozen=True):
     """Tasks of a priority in a status that is no end."""
 
     priority: Priority
@@ -201,16 +196,14 @@ class QueueDepth:
     n: int
 
 
-@dataclass(frozen=True, slots=True)
-class OldestDue:
+class OldestDue(msgspec.Struct, frozen=True):
     """Since when the oldest due, unblocked task of a priority is due."""
 
     priority: Priority
     due_time: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class About:
+class About(msgspec.Struct, frozen=True):
     """What people are shown besides. A priority without a due task is missing in `oldest_due`."""
 
     cluster_id: UUID
@@ -239,8 +232,7 @@ class Part(StrEnum):
     ABOUT = "about"
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """What the gates look at and what people are shown; what was not asked for is empty.
 
     `live` counts tasks dispatching or running; mappings go by key, name or backend. `has_internal`: an internal task is queued,
@@ -248,12 +240,12 @@ class Standing:
     `queued_backends` costs the same however much that is.
     """
 
-    operator: OperatorSettings = field(default_factory=OperatorSettings)
-    breakers: Mapping[str, Breaker] = field(default_factory=dict)
-    backend_states: Mapping[str, BackendState] = field(default_factory=dict)
+    operator: OperatorSettings = msgspec.field(default_factory=OperatorSettings)
+    breakers: Mapping[str, Breaker] = msgspec.field(default_factory=dict)
+    backend_states: Mapping[str, BackendState] = msgspec.field(default_factory=dict)
     drains: tuple[Drain, ...] = ()
     billing_pauses: tuple[BillingPause, ...] = ()
-    tripped_by: Mapping[str, str] = field(default_factory=dict)
+    tripped_by: Mapping[str, str] = msgspec.field(default_factory=dict)
     live: tuple[LiveCount, ...] = ()
     has_internal: bool = False
     queued_backends: frozenset[str] = frozenset()

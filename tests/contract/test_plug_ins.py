@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+
 from scheduler_service.core.breaker import BreakerState
 from scheduler_service.core.routing import DEFAULT_ROUTES, BackendKind
 from scheduler_service.core.run import BackendReport, ExecutorReport
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
-from scheduler_service.rpc.conversions import slots_message
+from scheduler_service.rpc.conversions import set_slots
 from scheduler_service.transactions.gathering import breaker_keys_of
 from scheduler_service.transactions.overrides import list_breakers, reset_breaker, trip_breaker
 from scheduler_service.transactions.reading import explain, read_slots, read_stats, read_task_and_usage
@@ -65,7 +67,9 @@ async def test_a_local_one_is_bound_by_slots_and_by_its_own_limit(cluster: Clust
     await cluster.tick()
     assert (await cluster.decisions())[-1] == (False, "pool_c_full", "gpu")
     view = await cluster.run(lambda tx: read_slots(tx, cluster.executors, cluster.rules))
-    (gpu,) = (one for one in slots_message(view, cluster.executors, cluster.rules).backends if one.backend == "gpu")
+    slots = pb.GetSlotsResponse()
+    set_slots(slots, view, cluster.executors)
+    (gpu,) = (one for one in slots.backends if one.backend == "gpu")
     assert (gpu.local, gpu.budget, gpu.used) == (True, 2, 2)
     cluster.executors = (with_gpu(local=True, max_runs=9, slots=0),)
     await cluster.tick()

@@ -152,12 +152,12 @@ class MemoryTransaction:
         self.state.last_dispatch = last
         for backend, time in times.items():
             known = self.state.backend_states.get(backend, stored.BackendState(backend))
-            self.state.backend_states[backend] = replace(known, last_start_success_time=time)
+            self.state.backend_states[backend] = structs.replace(known, last_start_success_time=time)
 
     async def note_trickles(self, times: Mapping[str, datetime]) -> None:
         for backend, time in times.items():
             known = self.state.backend_states.get(backend, stored.BackendState(backend))
-            self.state.backend_states[backend] = replace(known, last_trickle_time=time)
+            self.state.backend_states[backend] = structs.replace(known, last_trickle_time=time)
 
     async def add_tasks(self, tasks: Sequence[Task]) -> None:
         for task in tasks:

@@ -1,9 +1,9 @@
 """The low-rate guard: when it judges, what it lets through all the same, and what it never looks at."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from scheduler_service.core.breaker import Breaker, BreakerState
 from scheduler_service.core.dispatch_checks import (

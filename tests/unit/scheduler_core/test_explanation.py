@@ -1,11 +1,11 @@
 """One clear sentence for each state of the queue and of a task."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from scheduler_service.core.breaker import Breaker, BreakerState
 from scheduler_service.core.dispatch_checks import BackendFacts, GateFacts, Verdict, evaluate

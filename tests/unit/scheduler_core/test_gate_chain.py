@@ -1,11 +1,11 @@
 """The gate chain: order, scope of each gate, and what is recorded."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from scheduler_service.core.breaker import Breaker, BreakerState
 from scheduler_service.core.dispatch_checks import (

@@ -1,9 +1,9 @@
 """The pools: the reference's arithmetic, its reasons, and the sum over executors."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from scheduler_service.core.reasons import Reason
 from scheduler_service.core.slot_budget import (

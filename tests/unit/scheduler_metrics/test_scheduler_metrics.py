@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec import structs
 from prometheus_client import CollectorRegistry
 
 from scheduler_service.core.breaker import Breaker, BreakerState
@@ -310,7 +311,7 @@ async def test_the_series_of_an_executor_that_is_gone_go_with_its_row(cluster: C
     view = await replica.view()
     replica.metrics.observe(view)
     assert (KEY, "OPEN") in replica.series("breaker_transitions_total")
-    replica.metrics.observe(replace(view, breakers={}))
+    replica.metrics.observe(structs.replace(view, breakers={}))
     names = {key for name in ("breaker_state", "breaker_transitions_total") for key, _ in replica.series(name)}
     assert names == {"cecelia-run", "hk-minimax"}
 
@@ -340,7 +341,7 @@ async def test_the_series_of_a_plug_in_come_once_its_executor_has_told_of_it(
     assert ("gpu", "OPEN") in replica.series("breaker_state")
     assert (("gpu", "OPEN") in replica.series("breaker_transitions_total")) is (kind is BackendKind.SHARED)
     view = await replica.view()
-    replica.metrics.observe(replace(view, breakers={}))
+    replica.metrics.observe(structs.replace(view, breakers={}))
     assert not any("gpu" in key for key, _ in replica.series("breaker_state"))
 
 

@@ -75,14 +75,12 @@ async def test_where_some_were_waited_for_in_vain_those_behind_them_are_not_made
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Crowd, "patience_s", 0.0)
-    tasks = await bench.first_and("a", "b", "c")
     bench.gate.set()
-    await outcomes(tasks)
+    assert await outcomes(await bench.begin("d", "e")) == ["answer to d", "answer to e"]
     async with asyncio.timeout(5):
         while bench.joint._work is not None:
             await asyncio.sleep(0)
     monkeypatch.setattr(Crowd, "patience_s", 60.0)
-    assert await outcomes(await bench.begin("d", "e")) == ["answer to d", "answer to e"]
     assert await outcomes(await bench.begin("f")) == ["answer to f"]
     bench.batches.clear()
     again = await bench.begin("g", "h")
@@ -96,12 +94,23 @@ async def test_where_some_were_waited_for_in_vain_those_behind_them_are_not_made
 async def test_those_who_were_answered_together_are_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Crowd, "patience_s", 60.0)
     bench.gate.set()
-    await outcomes(await bench.first_and("a", "b", "c"))
+    await outcomes(await bench.begin("a", "b", "c"))
     again = await bench.begin("d", "e")
-    assert bench.batches == [["first"], ["a", "b", "c"]], "the third is likely to call again too"
+    assert bench.batches == [["a", "b", "c"]], "the third is likely to call again too"
     again += await bench.begin("f")
     assert await outcomes(again) == ["answer to d", "answer to e", "answer to f"]
-    assert bench.batches[2:] == [["d", "e", "f"]]
+    assert bench.batches[1:] == [["d", "e", "f"]]
+
+
+async def test_a_crowd_that_was_torn_apart_is_waited_for_as_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Crowd, "patience_s", 60.0)
+    tasks = await bench.first_and("a", "b")
+    bench.gate.set()
+    await outcomes(tasks[:1])
+    assert bench.batches == [["first"]], "who was answered just now is likely to call again"
+    (again,) = await bench.begin("again")
+    assert await outcomes([*tasks[1:], again]) == ["answer to a", "answer to b", "answer to again"]
+    assert bench.batches == [["first"], ["a", "b", "again"]]
 
 
 async def test_a_call_that_comes_later_is_carried_out_too(bench: Bench) -> None:

@@ -46,14 +46,18 @@ class Bench:
             await asyncio.sleep(0)
 
 
-async def test_who_asks_during_a_reading_gets_the_next_one_and_all_of_them_the_same() -> None:
+async def test_who_asks_during_a_reading_gets_the_next_one_and_all_of_them_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench()
     first = await bench.ask()
-    others = await bench.ask(3)
+    others = await bench.ask(2)
     assert bench.begun == 1, "the next one begins when the first has ended"
+    monkeypatch.setattr(Crowd, "patience_s", 60.0)
     await bench.let_go()
     assert await asyncio.gather(*first) == [1]
+    assert bench.begun == 1, "who was answered just now is likely to ask again"
+    others += await bench.ask()
     assert bench.begun == 2
+    monkeypatch.setattr(Crowd, "patience_s", 0.0)
     late = await bench.ask(2)
     await bench.let_go()
     assert await asyncio.gather(*others) == [2, 2, 2]
