@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 
 EACH_S = 0.0015
-"""How long each of those who are waited for lets the others wait at most. Eight callers of one process were back in 6 to 11 ms."""
+"""How long each of those who are waited for lets the others wait at most. Eight callers of one process took 6 to 11 ms."""
 MOST_S = 0.05
 """With more, callers who come by themselves, a thousand a second, could be kept waiting for ever larger crowds."""
 GROWN_MOST = 16
