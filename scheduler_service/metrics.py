@@ -144,8 +144,9 @@ class SchedulerMetrics:
             self._decisions.labels(REASON_KINDS[Reason(reason)].value, reason).inc(n)
             if reason == Reason.EXECUTOR_FAILED.value:
                 self._attempts.labels(backend, "failure").inc(n)
+        latencies = {backend: self._start_latency.labels(backend) for backend in {name for name, _ in recorded.start_latencies}}
         for backend, seconds in recorded.start_latencies:
-            self._start_latency.labels(backend).observe(seconds)
+            latencies[backend].observe(seconds)
         self.breakers_moved(recorded.moved_breakers)
 
     def breakers_moved(self, breakers: Iterable[Breaker]) -> None:

@@ -27,12 +27,11 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
     return message
 
 
-def set_timestamp(message: Timestamp, moment: datetime | None) -> None:
-    """Makes a message's own field a time; None leaves it absent. One of its own would be made and copied."""
-    if moment is not None:
-        since = moment - _EPOCH
-        message.seconds = since.days * _DAY_S + since.seconds
-        message.nanos = since.microseconds * 1000
+def set_timestamp(message: Timestamp, moment: datetime) -> None:
+    """Makes a message's own field a time. One made apart would be copied."""
+    since = moment - _EPOCH
+    message.seconds = since.days * _DAY_S + since.seconds
+    message.nanos = since.microseconds * 1000
 
 
 def moment_of(message: Timestamp) -> datetime:

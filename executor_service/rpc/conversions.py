@@ -195,38 +195,52 @@ def resources_message(report: ResourceReport, running: int, room: Room) -> pb.Ch
     return message
 
 
-def run_batches(records: Iterable[RunRecord]) -> Iterator[list[pb.Run]]:
+def changes(records: Iterable[RunRecord]) -> Iterator[pb.WatchRunsResponse]:
     """Runs in the portions that one message takes: at most 500 and 2 MiB; one run always fits."""
-    batch: list[pb.Run] = []
-    size = 0
+    response, size = pb.WatchRunsResponse(), 0
     for record in records:
-        message = run_message(record)
+        # Filled where it is to be: one made apart would be copied, and the list with it.
+        runs = response.runs.runs
+        message = runs.add()
+        _set_run(message, record)
         # With what the list adds to each of its entries.
         own = message.ByteSize() + ENTRY_BYTES
-        if batch and (len(batch) == RUNS_MAX or size + own > BATCH_MAX_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(message)
+        if len(runs) > 1 and (len(runs) > RUNS_MAX or size + own > BATCH_MAX_BYTES):
+            del runs[-1]
+            yield _told(response)
+            response, size = pb.WatchRunsResponse(), 0
+            _set_run(response.runs.runs.add(), record)
         size += own
-    if batch:
-        yield batch
+    if size:
+        yield _told(response)
+
+
+def _told(response: pb.WatchRunsResponse) -> pb.WatchRunsResponse:
+    runs = response.runs.runs
+    return pb.WatchRunsResponse(run=runs[0]) if len(runs) == 1 else response
 
 
 def run_message(record: RunRecord, *, brief: bool = False) -> pb.Run:
     """A run; `brief` leaves out its result and usage and shortens words, so that ten thousand fit into an answer."""
+    message = pb.Run()
+    _set_run(message, record, brief=brief)
+    return message
+
+
+def _set_run(message: pb.Run, record: RunRecord, *, brief: bool = False) -> None:
     spec, start, end = record.spec, record.start, record.end
-    message = pb.Run(
-        run_id=spec.run_id,
-        task_id=spec.task_id,
-        fence=spec.fence,
-        backend=spec.backend,
-        state=_STATES[record.state],
-        cluster_id=spec.cluster_id,
-    )
+    message.run_id = spec.run_id
+    message.task_id = spec.task_id
+    message.fence = spec.fence
+    message.backend = spec.backend
+    message.state = _STATES[record.state]
+    message.cluster_id = spec.cluster_id
     set_timestamp(message.accept_time, record.accept_time)
-    set_timestamp(message.start_time, record.start_time)
-    set_timestamp(message.end_time, record.end_time)
-    # What is empty is so already.
+    # What is empty is so already, and to look at it costs as well.
+    if record.start_time is not None:
+        set_timestamp(message.start_time, record.start_time)
+    if record.end_time is not None:
+        set_timestamp(message.end_time, record.end_time)
     if start is not None:
         message.start_verdict = _VERDICTS[start.verdict]
         if start.reason:
@@ -234,7 +248,8 @@ def run_message(record: RunRecord, *, brief: bool = False) -> pb.Run:
         if start.detail:
             message.start_detail = start.detail[:BRIEF_CHARS] if brief else start.detail
     if end is not None:
-        set_timestamp(message.retry_time, end.retry_time)
+        if end.retry_time is not None:
+            set_timestamp(message.retry_time, end.retry_time)
         message.outcome = _OUTCOMES[end.outcome]
         if end.error:
             message.error = end.error[:BRIEF_CHARS] if brief else end.error
@@ -248,4 +263,3 @@ def run_message(record: RunRecord, *, brief: bool = False) -> pb.Run:
             message.result = end.result
         if end.usage and not brief:
             set_struct(message.usage, end.usage)
-    return message

@@ -20,8 +20,8 @@ from executor_service.rpc.conversions import (
     LEASE_MAX,
     RUNS_MAX,
     Checker,
+    changes,
     resources_message,
-    run_batches,
     run_message,
 )
 from executor_service.runs.ports import BackendState
@@ -134,12 +134,10 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
         specs = [check.spec(run, f"runs[{i}]", cluster_id) for i, run in enumerate(request.runs)]
         check.done()
         answers = await self._executor.dispatch(specs, cluster_id, request.term, request.boot_id, request.stamp)
-        return pb.DispatchTasksResponse(
-            results=[
-                pb.DispatchResult(run_id=run_id, accepted=accepted, reason=reason, detail=detail)
-                for run_id, accepted, reason, detail in answers
-            ]
-        )
+        response = pb.DispatchTasksResponse()
+        for run_id, accepted, reason, detail in answers:
+            response.results.add(run_id=run_id, accepted=accepted, reason=reason, detail=detail)
+        return response
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
         check = Checker()
@@ -178,8 +176,8 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
                 elif isinstance(item, int):
                     yield pb.WatchRunsResponse(replay_end=pb.ReplayEnd(runs=item))
                 else:
-                    for batch in run_batches(item):
-                        yield _changes(batch)
+                    for response in changes(item):
+                        yield response
 
     def _snapshot(self) -> pb.WatchRunsResponse:
         boot_id, stamp = self._executor.stamp()
@@ -238,12 +236,6 @@ class ExecutorServicer(pb_grpc.ExecutorServiceServicer):
                     yield pb.StreamRunLogsResponse(offset=offset, data=data)
         finally:
             self._log_streams -= 1
-
-
-def _changes(runs: Sequence[pb.Run]) -> pb.WatchRunsResponse:
-    if len(runs) == 1:
-        return pb.WatchRunsResponse(run=runs[0])
-    return pb.WatchRunsResponse(runs=pb.RunBatch(runs=runs))
 
 
 def _refused(run_id: str) -> pb.Run:

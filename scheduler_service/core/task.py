@@ -92,8 +92,9 @@ class IllegalTransition(Exception):
 
 
 class Task(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One task as stored; every time is aware UTC. The defaults are what is usual of a new one, and not sent to be stored.
+    """One task as stored; every time is aware UTC.
 
+    The defaults are what is usual of a new one, and not sent to be stored: the statement `add_tasks` puts them in again.
     A Struct, as a move makes a new one: of a record this wide a dataclass takes forty times as long to copy. The order of the
     fields is that of the columns in `storage/queries/tasks.sql`.
     """

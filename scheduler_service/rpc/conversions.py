@@ -53,7 +53,7 @@ def set_task(
     message: pb.Task, task: Task, now: datetime, *, brief: bool = False, usage: Mapping[str, Any] = MappingProxyType({})
 ) -> None:
     """Makes an answer's own field, which is empty, a task; `brief` leaves out description, payload and result, as lists do."""
-    # Answers hold a thousand of these: one of its own would be made and copied, and what it has not costs as well.
+    # Answers hold a thousand of these: a message made apart would be copied into them, and an empty field costs as well.
     message.id = id_text(task.id)
     message.title = task.title
     message.task_type = task.task_type

@@ -143,7 +143,8 @@ class DispatchCalls(Calls):
         tick = message.tick
         tick.enabled = self._leader.leading and rules.tick_enabled
         tick.last_error = self._leader.tick_error or view.about.leadership.tick_error
-        set_timestamp(tick.last_success_time, view.about.leadership.tick_success_time)
+        if view.about.leadership.tick_success_time is not None:
+            set_timestamp(tick.last_success_time, view.about.leadership.tick_success_time)
         set_duration(tick.interval, rules.tick_interval)
         message.overrides.extend(_overrides(view, rules.checks.breaker))
         for (priority, status), n in sorted(view.queue.items()):

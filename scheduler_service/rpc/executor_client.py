@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,7 +18,6 @@ import grpc
 import structlog
 from cecelia.executor.v1 import executor_service_pb2 as pb
 from cecelia.executor.v1 import executor_service_pb2_grpc as pb_grpc
-from google.protobuf.duration_pb2 import Duration
 
 from scheduler_service.core.limits import DISPATCH_MAX_BYTES, DISPATCH_MAX_RUNS
 from scheduler_service.core.routing import BACKEND_NAME, BackendKind
@@ -38,7 +37,7 @@ from scheduler_service.core.run import (
 from scheduler_service.core.verdicts import OutcomeClass, StartVerdict
 from scheduler_service.errors import ExecutorUnreachable, OutputGone
 from service_runtime.ids import id_of, id_text
-from service_runtime.proto_values import duration, moment_of, object_of, struct
+from service_runtime.proto_values import duration, moment_of, object_of, set_duration, set_struct
 
 _log = structlog.get_logger(__name__)
 
@@ -143,15 +142,7 @@ class GrpcExecutorClient:
         self, identity: LeaderIdentity, orders: Sequence[RunOrder], stamp: Stamp, lease_ttl: timedelta
     ) -> list[DispatchAnswer]:
         answers: list[DispatchAnswer] = []
-        lease = duration(lease_ttl)
-        for batch in _batches([_run_request(order, lease) for order in orders]):
-            request = pb.DispatchTasksRequest(
-                runs=batch,
-                cluster_id=str(identity.cluster_id),
-                term=identity.term,
-                boot_id=stamp.boot_id,
-                stamp=stamp.stamp,
-            )
+        for request in _requests(identity, orders, stamp, lease_ttl):
             answers += await self._dispatch_batch(request)
         return answers
 
@@ -166,8 +157,7 @@ class GrpcExecutorClient:
                 return [DispatchAnswer(id_of(request.runs[0].run_id), False, "config_error", _text(error.details() or ""))]
             found = []
             for run in request.runs:
-                alone = pb.DispatchTasksRequest()
-                alone.CopyFrom(request)
+                alone = _copy(request)
                 del alone.runs[:]
                 alone.runs.append(run)
                 found += await self._dispatch_batch(alone)
@@ -246,38 +236,51 @@ class GrpcOutputs:
                 call.cancel()
 
 
-def _batches(requests: Sequence[pb.RunRequest]) -> Iterator[list[pb.RunRequest]]:
-    """Batches within the executor's bounds, with room for the envelope."""
-    batch: list[pb.RunRequest] = []
-    size = 0
-    for request in requests:
-        own = request.ByteSize() + 16
-        if batch and (len(batch) == DISPATCH_MAX_RUNS or size + own > DISPATCH_MAX_BYTES - 4096):
-            yield batch
-            batch, size = [], 0
-        batch.append(request)
-        size += own
-    if batch:
-        yield batch
-
-
-def _run_request(order: RunOrder, lease_ttl: Duration) -> pb.RunRequest:
-    return pb.RunRequest(
-        run_id=id_text(order.run_id),
-        task_id=id_text(order.task_id),
-        fence=order.fence,
-        title=order.title,
-        description=order.description,
-        task_type=order.task_type,
-        backend=order.backend,
-        payload=struct(order.payload) if order.payload else None,
-        timeout=duration(order.timeout),
-        lease_ttl=lease_ttl,
-        skill=order.skill,
-        permission_mode=order.permission_mode,
-        model=order.model,
-        provider=order.provider,
+def _requests(
+    identity: LeaderIdentity, orders: Iterable[RunOrder], stamp: Stamp, lease_ttl: timedelta
+) -> Iterator[pb.DispatchTasksRequest]:
+    """Orders within the executor's bounds, with room for the envelope; one always fits."""
+    envelope = pb.DispatchTasksRequest(
+        cluster_id=str(identity.cluster_id), term=identity.term, boot_id=stamp.boot_id, stamp=stamp.stamp
     )
+    request, size = _copy(envelope), 0
+    for order in orders:
+        # Filled where it is to be: one made apart would be copied into the list.
+        run = request.runs.add()
+        _set_run(run, order, lease_ttl)
+        own = run.ByteSize() + 16
+        if len(request.runs) > 1 and (len(request.runs) > DISPATCH_MAX_RUNS or size + own > DISPATCH_MAX_BYTES - 4096):
+            del request.runs[-1]
+            yield request
+            request, size = _copy(envelope), 0
+            _set_run(request.runs.add(), order, lease_ttl)
+        size += own
+    if request.runs:
+        yield request
+
+
+def _copy(envelope: pb.DispatchTasksRequest) -> pb.DispatchTasksRequest:
+    request = pb.DispatchTasksRequest()
+    request.CopyFrom(envelope)
+    return request
+
+
+def _set_run(run: pb.RunRequest, order: RunOrder, lease_ttl: timedelta) -> None:
+    run.run_id = id_text(order.run_id)
+    run.task_id = id_text(order.task_id)
+    run.fence = order.fence
+    run.title = order.title
+    run.description = order.description
+    run.task_type = order.task_type
+    run.backend = order.backend
+    run.skill = order.skill
+    run.permission_mode = order.permission_mode
+    run.model = order.model
+    run.provider = order.provider
+    set_duration(run.timeout, order.timeout)
+    set_duration(run.lease_ttl, lease_ttl)
+    if order.payload:
+        set_struct(run.payload, order.payload)
 
 
 def _parts(message: pb.WatchRunsResponse) -> Iterator[tuple[Callable[[Any], WatchMessage | None], Any]]:

@@ -63,15 +63,21 @@ class JointCalls(Generic[C, A]):
         try:
             while batch := self._next():
                 served, self._crowd = self._crowd, Crowd(len(self._waiting))
+                # Without those who were put off.
                 served.size = len(batch)
                 await self._together(batch)
-                served.answered(self._crowd.size)
-                await self._crowd.follow(served)
+                served.answered(len(self._waiting))
+                if not self._enough_for_one():
+                    await self._crowd.follow(served)
         finally:
             self._work = None
             # Cut off with the loop it runs in: nobody must go on waiting.
             for one in (*batch, *self._waiting):
                 one.answer.cancel()
+
+    def _enough_for_one(self) -> bool:
+        """Whether those who wait fill a transaction, so that nobody needs to be waited for."""
+        return len(self._waiting) >= TOGETHER_MAX or sum(one.size for one in self._waiting) >= TOGETHER_MAX_BYTES
 
     def _next(self) -> list[_Waiting[C, A]]:
         batch: list[_Waiting[C, A]] = []

@@ -46,6 +46,7 @@ class SharedReads:
         if reading is None:
             reading = self._next[asked] = _Reading()
             reading.work = asyncio.get_running_loop().create_task(self._carry_out(asked, read, reading))
+            # Before anybody waits for it, so that it is known when they were answered.
             reading.work.add_done_callback(partial(self._ended, asked, reading))
         reading.crowd.join()
         assert reading.work is not None

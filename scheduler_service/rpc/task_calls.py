@@ -30,8 +30,8 @@ EVENTS_BATCH = 500
 DEPENDENTS_SHOWN = 100
 
 
-R = TypeVar(
-    "R",
+AboutOneTask = TypeVar(
+    "AboutOneTask",
     pb.SubmitTaskResponse,
     pb.GetTaskResponse,
     pb.WatchTaskResponse,
@@ -50,7 +50,9 @@ class _Submission:
     spec: TaskSpec
 
 
-def _with_task(response: R, task: Task, now: datetime, usage: Mapping[str, Any] = MappingProxyType({})) -> R:
+def _with_task(
+    response: AboutOneTask, task: Task, now: datetime, usage: Mapping[str, Any] = MappingProxyType({})
+) -> AboutOneTask:
     """An answer that is about one task."""
     set_task(response.task, task, now, usage=usage)
     return response

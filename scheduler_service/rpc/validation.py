@@ -80,7 +80,7 @@ class Checker(FieldChecker):
     def spec(self, message: pb.TaskSpec, prefix: str) -> TaskSpec | None:
         """A task as submitted."""
         before = self.wrong_so_far
-        # Most tasks have neither, and a thousand may come in one call.
+        # Most tasks have no id of their own and no prerequisites, and a thousand may come in one call.
         task_id = self.uuid(f"{prefix}.task_id", message.task_id) if message.task_id else None
         depends_on: Sequence[UUID] = self._depends_on(message, prefix) if message.depends_on else ()
         priority = _PRIORITIES.get(message.priority)
@@ -116,7 +116,7 @@ class Checker(FieldChecker):
         return spec
 
     def _depends_on(self, message: pb.TaskSpec, prefix: str) -> list[UUID]:
-        # One more than may be, which is told of the values.
+        # With one more than is allowed, so that `violations_of` finds too many.
         texts = message.depends_on[: limits.DEPENDS_ON_MAX + 1]
         found = [self.uuid(f"{prefix}.depends_on[{i}]", text) for i, text in enumerate(texts)]
         return [other for other in found if other is not None]

@@ -51,7 +51,10 @@ _COUNTED = ("create_time", "backend", "executor_id", "attempt", "success", "reas
 
 @lru_cache(maxsize=32)
 def _standing_query(parts: tuple[stored.Part, ...], statements: tuple[LiteralString, ...]) -> LiteralString:
-    """A statement for each choice of parts: one with all of them, told which to leave out, was planned anew each time."""
+    """A statement for each choice of parts: one with all of them, told which to leave out, was planned anew each time.
+
+    Kept, as to put it together took longer than to look it up by its texts.
+    """
     named: list[LiteralString] = [
         f"'{part.removesuffix('_by_executor')}', ({statement})" for part, statement in zip(parts, statements, strict=True)
     ]

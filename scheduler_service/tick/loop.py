@@ -131,7 +131,8 @@ class TickLoop:
         """
         await self._first_reports(FIRST_REPORT_S)
         result, links = await self._tick(TickKind.RUN)
-        return [*result.decisions, *await self._send_all(result, links)]
+        answers = await self._send_all(result, links)
+        return [*result.decisions, *(_decision(order, *answers.get(order.run_id, _NO_ANSWER)) for order in result.orders)]
 
     async def _first_reports(self, seconds: float) -> None:
         """Returns when every executor has been heard, or after this time."""
@@ -179,14 +180,15 @@ class TickLoop:
 
     # --- sending
 
-    async def _send_all(self, result: TickResult, links: Mapping[str, ExecutorLink]) -> list[Decision]:
+    async def _send_all(self, result: TickResult, links: Mapping[str, ExecutorLink]) -> dict[UUID, _Answered]:
+        """What was answered to the orders, by run."""
         by_executor: dict[str, list[RunOrder]] = {}
         for order in result.orders:
             by_executor.setdefault(order.executor_id, []).append(order)
         sent = await asyncio.gather(*(self._send(links[name], mine) for name, mine in by_executor.items()))
-        return [decision for decisions in sent for decision in decisions]
+        return {run_id: answer for answers in sent for run_id, answer in answers.items()}
 
-    async def _send(self, link: ExecutorLink, orders: Sequence[RunOrder]) -> list[Decision]:
+    async def _send(self, link: ExecutorLink, orders: Sequence[RunOrder]) -> dict[UUID, _Answered]:
         """Sends claimed orders. No answer leaves them dispatching: the link sends the same run_ids again."""
         try:
             stamp = link.stamp
@@ -201,25 +203,31 @@ class TickLoop:
                 self._observer.recorded(recorded)
         except (ExecutorUnreachable, StorageUnavailable) as error:
             _log.warning("dispatch_unanswered", target=link.client.target, runs=len(orders), error=str(error))
-            return [_decision(order, None, str(error)) for order in orders]
+            return {order.run_id: (None, str(error)) for order in orders}
         finally:
             link.landed(order.run_id for order in orders)
-        by_run = {answer.run_id: answer for answer in answers}
-        if any(self._found_full(link, order, by_run.get(order.run_id)) for order in orders):
-            link.take_for_full()
-        if any(answer.reason == Reason.ALREADY_RUNNING for answer in answers):
-            link.compare_soon()
         if rejected:
-            self.wake()
-        return [_decision(order, by_run.get(order.run_id), "") for order in orders]
+            self._learn_from(link, orders, {answer.run_id: answer for answer in rejected})
+        return {answer.run_id: (answer, "") for answer in answers}
 
-    @staticmethod
-    def _found_full(link: ExecutorLink, order: RunOrder, answer: DispatchAnswer | None) -> bool:
-        """Whether the machine was full: a backend with a limit of its own may only have reached that."""
-        if answer is None or answer.accepted or from_executor(answer.reason) is not Reason.SERVER_OVERLOADED:
-            return False
-        own = backend_report(link.report, order.backend) if link.report is not None else None
-        return own is not None and own.local and not own.max_runs
+    def _learn_from(self, link: ExecutorLink, orders: Sequence[RunOrder], rejected: Mapping[UUID, DispatchAnswer]) -> None:
+        """Takes a machine for full that says so, and compares with one that runs what it should not."""
+        for order in orders:
+            answer = rejected.get(order.run_id)
+            if answer is not None and from_executor(answer.reason) is Reason.SERVER_OVERLOADED:
+                own = backend_report(link.report, order.backend) if link.report is not None else None
+                # A backend with a limit of its own may only have reached that.
+                if own is not None and own.local and not own.max_runs:
+                    link.take_for_full()
+        if any(answer.reason == Reason.ALREADY_RUNNING for answer in rejected.values()):
+            link.compare_soon()
+        self.wake()
+
+
+_Answered = tuple[DispatchAnswer | None, str]
+"""An executor's answer to an order, and why there is none."""
+
+_NO_ANSWER: _Answered = (None, "")
 
 
 def _decision(order: RunOrder, answer: DispatchAnswer | None, detail: str) -> Decision:

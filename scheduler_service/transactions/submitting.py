@@ -39,7 +39,8 @@ async def submit(tx: Transaction, specs: Sequence[TaskSpec], routes: Mapping[str
     # Locked, so that none completes between our count and our commit.
     known = await tx.tasks(sorted(prerequisites.difference(ids)), Lock.SHARE)
     await _require_room(tx, len(specs))
-    order = iter(_prerequisites_first(ids, specs) if prerequisites else range(len(ids)))
+    # By place: to look up a thousand tasks by their ids time and again takes longer than to make them.
+    order = iter(range(len(ids)) if prerequisites.isdisjoint(ids) else _prerequisites_first(ids, specs))
     made: dict[int, Task] = {}
     for start in range(0, len(ids), ADDED_AT_ONCE):
         part = range(start, min(start + ADDED_AT_ONCE, len(ids)))

@@ -95,19 +95,25 @@ def test_no_statement_is_so_long_that_psycopg_takes_it_apart_each_time() -> None
 async def test_columns_stand_in_the_order_of_the_fields_that_are_made_of_them(database_url: str) -> None:
     orders = {
         "get_tasks": Task,
+        "get_tasks_for_share": Task,
+        "get_tasks_for_update": Task,
         "get_tasks_to_move": Task,
         "due_tasks": Task,
+        "due_tasks_for_update": Task,
+        "list_tasks": Task,
         "get_runs": Run,
         "live_runs": Run,
         "runs_of_task": Run,
     }
     given = {"ids": "{}", "run_ids": "{}", "task_id": uuid4(), "executor_id": "", "backend": "", "limit": 1, "skip": "{}"}
+    given |= dict.fromkeys(("before_seq", "statuses", "task_types", "priorities"))
     queries = query_files.load()
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         for name, of in orders.items():
             cursor = await connection.execute(queries[name], {**given, "unfailed_only": False, "now": datetime.now(UTC)})
             assert cursor.description is not None
-            assert tuple(column.name for column in cursor.description) == of.__struct_fields__, name
+            numbered = ("seq",) if name == "list_tasks" else ()
+            assert tuple(column.name for column in cursor.description) == (*numbered, *of.__struct_fields__), name
 
 
 def test_every_column_of_a_row_is_written_by_some_statement() -> None:

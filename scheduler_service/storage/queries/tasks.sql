@@ -1,7 +1,7 @@
 -- Tasks and their dependencies. Only transitions of core/task.py change a status; these queries carry rows.
 
 -- name: add_tasks
--- Stores new tasks, given as JSON, in their order.
+-- Stores new tasks, given as JSON without what is core/task.py's default, in their order.
 INSERT INTO tasks (
     id, title, task_type, priority, max_tries, timeout, backend, status, rank_time, due_time, create_time,
     update_time, description, skill, payload, depends_on, not_before_time, hold_reason, run_id, fence, tries,

@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from cecelia.executor.v1 import executor_service_pb2 as pb
 from msgspec import structs
 
 from executor_service.core.run import EndReport, RunOutcome, RunRecord, RunSpec, RunState, StartReport, StartVerdict
-from executor_service.rpc.conversions import BATCH_MAX_BYTES, RUNS_MAX, run_batches, run_message
+from executor_service.rpc.conversions import BATCH_MAX_BYTES, RUNS_MAX, changes, run_message
 from executor_service.runs.table import RunTable
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -89,11 +88,11 @@ def test_an_answer_that_is_the_work_has_gone_on_since_its_acceptance() -> None:
 
 def test_many_runs_go_into_few_messages_within_their_bounds_in_order_and_none_is_lost() -> None:
     small = [structs.replace(ACCEPTED, spec=structs.replace(SPEC, run_id=str(n))) for n in range(RUNS_MAX + 1)]
-    batches = list(run_batches(small))
-    assert [len(batch) for batch in batches] == [RUNS_MAX, 1]
-    assert [run.run_id for batch in batches for run in batch] == [record.spec.run_id for record in small]
+    full, last = changes(small)
+    assert len(full.runs.runs) == RUNS_MAX
+    assert [run.run_id for run in (*full.runs.runs, last.run)] == [record.spec.run_id for record in small]
     large = [record.ended(EndReport(RunOutcome.COMPLETED, result="x" * 64 * 1024), NOW) for record in small[:100]]
-    sizes = [pb.RunBatch(runs=batch).ByteSize() for batch in run_batches(large)]
+    sizes = [response.ByteSize() for response in changes(large)]
     assert max(sizes) <= BATCH_MAX_BYTES
     assert len(sizes) == 4
-    assert list(run_batches([])) == []
+    assert list(changes([])) == []

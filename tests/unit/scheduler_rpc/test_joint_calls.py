@@ -76,18 +76,18 @@ async def test_where_some_were_waited_for_in_vain_those_behind_them_are_not_made
 ) -> None:
     monkeypatch.setattr(Crowd, "patience_s", 0.0)
     bench.gate.set()
-    assert await outcomes(await bench.begin("d", "e")) == ["answer to d", "answer to e"]
+    await outcomes(await bench.begin("a", "b", "c"))
     async with asyncio.timeout(5):
         while bench.joint._work is not None:
             await asyncio.sleep(0)
     monkeypatch.setattr(Crowd, "patience_s", 60.0)
-    assert await outcomes(await bench.begin("f")) == ["answer to f"]
+    # Of those behind a, b and c, who were waited for in vain.
+    await outcomes(await bench.begin("d", "e"))
     bench.batches.clear()
-    again = await bench.begin("g", "h")
-    assert bench.batches == [["g", "h"]]
-    await outcomes(again)
+    assert await outcomes(await bench.begin("f")) == ["answer to f"]
+    await outcomes(await bench.begin("g", "h"))
     (late,) = await bench.begin("i")
-    assert bench.batches == [["g", "h"]], "what was in vain once is tried again"
+    assert bench.batches == [["f"], ["g", "h"]], "what was in vain once is tried again"
     await outcomes([late, *await bench.begin("j")])
 
 
@@ -111,6 +111,14 @@ async def test_a_crowd_that_was_torn_apart_is_waited_for_as_one(bench: Bench, mo
     (again,) = await bench.begin("again")
     assert await outcomes([*tasks[1:], again]) == ["answer to a", "answer to b", "answer to again"]
     assert bench.batches == [["first"], ["a", "b", "again"]]
+
+
+async def test_nobody_is_waited_for_when_those_who_wait_fill_a_transaction(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Crowd, "patience_s", 60.0)
+    tasks = [*await bench.begin("first"), *await bench.begin("a", "b", size=TOGETHER_MAX_BYTES // 2)]
+    bench.gate.set()
+    await outcomes(tasks)
+    assert bench.batches == [["first"], ["a", "b"]], "the first is not expected: there would be no room for it"
 
 
 async def test_a_call_that_comes_later_is_carried_out_too(bench: Bench) -> None:

@@ -94,14 +94,14 @@ async def test_they_are_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> 
     first = await bench.ask(3)
     await bench.let_go()
     await asyncio.gather(*first)
-    (alone,) = await bench.ask()
+    two = await bench.ask(2)
     assert bench.begun == 1
     await bench.let_go()
-    assert await alone == 2
-    both = await bench.ask(2)
+    assert await asyncio.gather(*two) == [2, 2]
+    (alone,) = await bench.ask()
     assert bench.begun == 3, "after those who were waited for in vain nobody is"
     await bench.let_go()
-    assert await asyncio.gather(*both) == [3, 3]
+    assert await alone == 3
 
 
 async def test_what_is_asked_differently_is_read_apart() -> None:

@@ -44,10 +44,9 @@ def test_it_is_what_a_value_of_its_own_would_be() -> None:
 def test_what_is_zero_or_empty_is_there_and_what_is_none_is_absent() -> None:
     message = pb.Task()
     set_timestamp(message.create_time, datetime(1970, 1, 1, tzinfo=UTC))
-    set_timestamp(message.start_time, None)
     set_duration(message.timeout, timedelta(0))
     set_struct(message.payload, {})
-    assert [name for name in ("create_time", "start_time", "timeout", "payload", "usage") if message.HasField(name)] == [
+    assert [name for name in ("create_time", "timeout", "payload", "usage") if message.HasField(name)] == [
         "create_time",
         "timeout",
         "payload",
