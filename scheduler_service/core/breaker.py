@@ -60,6 +60,9 @@ class Admission(StrEnum):
     BLOCK = "block"
 
 
+_ALLOW = Admission.ALLOW
+
+
 TRANSITIONS: Mapping[tuple[BreakerState, Signal], BreakerState] = MappingProxyType(
     {
         (BreakerState.CLOSED, Signal.THRESHOLD_REACHED): BreakerState.OPEN,
@@ -204,7 +207,7 @@ def clamp_opened_time(breaker: Breaker, now: datetime) -> Breaker:
 def admit(breaker: Breaker, now: datetime, settings: BreakerSettings) -> Admission:
     """What the breaker says to the next start at `now`; the instant of the retry time itself admits a probe."""
     if breaker.state is _CLOSED:
-        return Admission.ALLOW
+        return _ALLOW
     due = retry_time(breaker, settings, now)
     return Admission.PROBE if due is not None and due <= now else Admission.BLOCK
 

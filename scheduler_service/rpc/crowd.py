@@ -14,6 +14,7 @@ EACH_S = 0.001
 """How long each of those who are expected lets the others wait at most. Callers who come by themselves faster than that, a
 thousand a second, are always worth waiting for: what they wait is bounded by GROWN_MOST, or by MOST_S."""
 MOST_S = 0.05
+"""Nobody is let wait longer than this for others."""
 GROWN_MOST = 16
 """To so many a crowd that was torn apart is let grow."""
 

@@ -38,12 +38,12 @@ def ours(call: Call) -> Call:
     from scheduler_service.core.breaker import Admission, Breaker, BreakerSettings, admit, record_failure, record_success
 
     settings = BreakerSettings(failure_threshold=NEVER, open_duration=timedelta(minutes=30))
-    breaker, run_id = Breaker("cecelia-run@host-a"), uuid4()
+    breaker, run_id, block = Breaker("cecelia-run@host-a"), uuid4(), Admission.BLOCK
 
     def guarded() -> object:
         nonlocal breaker
         now = datetime.now(UTC)
-        if admit(breaker, now, settings) is Admission.BLOCK:
+        if admit(breaker, now, settings) is block:
             raise RuntimeError("open")
         try:
             result = call()
