@@ -54,24 +54,17 @@ class RowShape:
 EDITED_TASK = RowShape(
     "EditedTask", ("id", "title", "description", "priority", "skill", "payload", "not_before_time", "rank_time")
 )
+_USUAL_OF_TASK = {field.name: field.default for field in msgspec.structs.fields(Task)}
 MOVED_TASK = RowShape(
     "MovedTask",
     ("id", "status", "fence", "due_time", "update_time"),
-    hold_reason=HoldReason.NONE,
-    run_id=None,
-    tries=0,
-    start_failures=0,
-    last_start_failure_time=None,
-    backoff_count=0,
-    executor_id="",
-    exit_code=None,
-    result="",
-    error="",
-    cancel_requested=False,
-    blocked_by=0,
-    start_time=None,
-    end_time=None,
-    next_attempt_time=None,
+    **{
+        name: _USUAL_OF_TASK[name]
+        for name in (
+            *("hold_reason", "run_id", "tries", "start_failures", "last_start_failure_time", "backoff_count", "executor_id"),
+            *("exit_code", "result", "error", "cancel_requested", "blocked_by", "start_time", "end_time", "next_attempt_time"),
+        )
+    },
 )
 """What a transition can change; the rest is what was submitted, or what an operator edits."""
 

@@ -36,11 +36,12 @@ async def submit(tx: Transaction, specs: Sequence[TaskSpec], routes: Mapping[str
     if taken:
         raise AlreadyExists(f"task {next(iter(taken))} exists already; choose another task_id", reason="TASK_EXISTS")
     prerequisites = {other for spec in specs for other in spec.depends_on}
+    inside = prerequisites.intersection(ids)
     # Locked, so that none completes between our count and our commit.
-    known = await tx.tasks(sorted(prerequisites.difference(ids)), Lock.SHARE)
+    known = await tx.tasks(sorted(prerequisites - inside), Lock.SHARE)
     await _require_room(tx, len(specs))
     # By place: at each look-up by id Python computes the id's hash anew, by a function of its own.
-    order = iter(range(len(ids)) if prerequisites.isdisjoint(ids) else _prerequisites_first(ids, specs))
+    order = iter(_prerequisites_first(ids, specs) if inside else range(len(ids)))
     made: dict[int, Task] = {}
     for start in range(0, len(ids), ADDED_AT_ONCE):
         part = range(start, min(start + ADDED_AT_ONCE, len(ids)))
