@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -85,18 +86,20 @@ WHERE relname ~ '^dispatch_((second|minute)_counts|events_[0-9]{8})$'
 """
 
 
-async def test_a_million_decisions_cost_no_more_than_their_minutes(database: PostgresDatabase, clock: FakeClock) -> None:
-    async def fill(tx: Transaction) -> None:
-        assert isinstance(tx, PostgresTransaction)
-        # As a million decisions an hour leave them in two weeks: what was recorded one by one is counted in each minute and second.
-        for unit, long, count in (("second", "2 hours", 278), ("minute", "14 days", 16_680)):
-            await tx._connection.execute(
-                f"INSERT INTO dispatch_{unit}_counts SELECT t, 'cecelia-run', 'host-a', true, true, '', %s, t"  # type: ignore[arg-type]  # two literals
-                f" FROM generate_series(date_trunc('{unit}', %s::timestamptz) - %s::interval, %s, interval '1 {unit}') t",
-                (count, clock.now(), long, clock.now()),
-            )
-            await tx._connection.execute(f"ANALYZE dispatch_{unit}_counts")  # type: ignore[arg-type]  # two literals
+async def count_million_an_hour(tx: Transaction, now: datetime, minutes_of: timedelta = 14 * DAY) -> None:
+    """As a million decisions an hour leave the counters: what was recorded one by one is counted in each minute and second."""
+    assert isinstance(tx, PostgresTransaction)
+    for unit, long, count in (("second", 2 * HOUR, 278), ("minute", minutes_of, 16_680)):
+        await tx._connection.execute(f"DELETE FROM dispatch_{unit}_counts")  # type: ignore[arg-type]  # two literals
+        await tx._connection.execute(
+            f"INSERT INTO dispatch_{unit}_counts SELECT t, 'cecelia-run', 'host-a', true, true, '', %s, t"  # type: ignore[arg-type]  # two literals
+            f" FROM generate_series(date_trunc('{unit}', %s::timestamptz) - %s::interval, %s, interval '1 {unit}') t",
+            (count, now, long, now),
+        )
+        await tx._connection.execute(f"ANALYZE dispatch_{unit}_counts")  # type: ignore[arg-type]  # two literals
 
+
+async def test_a_million_decisions_cost_no_more_than_their_minutes(database: PostgresDatabase, clock: FakeClock) -> None:
     async def count_rows_read(tx: Transaction) -> int:
         assert isinstance(tx, PostgresTransaction)
         # One plan for every edge is used at the sixth reading at the latest.
@@ -110,11 +113,36 @@ async def test_a_million_decisions_cost_no_more_than_their_minutes(database: Pos
         return int(dict(after)["n"] - dict(before)["n"])
 
     await database.run(lambda tx: tx.ensure_partitions())
-    await database.run(fill)
+    await database.run(lambda tx: count_million_an_hour(tx, clock.now()))
     rows = await database.run(lambda tx: tx.window_rows(clock.now() - HOUR))
     assert sum(row.n for row in rows) > 990_000
     read = await database.run(count_rows_read)
     assert 60 < read <= 60 + 60 + 278, "the minutes, the seconds of one of them, one second's events"
+
+
+async def test_a_window_makes_room_for_its_groups_whatever_the_history(
+    database: PostgresDatabase, database_url: str, clock: FakeClock
+) -> None:
+    def groups(node: dict[str, Any]) -> list[float]:
+        own = [node["Plan Rows"]] if node["Node Type"] == "Aggregate" else []
+        return own + [number for child in node.get("Plans", ()) for number in groups(child)]
+
+    async def expected() -> list[float]:
+        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+            bodies = await connection.execute("SELECT prosrc FROM pg_proc WHERE proname ~ '^dispatch_window' ORDER BY proname")
+            found = []
+            for (body,) in await bodies.fetchall():
+                of_any_edge = re.sub(r"\bsince\b", "$1::timestamptz", body)
+                explained = await connection.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {of_any_edge}")
+                found += [number for (plan,) in await explained.fetchall() for number in groups(plan[0]["Plan"])]
+            return found
+
+    await database.run(lambda tx: tx.ensure_partitions())
+    await database.run(lambda tx: count_million_an_hour(tx, clock.now(), minutes_of=DAY))
+    of_a_day = await expected()
+    await database.run(lambda tx: count_million_an_hour(tx, clock.now()))
+    assert of_a_day == await expected()
+    assert len(of_a_day) > 1
 
 
 async def test_retention_drops_whole_days_of_decisions_and_events(database: PostgresDatabase, clock: FakeClock) -> None:

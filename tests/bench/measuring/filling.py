@@ -19,10 +19,11 @@ SELECT nextval('dispatch_events_id'), now() - make_interval(secs => %(seconds)s:
     CASE WHEN i %% 3 = 0 THEN 'hk-minimax' ELSE 'cecelia-run' END, gen_random_uuid(), gen_random_uuid(), 'host-a'
 FROM generate_series(1, %(count)s) i
 """
+# In the order of time, as they come: in the order of a hash, a window would be read from a block a row.
 _COUNTS = """
 INSERT INTO dispatch_{unit}_counts ({unit}, backend, executor_id, attempt, success, reason, n, last_time)
 SELECT date_trunc('{unit}', create_time, 'UTC'), backend, executor_id, attempt, success, reason, count(*), max(create_time)
-FROM dispatch_events GROUP BY 1, 2, 3, 4, 5, 6
+FROM dispatch_events GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1
 ON CONFLICT ({unit}, backend, executor_id, attempt, success, reason) DO UPDATE SET n = excluded.n, last_time = excluded.last_time
 """
 _TASK_COLUMNS = """
