@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
@@ -28,10 +31,13 @@ _LEFT = "SELECT EXISTS (SELECT 1 FROM tasks WHERE status IN ('queued', 'dispatch
 
 
 class OurPair:
-    """A running pair: `stub` calls the scheduler."""
+    """A running pair: `stub` calls the scheduler, which was ready `ready_s` after it was started."""
 
-    def __init__(self, url: str, scheduler: Program, executor: Program, stub: pb_grpc.SchedulerServiceAsyncStub) -> None:
+    def __init__(
+        self, url: str, scheduler: Program, executor: Program, stub: pb_grpc.SchedulerServiceAsyncStub, ready_s: float
+    ) -> None:
         self.url = url
+        self.ready_s = ready_s
         self.scheduler = scheduler
         self.executor = executor
         self.stub = stub
@@ -85,10 +91,15 @@ def specs_of(numbers: Sequence[int]) -> list[pb.TaskSpec]:
 
 
 @contextlib.asynccontextmanager
-async def our_pair(bench: Bench, *, max_runs: int, started_address: str = "") -> AsyncIterator[OurPair]:
-    """The pair on a fresh database, its ramp behind it unless the bench is quick; `max_runs`: runs at once of the backend."""
+async def our_pair(
+    bench: Bench, *, max_runs: int, started_address: str = "", database: AbstractAsyncContextManager[str] | None = None
+) -> AsyncIterator[OurPair]:
+    """The pair on a database, its ramp behind it unless the bench is quick; `max_runs`: runs at once of the backend.
+
+    `database`: what gives the database's URL; None: a fresh one.
+    """
     with bench.scratch("ours") as folder:
-        async with bench.fresh_database() as url:
+        async with bench.fresh_database() if database is None else database as url:
             env = _settings(folder, url, max_runs, started_address)
             executor = Program("executor_service", dict(env), folder / "executor", folder / "executor.log")
             scheduler = Program("scheduler_service", dict(env), folder / "scheduler", folder / "scheduler.log")
@@ -96,10 +107,13 @@ async def our_pair(bench: Bench, *, max_runs: int, started_address: str = "") ->
                 await executor.start()
                 stack.push_async_callback(executor.end)
                 scheduler._env["EXECUTOR_TARGETS"] = f"127.0.0.1:{executor.port}"
+                began = time.perf_counter()
                 await scheduler.start()
+                ready_s = time.perf_counter() - began
                 stack.push_async_callback(scheduler.end)
                 channel = await stack.enter_async_context(channel_to(scheduler.port))
-                pair = OurPair(url, scheduler, executor, pb_grpc.SchedulerServiceStub(channel))  # type: ignore[arg-type, misc]
+                stub: Any = pb_grpc.SchedulerServiceStub(channel)  # type: ignore[no-untyped-call]
+                pair = OurPair(url, scheduler, executor, stub, ready_s)
                 if not bench.quick:
                     await pair.submit(WARM_UP_TASKS)
                     await pair.until_all_ended(60)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.acceptance.programs import eventually
 from tests.bench.measuring.bench import Absent, Bench
-from tests.bench.measuring.comparison import Comparison, Goal, Variant, ratios
+from tests.bench.measuring.comparison import ByTurns, Comparison, Goal, Variant, ratios
 from tests.bench.measuring.processes import cpu_seconds
 from tests.bench.measuring.report import write_report
 from tests.bench.measuring.rounds import newest, run_rounds
@@ -105,6 +105,30 @@ async def test_each_goes_first_in_turn_and_a_broken_off_run_counts(tmp_path: Pat
     assert newer is not None
     assert newer.rounds[2] == {"a": {"speed": 3}, "b": {"speed": 5}}
     assert newest(file, "row", quick=True) is None
+
+
+async def test_those_that_take_turns_are_measured_together_and_shown_each(tmp_path: Path) -> None:
+    def together(*names: str, absent: str = "") -> ByTurns:
+        async def measure(bench: Bench) -> Mapping[str, Mapping[str, float]]:
+            if absent:
+                raise Absent(absent)
+            return {"a": {"speed": 1.0}, "b": {"speed": 2.0}}
+
+        return ByTurns(names, measure)
+
+    file = tmp_path / "results"
+    said = await measured(file, comparison(together("a", "b"), variant("c", 3, 4)), 2)
+    assert [line.split()[2] for line in said[1:]] == ["a:", "b:", "c:", "c:", "a:", "b:"]
+    results = newest(file, "row")
+    assert results is not None
+    assert results.rounds[1] == {"a": {"speed": 1}, "b": {"speed": 2}, "c": {"speed": 4}}
+    assert comparison(together("a", "b"), variant("c")).names == ("a", "b", "c")
+    with pytest.raises(ValueError, match="a, x: \\['a', 'b'\\] were measured"):
+        await measured(file, comparison(together("a", "x")), 1)
+    await measured(file, comparison(together("a", "b", absent="no such thing"), variant("c", 5, 6)), 2)
+    results = newest(file, "row")
+    assert results is not None
+    assert results.absent == {"a": "no such thing", "b": "no such thing"}
 
 
 async def test_a_figure_without_a_unit_is_refused(tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeVar
 
 from tests.bench.measuring.bench import Bench
+
+T = TypeVar("T")
 
 Figures = Mapping[str, float]
 """What one round of one variant measured, by figure."""
@@ -21,6 +24,27 @@ class Variant:
 
     name: str
     measure: Callable[[Bench], Awaitable[Figures]]
+    prepare: Callable[[Bench], Awaitable[None]] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of whom it measures figures."""
+        return (self.name,)
+
+    async def measure_each(self, bench: Bench) -> Mapping[str, Figures]:
+        """One round's figures, by name."""
+        return {self.name: await self.measure(bench)}
+
+
+@dataclass(frozen=True)
+class ByTurns:
+    """Some that take turns within a round, measurement by measurement: where they differ by less than the machine from minute to minute.
+
+    `measure_each` gives the figures of each by name. It and `prepare` are as a Variant's.
+    """
+
+    names: tuple[str, ...]
+    measure_each: Callable[[Bench], Awaitable[Mapping[str, Figures]]]
     prepare: Callable[[Bench], Awaitable[None]] | None = None
 
 
@@ -64,23 +88,33 @@ class Comparison:
 
     name: str
     question: str
-    variants: tuple[Variant, ...]
+    variants: tuple[Variant | ByTurns, ...]
     goals: tuple[Goal, ...]
     units: Mapping[str, str]
     settings: str
 
     def __post_init__(self) -> None:
-        names = {variant.name for variant in self.variants}
+        names = set(self.names)
         for goal in self.goals:
             if unknown := {goal.ours, goal.other} - names:
                 raise ValueError(f"comparison {self.name}: a goal names {sorted(unknown)}; its variants are {sorted(names)}")
             if unknown := {goal.figure, goal.other_figure or goal.figure} - set(self.units):
                 raise ValueError(f"comparison {self.name}: a goal names {sorted(unknown)}; its figures are {list(self.units)}")
 
-    def in_order(self, round_number: int) -> Sequence[Variant]:
-        """The variants in the order of a round: each goes first in turn."""
-        first = round_number % len(self.variants)
-        return (*self.variants[first:], *self.variants[:first])
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of its variants, in their order."""
+        return tuple(name for variant in self.variants for name in variant.names)
+
+    def in_order(self, round_number: int) -> Sequence[Variant | ByTurns]:
+        """The variants in the order of a round."""
+        return in_turn(round_number, self.variants)
+
+
+def in_turn(number: int, those: Sequence[T]) -> Sequence[T]:
+    """Those in the order of a turn: each goes first in turn."""
+    first = number % len(those)
+    return (*those[first:], *those[:first])
 
 
 @dataclass(frozen=True)

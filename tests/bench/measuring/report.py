@@ -58,9 +58,9 @@ def _section(comparison: Comparison, results: Results, plots: str) -> Iterator[s
     yield from _table(
         ["", *(f"{figure}, {comparison.units[figure]}" for figure in shown)],
         (
-            [variant.name, *(ranged(found[variant.name]) if variant.name in found else "" for found in shown.values())]
-            for variant in comparison.variants
-            if any(variant.name in found for found in shown.values())
+            [name, *(ranged(found[name]) if name in found else "" for found in shown.values())]
+            for name in comparison.names
+            if any(name in found for found in shown.values())
         ),
     )
     yield f"\n![{comparison.name}: medians with ranges]({plots}/{comparison.name}.svg)\n"

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from tests.bench.measuring.bench import Absent, Bench
-from tests.bench.measuring.comparison import Comparison, Figures, Variant
+from tests.bench.measuring.comparison import ByTurns, Comparison, Figures, Variant
 
 ROUND_DEADLINE_S = 900.0
 PREPARE_DEADLINE_S = 3_600.0
@@ -47,32 +47,37 @@ async def run_rounds(
         absent: set[str] = set()
         for number in range(rounds):
             for variant in comparison.in_order(number):
-                if variant.name in absent:
+                if absent.intersection(variant.names):
                     continue
-                found: dict[str, Any]
+                found: dict[str, dict[str, Any]]
                 load = os.getloadavg()[0]
                 try:
-                    found = {"figures": await _measure(variant, bench, comparison.units)}
+                    measured = await _measure(variant, bench, comparison.units)
+                    found = {name: {"figures": figures} for name, figures in measured.items()}
                 except Absent as reason:
-                    absent.add(variant.name)
-                    found = {"absent": str(reason)}
-                _append(file, {
-                    "run": run, "time": datetime.now(UTC).isoformat(timespec="seconds"), "quick": bench.quick,
-                    "row": comparison.name, "variant": variant.name, "round": number, **found, "load": load,
-                    "versions": bench.versions,
-                })  # fmt: skip
-                say(f"  round {number + 1}  {variant.name}: {_line(found, comparison.units)}")
+                    absent.update(variant.names)
+                    found = {name: {"absent": str(reason)} for name in variant.names}
+                for name, of_one in found.items():
+                    _append(file, {
+                        "run": run, "time": datetime.now(UTC).isoformat(timespec="seconds"), "quick": bench.quick,
+                        "row": comparison.name, "variant": name, "round": number, **of_one, "load": load,
+                        "versions": bench.versions,
+                    })  # fmt: skip
+                    say(f"  round {number + 1}  {name}: {_line(of_one, comparison.units)}")
 
 
-async def _measure(variant: Variant, bench: Bench, units: Mapping[str, str]) -> Figures:
+async def _measure(variant: Variant | ByTurns, bench: Bench, units: Mapping[str, str]) -> dict[str, Figures]:
     if variant.prepare is not None:
         async with asyncio.timeout(PREPARE_DEADLINE_S):
             await variant.prepare(bench)
     async with asyncio.timeout(ROUND_DEADLINE_S):
-        figures = dict(await variant.measure(bench))
-    if unknown := set(figures) - set(units):
-        raise ValueError(f"{variant.name} measured {sorted(unknown)}, whose units its comparison does not give")
-    return figures
+        measured = {name: dict(figures) for name, figures in (await variant.measure_each(bench)).items()}
+    if set(measured) != set(variant.names):
+        raise ValueError(f"{', '.join(variant.names)}: {sorted(measured)} were measured")
+    for name, figures in measured.items():
+        if unknown := set(figures) - set(units):
+            raise ValueError(f"{name} measured {sorted(unknown)}, whose units its comparison does not give")
+    return {**measured}
 
 
 def _line(found: Mapping[str, Any], units: Mapping[str, str]) -> str:

@@ -22,8 +22,8 @@ def ranged(spread: Spread) -> str:
 def spreads(comparison: Comparison, rounds: Mapping[int, Mapping[str, Figures]], figure: str) -> dict[str, Spread]:
     """A figure of each variant that has it, in the comparison's order."""
     found = {}
-    for variant in comparison.variants:
-        values = [of_round[variant.name][figure] for of_round in rounds.values() if figure in of_round.get(variant.name, {})]
+    for name in comparison.names:
+        values = [of_round[name][figure] for of_round in rounds.values() if figure in of_round.get(name, {})]
         if values:
-            found[variant.name] = Spread(tuple(values))
+            found[name] = Spread(tuple(values))
     return found

@@ -56,7 +56,7 @@ async def measure(bench: Bench, decisions: int) -> Mapping[str, float]:
                         ("breakers", partial(stub.ListBreakers, pb.ListBreakersRequest(), timeout=10)),
                         ("status", partial(stub.GetStatus, pb.GetStatusRequest(), timeout=10)),
                     ):
-                        figures |= {f"{name}_{unit}": value for unit, value in (await _speed(bench, call)).items()}
+                        figures |= {f"{name}_{unit}": value for unit, value in (await speed(bench, call)).items()}
                     return figures
             finally:
                 await pair.stop()
@@ -72,8 +72,8 @@ async def measure_plain(bench: Bench) -> Mapping[str, float]:
             )
         async with _plain_server(url) as port, channel_to(port) as channel:
             stub = pb_grpc.SchedulerServiceStub(channel)  # type: ignore[no-untyped-call]
-            speed = await _speed(bench, partial(stub.GetBreaker, pb.GetBreakerRequest(key=one_query.KEY), timeout=10))
-    return {f"{name}_{unit}": value for name in FIGURES for unit, value in speed.items()}
+            found = await speed(bench, partial(stub.GetBreaker, pb.GetBreakerRequest(key=one_query.KEY), timeout=10))
+    return {f"{name}_{unit}": value for name in FIGURES for unit, value in found.items()}
 
 
 @asynccontextmanager
@@ -93,9 +93,9 @@ async def _plain_server(url: str) -> AsyncIterator[int]:
         await process.wait()
 
 
-async def _speed(bench: Bench, call: Call) -> Mapping[str, float]:
-    """Calls a second of CALLERS that call one after the other, and the median of a caller that is alone."""
-    total = bench.size(CALLS, 40)
+async def speed(bench: Bench, call: Call, calls: int = CALLS) -> Mapping[str, float]:
+    """Of `calls` calls: calls a second of CALLERS that call one after the other, and the median of a caller that is alone."""
+    total = bench.size(calls, 40)
 
     async def caller(count: int) -> list[float]:
         took = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from functools import partial
 from statistics import median
@@ -15,9 +16,9 @@ from scheduler_service.tick.maintenance import Maintenance
 from scheduler_service.transactions.reading import read_stats
 from service_runtime.clock import SystemClock
 from tests.bench.measuring.bench import Bench
-from tests.bench.measuring.comparison import Comparison, Goal, Variant
+from tests.bench.measuring.comparison import ByTurns, Comparison, Figures, Goal, Variant, in_turn
 from tests.bench.measuring.filling import fill_decisions, fill_events, fill_finished, fill_queue
-from tests.bench.measuring.leading import leading, timed
+from tests.bench.measuring.leading import Leading, leading, timed
 
 EMPTY, WEEK, RETENTION = "no history", "a week of history", "retention"
 DECISIONS, FINISHED, QUEUED = 10_000_000, 1_000_000, 1_000
@@ -30,40 +31,56 @@ HOT = ("tasks", "task_runs", "dispatch_second_counts", "dispatch_minute_counts",
 _DEAD = "SELECT coalesce(sum(n_dead_tup), 0) FROM pg_stat_user_tables WHERE relname = ANY(%s)"
 
 
-async def _fill(bench: Bench, url: str, *, week: bool) -> None:
-    if week:
-        await fill_finished(url, bench.size(FINISHED, QUICK_FINISHED))
-        await fill_decisions(url, bench.size(DECISIONS, QUICK_DECISIONS), seconds=WEEK_S)
-        await fill_events(url, bench.size(DECISIONS, QUICK_DECISIONS), seconds=WEEK_S)
-    await fill_queue(url, QUEUED)
+async def _fill(bench: Bench, url: str) -> None:
+    await fill_finished(url, bench.size(FINISHED, QUICK_FINISHED))
+    await fill_decisions(url, bench.size(DECISIONS, QUICK_DECISIONS), seconds=WEEK_S)
+    await fill_events(url, bench.size(DECISIONS, QUICK_DECISIONS), seconds=WEEK_S)
 
 
-async def prepare(bench: Bench, *, week: bool) -> None:
-    """The database, with its week or without."""
-    await bench.fill(WEEK if week else EMPTY, partial(_fill, bench, week=week))
+async def prepare(bench: Bench) -> None:
+    """The week."""
+    await bench.fill(WEEK, partial(_fill, bench))
 
 
-async def measure(bench: Bench, *, week: bool) -> Mapping[str, float]:
+def week(bench: Bench) -> AbstractAsyncContextManager[str]:
+    """The URL of a database of its own with the week in it."""
+    return bench.filled_database(WEEK, partial(_fill, bench))
+
+
+async def measure_transactions(bench: Bench) -> Mapping[str, Figures]:
     """Medians of a tick, a submission, a read of the statistics and the recording of a tick's runs."""
-    times = bench.size(TIMES, 3)
-    took: dict[str, list[float]] = {name: [] for name in ("tick_ms", "submit_ms", "stats_ms", "record_ms")}
-    async with bench.filled_database(WEEK if week else EMPTY, partial(_fill, bench, week=week)) as url:
-        async with leading(url, seats=STARTS + 2) as leader:
-            for _ in range(WARM_UPS + times):
-                seconds, result = await timed(leader.tick)
-                if len(result.orders) != STARTS:
-                    raise RuntimeError(f"a tick started {len(result.orders)} tasks instead of {STARTS}: {result.verdicts}")
-                took["tick_ms"].append(seconds)
-                took["record_ms"].append((await timed(partial(leader.complete, result.orders)))[0])
-                took["submit_ms"].append((await timed(leader.submit))[0])
-                took["stats_ms"].append((await timed(partial(leader.run, lambda tx: read_stats(tx, DispatchRules()))))[0])
-    return {name: 1_000 * median(seconds[WARM_UPS:]) for name, seconds in took.items()}
+    times = WARM_UPS + bench.size(TIMES, 3)
+    async with week(bench) as with_week, bench.fresh_database() as without:
+        for url in (with_week, without):
+            await fill_queue(url, QUEUED)
+        await bench.settle(with_week, without)
+        async with leading(with_week, STARTS + 2) as led_week, leading(without, STARTS + 2) as led_empty:
+            took: dict[str, list[Figures]] = {WEEK: [], EMPTY: []}
+            for number in range(times):
+                for name, leader in in_turn(number, ((WEEK, led_week), (EMPTY, led_empty))):
+                    took[name].append(await _transactions(leader))
+    return {name: medians(found[WARM_UPS:]) for name, found in took.items()}
+
+
+async def _transactions(leader: Leading) -> Figures:
+    tick_s, result = await timed(leader.tick)
+    if len(result.orders) != STARTS:
+        raise RuntimeError(f"a tick started {len(result.orders)} tasks instead of {STARTS}: {result.verdicts}")
+    record_s, _ = await timed(partial(leader.complete, result.orders))
+    submit_s, _ = await timed(leader.submit)
+    stats_s, _ = await timed(partial(leader.run, lambda tx: read_stats(tx, DispatchRules())))
+    return {"tick_ms": 1e3 * tick_s, "submit_ms": 1e3 * submit_s, "stats_ms": 1e3 * stats_s, "record_ms": 1e3 * record_s}
+
+
+def medians(found: Sequence[Figures]) -> Figures:
+    """Of each figure."""
+    return {name: median(figures[name] for figures in found) for name in found[0]}
 
 
 async def measure_retention(bench: Bench) -> Mapping[str, float]:
     """Housekeeping that lets a day of the week go: what it removes, and the dead rows that it leaves in the hot tables."""
     rules = DispatchRules(task_retention=KEPT, event_retention=KEPT)
-    async with bench.filled_database(WEEK, partial(_fill, bench, week=True)) as url:
+    async with week(bench) as url:
         database = PostgresDatabase(url)
         await database.open()
         try:
@@ -85,9 +102,8 @@ COMPARISONS = (
         "week",
         "Does a week of history make anything slower?",
         (
-            Variant(WEEK, partial(measure, week=True), partial(prepare, week=True)),
-            Variant(EMPTY, partial(measure, week=False), partial(prepare, week=False)),
-            Variant(RETENTION, measure_retention, partial(prepare, week=True)),
+            ByTurns((WEEK, EMPTY), measure_transactions, prepare),
+            Variant(RETENTION, measure_retention, prepare),
         ),
         (
             *(Goal(figure, WEEK, EMPTY, at_most=1.2) for figure in FIGURES),
@@ -95,8 +111,9 @@ COMPARISONS = (
         ),
         {**dict.fromkeys(FIGURES, "ms"), "retention_s": "s", "removed": "rows and tables", "dead_rows": "rows"},
         f"{DECISIONS:,} decisions with their counters, {DECISIONS:,} events and {FINISHED:,} completed tasks with their runs, evenly spread "
-        f"over seven days, and {QUEUED:,} queued tasks; beside it the queued tasks alone. Transactions without rpcs around them: a tick that "
-        f"claims {STARTS} tasks, the recording of their ends, a submission, the statistics; the median of {TIMES}. Retention: one round of "
+        f"over seven days, and {QUEUED:,} queued tasks; beside it the queued tasks alone. Transactions without rpcs around them, by turns on "
+        f"the two databases: a tick that claims {STARTS} tasks, the recording of their ends, a submission, the statistics; the median of "
+        f"{TIMES}. Retention: one round of "
         f"housekeeping that keeps {KEPT.days} days; `dead_rows` of {', '.join(f'`{name}`' for name in HOT)} by an `ANALYZE` afterwards.",
     ),
 )

@@ -1,0 +1,117 @@
+"""The programs with a week of history: what the other rows measure of an empty system, once more, beside one that is empty."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
+
+from tests.bench.measuring.bench import Bench
+from tests.bench.measuring.comparison import ByTurns, Comparison, Figures, Goal, in_turn
+from tests.bench.our_pair import RPC_S, OurPair, our_pair, specs_of
+from tests.bench.peers.programs import Listener, listener
+from tests.bench.rows.hand_off import latencies
+from tests.bench.rows.reads import FIGURES as READINGS
+from tests.bench.rows.reads import speed
+from tests.bench.rows.week import EMPTY, WEEK, medians, prepare, week
+
+TURNS = 4
+TASKS, QUICK_TASKS = 2_000, 10
+JOBS, CALLS = 20, 800
+DRAIN_S = 120.0
+
+
+async def measure(bench: Bench) -> Mapping[str, Figures]:
+    """Both pairs run all the time, and are measured by turns."""
+    async with AsyncExitStack() as stack:
+        sides = [
+            (WEEK, *await stack.enter_async_context(_side(bench, with_week=True))),
+            (EMPTY, *await stack.enter_async_context(_side(bench, with_week=False))),
+        ]
+        found: dict[str, list[Figures]] = {WEEK: [], EMPTY: []}
+        for number in range(bench.size(TURNS, 1)):
+            for measure_one in (_submit_and_drain, _hand_off, _read):
+                for name, pair, heard in in_turn(number, sides):
+                    found[name].append(await measure_one(bench, pair, heard))
+        return {name: {"ready_s": pair.ready_s, **_by_figure(found[name])} for name, pair, _ in sides}
+
+
+def _by_figure(found: list[Figures]) -> Figures:
+    names = {name: None for figures in found for name in figures}
+    return {name: value for own in names for name, value in medians([{own: f[own]} for f in found if own in f]).items()}
+
+
+@asynccontextmanager
+async def _side(bench: Bench, *, with_week: bool) -> AsyncIterator[tuple[OurPair, Listener]]:
+    with listener() as heard:
+        database = week(bench) if with_week else bench.fresh_database()
+        async with our_pair(bench, max_runs=500, started_address=heard.address, database=database) as pair:
+            yield pair, heard
+
+
+async def _submit_and_drain(bench: Bench, pair: OurPair, _: Listener) -> Figures:
+    """As the rows `submit` and `drain`: a backlog in batches while the tick is switched off, then until the last one is done."""
+    count = bench.size(TASKS, QUICK_TASKS)
+    await pair.tick(enabled=False)
+    begin = time.perf_counter()
+    await pair.submit(count)
+    submitted_s = time.perf_counter() - begin
+    begin = time.perf_counter()
+    await pair.tick(enabled=True)
+    await pair.until_all_ended(DRAIN_S)
+    return {"submit_rate": count / submitted_s, "drain_rate": count / (time.perf_counter() - begin)}
+
+
+async def _hand_off(bench: Bench, pair: OurPair, heard: Listener) -> Figures:
+    (spec,) = specs_of([1])
+
+    async def submit() -> int:
+        begin = time.monotonic_ns()
+        await pair.stub.SubmitTask(pb.SubmitTaskRequest(task=spec), timeout=RPC_S)
+        return begin
+
+    heard.forget()
+    found = await latencies(bench, heard, submit, JOBS)
+    await pair.until_all_ended(DRAIN_S)
+    return {"hand_off_ms": found["p50"]}
+
+
+async def _read(bench: Bench, pair: OurPair, _: Listener) -> Figures:
+    calls = (
+        partial(pair.stub.GetDispatchStats, pb.GetDispatchStatsRequest(), timeout=RPC_S),
+        partial(pair.stub.ListBreakers, pb.ListBreakersRequest(), timeout=RPC_S),
+        partial(pair.stub.GetStatus, pb.GetStatusRequest(), timeout=RPC_S),
+    )
+    speeds = [await speed(bench, call, CALLS) for call in calls]
+    return {f"{name}_{figure}": found[figure] for name, found in zip(READINGS, speeds, strict=True) for figure in found}
+
+
+RATES = ("submit_rate", "drain_rate", *(f"{name}_calls_s" for name in READINGS))
+TIMES = ("ready_s", "hand_off_ms", *(f"{name}_p50_ms" for name in READINGS))
+LESS, MORE = 0.84, 1.2
+
+COMPARISONS = (
+    Comparison(
+        "week-programs",
+        "Does a week of history make the programs slower?",
+        (ByTurns((WEEK, EMPTY), measure, prepare),),
+        (
+            *(Goal(figure, WEEK, EMPTY, at_least=LESS) for figure in RATES),
+            *(Goal(figure, WEEK, EMPTY, at_most=MORE) for figure in TIMES),
+        ),
+        {
+            **dict.fromkeys(("submit_rate", "drain_rate"), "tasks/s"),
+            "hand_off_ms": "ms",
+            **{f"{name}_calls_s": "1/s" for name in READINGS},
+            **{f"{name}_p50_ms": "ms" for name in READINGS},
+            "ready_s": "s",
+        },
+        f"Two pairs as in the row `drain`, one on the week of the row `week`, one on an empty database; both run, and each figure is measured of "
+        f"one, then of the other, {TURNS} times a round: {TASKS:,} tasks submitted in batches of 1,000 while the tick is switched off, and "
+        f"drained; {JOBS} hand-offs; {CALLS} calls of each rpc by 8 callers and {CALLS // 4} by one. A figure is the median of the turns; "
+        "`ready_s`: of the scheduler, once a round.",
+    ),
+)
