@@ -64,6 +64,14 @@ async def measure(bench: Bench, decisions: int) -> Mapping[str, float]:
 
 async def measure_plain(bench: Bench) -> Mapping[str, float]:
     """The same figure for each of the three: there is one thing to read."""
+    async with plain(bench) as call:
+        found = await speed(bench, call)
+    return {f"{name}_{unit}": value for name in FIGURES for unit, value in found.items()}
+
+
+@asynccontextmanager
+async def plain(bench: Bench) -> AsyncIterator[Call]:
+    """The call that is answered by one query of one row."""
     async with bench.fresh_database() as url:
         async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
             await connection.execute(
@@ -72,8 +80,7 @@ async def measure_plain(bench: Bench) -> Mapping[str, float]:
             )
         async with _plain_server(url) as port, channel_to(port) as channel:
             stub = pb_grpc.SchedulerServiceStub(channel)  # type: ignore[no-untyped-call]
-            found = await speed(bench, partial(stub.GetBreaker, pb.GetBreakerRequest(key=one_query.KEY), timeout=10))
-    return {f"{name}_{unit}": value for name in FIGURES for unit, value in found.items()}
+            yield partial(stub.GetBreaker, pb.GetBreakerRequest(key=one_query.KEY), timeout=10)
 
 
 @asynccontextmanager
