@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from statistics import median
@@ -20,11 +20,13 @@ from tests.bench.measuring.comparison import ByTurns, Comparison, Figures, Goal,
 from tests.bench.measuring.filling import fill_decisions, fill_events, fill_finished, fill_queue
 from tests.bench.measuring.leading import Leading, leading, timed
 
-EMPTY, WEEK, RETENTION = "no history", "a week of history", "retention"
+EMPTY, HOUR, WEEK, RETENTION = "no history", "its last hour alone", "a week of history", "retention"
 DECISIONS, FINISHED, QUEUED = 10_000_000, 1_000_000, 1_000
 QUICK_DECISIONS, QUICK_FINISHED = 100_000, 10_000
-WEEK_S = 7 * 24 * 3_600.0
+HOURS = 7 * 24
+WEEK_S = HOURS * 3_600.0
 KEPT = timedelta(days=6)
+SIDES = (WEEK, HOUR, EMPTY)
 STARTS, TIMES, WARM_UPS = 12, 40, 6
 HOT = ("tasks", "task_runs", "dispatch_second_counts", "dispatch_minute_counts", "circuit_breaker_states", "leader")
 
@@ -42,23 +44,36 @@ async def prepare(bench: Bench) -> None:
     await bench.fill(WEEK, partial(_fill, bench))
 
 
+async def fill_hour(bench: Bench, url: str) -> None:
+    """What of the week is in the window."""
+    await fill_decisions(url, bench.size(DECISIONS, QUICK_DECISIONS) // HOURS, seconds=WEEK_S / HOURS)
+
+
 def week(bench: Bench) -> AbstractAsyncContextManager[str]:
     """The URL of a database of its own with the week in it."""
     return bench.filled_database(WEEK, partial(_fill, bench))
 
 
+@asynccontextmanager
+async def databases(bench: Bench) -> AsyncIterator[Mapping[str, str]]:
+    """The URLs of a database for each side."""
+    async with week(bench) as of_week, bench.fresh_database() as of_hour, bench.fresh_database() as empty:
+        await fill_hour(bench, of_hour)
+        yield {WEEK: of_week, HOUR: of_hour, EMPTY: empty}
+
+
 async def measure_transactions(bench: Bench) -> Mapping[str, Figures]:
     """Medians of a tick, a submission, a read of the statistics and the recording of a tick's runs."""
     times = WARM_UPS + bench.size(TIMES, 3)
-    async with week(bench) as with_week, bench.fresh_database() as without:
-        for url in (with_week, without):
+    async with databases(bench) as urls, AsyncExitStack() as stack:
+        for url in urls.values():
             await fill_queue(url, QUEUED)
-        await bench.settle(with_week, without)
-        async with leading(with_week, STARTS + 2) as led_week, leading(without, STARTS + 2) as led_empty:
-            took: dict[str, list[Figures]] = {WEEK: [], EMPTY: []}
-            for number in range(times):
-                for name, leader in in_turn(number, ((WEEK, led_week), (EMPTY, led_empty))):
-                    took[name].append(await _transactions(leader))
+        await bench.settle(*urls.values())
+        leaders = [(name, await stack.enter_async_context(leading(url, STARTS + 2))) for name, url in urls.items()]
+        took: dict[str, list[Figures]] = {name: [] for name in SIDES}
+        for number in range(times):
+            for name, leader in in_turn(number, leaders):
+                took[name].append(await _transactions(leader))
     return {name: medians(found[WARM_UPS:]) for name, found in took.items()}
 
 
@@ -103,17 +118,17 @@ COMPARISONS = (
         "week",
         "Does a week of history make anything slower?",
         (
-            ByTurns((WEEK, EMPTY), measure_transactions, prepare),
+            ByTurns(SIDES, measure_transactions, prepare),
             Variant(RETENTION, measure_retention, prepare),
         ),
         (
-            *(Goal(figure, WEEK, EMPTY, at_most=1.2) for figure in FIGURES),
+            *(Goal(figure, WEEK, other, at_most=1.2) for other in (EMPTY, HOUR) for figure in FIGURES),
             Goal("dead_rows", RETENTION, RETENTION, at_most=0.1, other_figure="removed"),
         ),
         {**dict.fromkeys(FIGURES, "ms"), "retention_s": "s", "removed": "rows and tables", "dead_rows": "rows"},
         f"{DECISIONS:,} decisions with their counters, {DECISIONS:,} events and {FINISHED:,} completed tasks with their runs, evenly spread "
-        f"over seven days, and {QUEUED:,} queued tasks; beside it the queued tasks alone. Transactions without rpcs around them, by turns on "
-        f"the two databases: a tick that claims {STARTS} tasks, the recording of their ends, a submission, the statistics; the median of "
+        f"over seven days, and {QUEUED:,} queued tasks; beside it the decisions of its last "
+        f"hour, which a window holds, with the queued tasks, and these alone. Transactions without rpcs around them, by turns on the three: a tick that claims {STARTS} tasks, the recording of their ends, a submission, the statistics; the median of "
         f"{TIMES}. Retention: one round of "
         f"housekeeping that keeps {KEPT.days} days; `dead_rows` of {', '.join(f'`{name}`' for name in HOT)} by an `ANALYZE` afterwards.",
     ),

@@ -1,10 +1,10 @@
-"""The programs with a week of history: what the other rows measure of an empty system, once more, beside one that is empty."""
+"""The programs with a week of history: what the other rows measure of an empty system, once more, beside one that has its last hour alone, and one that is empty."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
@@ -16,7 +16,7 @@ from tests.bench.peers.programs import Listener, listener
 from tests.bench.rows.hand_off import latencies
 from tests.bench.rows.reads import FIGURES as READINGS
 from tests.bench.rows.reads import speed
-from tests.bench.rows.week import EMPTY, WEEK, medians, prepare, week
+from tests.bench.rows.week import EMPTY, HOUR, SIDES, WEEK, databases, medians, prepare
 
 TURNS = 4
 TASKS, QUICK_TASKS = 2_000, 10
@@ -25,13 +25,11 @@ DRAIN_S = 120.0
 
 
 async def measure(bench: Bench) -> Mapping[str, Figures]:
-    """Both pairs run all the time, and are measured by turns."""
-    async with AsyncExitStack() as stack:
-        sides = [
-            (WEEK, *await stack.enter_async_context(_side(bench, with_week=True))),
-            (EMPTY, *await stack.enter_async_context(_side(bench, with_week=False))),
-        ]
-        found: dict[str, list[Figures]] = {WEEK: [], EMPTY: []}
+    """All pairs run all the time, and are measured by turns."""
+    async with databases(bench) as urls, AsyncExitStack() as stack:
+        await bench.settle(urls[HOUR])
+        sides = [(name, *await stack.enter_async_context(_side(bench, url))) for name, url in urls.items()]
+        found: dict[str, list[Figures]] = {name: [] for name in SIDES}
         for number in range(bench.size(TURNS, 1)):
             for measure_one in (_submit_and_drain, _hand_off, _read):
                 for name, pair, heard in in_turn(number, sides):
@@ -45,10 +43,9 @@ def _by_figure(found: list[Figures]) -> Figures:
 
 
 @asynccontextmanager
-async def _side(bench: Bench, *, with_week: bool) -> AsyncIterator[tuple[OurPair, Listener]]:
+async def _side(bench: Bench, url: str) -> AsyncIterator[tuple[OurPair, Listener]]:
     with listener() as heard:
-        database = week(bench) if with_week else bench.fresh_database()
-        async with our_pair(bench, max_runs=500, started_address=heard.address, database=database) as pair:
+        async with our_pair(bench, max_runs=500, started_address=heard.address, database=nullcontext(url)) as pair:
             yield pair, heard
 
 
@@ -97,10 +94,10 @@ COMPARISONS = (
     Comparison(
         "week-programs",
         "Does a week of history make the programs slower?",
-        (ByTurns((WEEK, EMPTY), measure, prepare),),
+        (ByTurns(SIDES, measure, prepare),),
         (
-            *(Goal(figure, WEEK, EMPTY, at_least=LESS) for figure in RATES),
-            *(Goal(figure, WEEK, EMPTY, at_most=MORE) for figure in TIMES),
+            *(Goal(figure, WEEK, other, at_least=LESS) for other in (EMPTY, HOUR) for figure in RATES),
+            *(Goal(figure, WEEK, other, at_most=MORE) for other in (EMPTY, HOUR) for figure in TIMES),
         ),
         {
             **dict.fromkeys(("submit_rate", "drain_rate"), "tasks/s"),
@@ -109,8 +106,8 @@ COMPARISONS = (
             **{f"{name}_p50_ms": "ms" for name in READINGS},
             "ready_s": "s",
         },
-        f"Two pairs as in the row `drain`, one on the week of the row `week`, one on an empty database; both run, and each figure is measured of "
-        f"one, then of the other, {TURNS} times a round: {TASKS:,} tasks submitted in batches of 1,000 while the tick is switched off, and "
+        f"Three pairs as in the row `drain`, on the databases of the row `week`, without its queue; all run, and each figure is measured of "
+        f"one after the other, {TURNS} times a round: {TASKS:,} tasks submitted in batches of 1,000 while the tick is switched off, and "
         f"drained; {JOBS} hand-offs; {CALLS} calls of each rpc by 8 callers and {CALLS // 4} by one. A figure is the median of the turns; "
         "`ready_s`: of the scheduler, once a round.",
     ),
