@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -74,7 +74,7 @@ async def measure_transactions(bench: Bench) -> Mapping[str, Figures]:
         for number in range(times):
             for name, leader in in_turn(number, leaders):
                 took[name].append(await _transactions(leader))
-    return {name: medians(found[WARM_UPS:]) for name, found in took.items()}
+    return {name: {figure: median(f[figure] for f in found[WARM_UPS:]) for figure in FIGURES} for name, found in took.items()}
 
 
 async def _transactions(leader: Leading) -> Figures:
@@ -85,11 +85,6 @@ async def _transactions(leader: Leading) -> Figures:
     submit_s, _ = await timed(leader.submit)
     stats_s, _ = await timed(partial(leader.run, lambda tx: read_stats(tx, DispatchRules())))
     return {"tick_ms": 1e3 * tick_s, "submit_ms": 1e3 * submit_s, "stats_ms": 1e3 * stats_s, "record_ms": 1e3 * record_s}
-
-
-def medians(found: Sequence[Figures]) -> Figures:
-    """Of each figure."""
-    return {name: median(figures[name] for figures in found) for name in found[0]}
 
 
 async def measure_retention(bench: Bench) -> Mapping[str, float]:

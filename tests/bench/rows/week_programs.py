@@ -1,11 +1,13 @@
-"""The programs with a week of history: what the other rows measure of an empty system, once more, beside one that has its last hour alone, and one that is empty."""
+"""What the other rows measure of the programs on an empty database, once more on one with a week of history."""
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
+from statistics import median
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
@@ -16,7 +18,7 @@ from tests.bench.peers.programs import Listener, listener
 from tests.bench.rows.hand_off import latencies
 from tests.bench.rows.reads import FIGURES as READINGS
 from tests.bench.rows.reads import speed
-from tests.bench.rows.week import EMPTY, HOUR, SIDES, WEEK, databases, medians, prepare
+from tests.bench.rows.week import EMPTY, HOUR, SIDES, WEEK, databases, prepare
 
 TURNS = 4
 TASKS, QUICK_TASKS = 2_000, 10
@@ -29,17 +31,15 @@ async def measure(bench: Bench) -> Mapping[str, Figures]:
     async with databases(bench) as urls, AsyncExitStack() as stack:
         await bench.settle(urls[HOUR])
         sides = [(name, *await stack.enter_async_context(_side(bench, url))) for name, url in urls.items()]
-        found: dict[str, list[Figures]] = {name: [] for name in SIDES}
+        found: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in SIDES}
         for number in range(bench.size(TURNS, 1)):
             for measure_one in (_submit_and_drain, _hand_off, _read):
                 for name, pair, heard in in_turn(number, sides):
-                    found[name].append(await measure_one(bench, pair, heard))
-        return {name: {"ready_s": pair.ready_s, **_by_figure(found[name])} for name, pair, _ in sides}
-
-
-def _by_figure(found: list[Figures]) -> Figures:
-    names = {name: None for figures in found for name in figures}
-    return {name: value for own in names for name, value in medians([{own: f[own]} for f in found if own in f]).items()}
+                    for figure, value in (await measure_one(bench, pair, heard)).items():
+                        found[name][figure].append(value)
+        for name, pair, _ in sides:
+            found[name]["ready_s"].append(pair.ready_s)
+        return {name: {figure: median(values) for figure, values in figures.items()} for name, figures in found.items()}
 
 
 @asynccontextmanager
