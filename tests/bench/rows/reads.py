@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from statistics import median
 
@@ -17,13 +17,15 @@ from cecelia.scheduler.v1 import scheduler_service_pb2_grpc as pb_grpc
 
 from tests.acceptance.programs import Pair, channel_to
 from tests.bench.measuring.bench import ROOT, Bench
-from tests.bench.measuring.comparison import Comparison, Goal, Variant
+from tests.bench.measuring.comparison import ByTurns, Comparison, Figures, Goal
 from tests.bench.measuring.filling import fill_window
+from tests.bench.measuring.turns import by_turns
 from tests.bench.peers import one_query
 
 SIZES = {"10³ in the window": 10**3, "10⁵ in the window": 10**5, "10⁶ in the window": 10**6}
 PLAIN = "one-row query"
-CALLERS, CALLS, WARM_UPS = 8, 4_000, 40
+CALLERS, CALLS, WARM_UPS = 8, 1_000, 40
+TURNS = 4
 END_S = 10.0
 FIGURES = ("stats", "breakers", "status")
 Call = Callable[[], Awaitable[object]]
@@ -33,14 +35,30 @@ def _window(decisions: int) -> tuple[str, Callable[[str], Awaitable[None]]]:
     return f"{decisions} decisions", partial(fill_window, count=decisions)
 
 
-async def prepare(bench: Bench, decisions: int) -> None:
+async def prepare(bench: Bench) -> None:
     """The decisions."""
-    await bench.fill(*_window(bench.size(decisions, decisions // 100)))
+    for decisions in SIZES.values():
+        await bench.fill(*_window(bench.size(decisions, decisions // 100)))
 
 
-async def measure(bench: Bench, decisions: int) -> Mapping[str, float]:
-    """The three rpcs of a pair as shipped that has nothing to do."""
-    decisions = bench.size(decisions, decisions // 100)
+async def measure(bench: Bench) -> Mapping[str, Figures]:
+    """The three rpcs of a pair for each size and the plain one, by turns; pairs as shipped that have nothing to do."""
+    async with AsyncExitStack() as stack:
+        sides: dict[str, Mapping[str, Call]] = {
+            name: await stack.enter_async_context(_pair(bench, bench.size(decisions, decisions // 100)))
+            for name, decisions in SIZES.items()
+        }
+        # There is one thing to read.
+        sides[PLAIN] = dict.fromkeys(FIGURES, await stack.enter_async_context(plain(bench)))
+
+        async def read(figure: str, calls: Mapping[str, Call]) -> Figures:
+            return {f"{figure}_{unit}": value for unit, value in (await speed(bench, calls[figure])).items()}
+
+        return await by_turns(bench.size(TURNS, 1), sides, [partial(read, figure) for figure in FIGURES])
+
+
+@asynccontextmanager
+async def _pair(bench: Bench, decisions: int) -> AsyncIterator[Mapping[str, Call]]:
     async with bench.filled_database(*_window(decisions)) as url:
         with bench.scratch("reads") as folder:
             pair = Pair(folder, url, TICK_INTERVAL_MS="5000", LEADER_LEASE_MS="3000")
@@ -50,23 +68,13 @@ async def measure(bench: Bench, decisions: int) -> Mapping[str, float]:
                     seen = (await stub.GetDispatchStats(pb.GetDispatchStatsRequest(), timeout=10)).window_1h.total
                     if not 0.9 * decisions < seen < 1.1 * decisions:
                         raise RuntimeError(f"the window has {seen} decisions instead of {decisions}")
-                    figures: dict[str, float] = {}
-                    for name, call in (
-                        ("stats", partial(stub.GetDispatchStats, pb.GetDispatchStatsRequest(), timeout=10)),
-                        ("breakers", partial(stub.ListBreakers, pb.ListBreakersRequest(), timeout=10)),
-                        ("status", partial(stub.GetStatus, pb.GetStatusRequest(), timeout=10)),
-                    ):
-                        figures |= {f"{name}_{unit}": value for unit, value in (await speed(bench, call)).items()}
-                    return figures
+                    yield {
+                        "stats": partial(stub.GetDispatchStats, pb.GetDispatchStatsRequest(), timeout=10),
+                        "breakers": partial(stub.ListBreakers, pb.ListBreakersRequest(), timeout=10),
+                        "status": partial(stub.GetStatus, pb.GetStatusRequest(), timeout=10),
+                    }
             finally:
                 await pair.stop()
-
-
-async def measure_plain(bench: Bench) -> Mapping[str, float]:
-    """The same figure for each of the three: there is one thing to read."""
-    async with plain(bench) as call:
-        found = await speed(bench, call)
-    return {f"{name}_{unit}": value for name in FIGURES for unit, value in found.items()}
 
 
 @asynccontextmanager
@@ -123,17 +131,12 @@ COMPARISONS = (
     Comparison(
         "reads",
         "What do statistics, breakers and status cost, and does it grow with the window?",
-        (
-            *(
-                Variant(name, partial(measure, decisions=decisions), partial(prepare, decisions=decisions))
-                for name, decisions in SIZES.items()
-            ),
-            Variant(PLAIN, measure_plain),
-        ),
+        (ByTurns((*SIZES, PLAIN), measure, prepare),),
         tuple(Goal(f"{name}_calls_s", size, PLAIN, at_least=0.8) for name in FIGURES for size in SIZES),
         {f"{name}_{figure}": unit for name in FIGURES for figure, unit in (("calls_s", "1/s"), ("p50_ms", "ms"))},
-        f"`GetDispatchStats`, `ListBreakers` and `GetStatus` of a pair as shipped that has nothing to do. Beside it a server of the same "
+        f"`GetDispatchStats`, `ListBreakers` and `GetStatus` of a pair for each window, as shipped, that has nothing to do. Beside them a server of the same "
         "kind (our `GrpcServer` with its interceptor, one pool) with one rpc that reads one row by its primary key in autocommit. "
-        f"`calls_s`: {CALLERS} callers on one channel; `p50_ms`: one caller alone. {CALLS} calls.",
+        f"`calls_s`: {CALLERS} callers on one channel; `p50_ms`: one caller alone. All run; {CALLS} calls of "
+        f"one after the other, {TURNS} times a round, of which a figure is the median.",
     ),
 )

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from statistics import median
 
 import psycopg
 
@@ -15,10 +14,11 @@ from scheduler_service.storage.postgres import PostgresDatabase
 from scheduler_service.tick.maintenance import Maintenance
 from scheduler_service.transactions.reading import read_stats
 from service_runtime.clock import SystemClock
-from tests.bench.measuring.bench import Bench
-from tests.bench.measuring.comparison import ByTurns, Comparison, Figures, Goal, Variant, in_turn
+from tests.bench.measuring.bench import WITHOUT_LIMITS, Bench
+from tests.bench.measuring.comparison import ByTurns, Comparison, Figures, Goal, Variant
 from tests.bench.measuring.filling import fill_decisions, fill_events, fill_finished, fill_queue
 from tests.bench.measuring.leading import Leading, leading, timed
+from tests.bench.measuring.turns import by_turns
 
 EMPTY, HOUR, WEEK, RETENTION = "no history", "its last hour alone", "a week of history", "retention"
 DECISIONS, FINISHED, QUEUED = 10_000_000, 1_000_000, 1_000
@@ -64,17 +64,14 @@ async def databases(bench: Bench) -> AsyncIterator[Mapping[str, str]]:
 
 async def measure_transactions(bench: Bench) -> Mapping[str, Figures]:
     """Medians of a tick, a submission, a read of the statistics and the recording of a tick's runs."""
-    times = WARM_UPS + bench.size(TIMES, 3)
     async with databases(bench) as urls, AsyncExitStack() as stack:
         for url in urls.values():
             await fill_queue(url, QUEUED)
         await bench.settle(*urls.values())
-        leaders = [(name, await stack.enter_async_context(leading(url, STARTS + 2))) for name, url in urls.items()]
-        took: dict[str, list[Figures]] = {name: [] for name in SIDES}
-        for number in range(times):
-            for name, leader in in_turn(number, leaders):
-                took[name].append(await _transactions(leader))
-    return {name: {figure: median(f[figure] for f in found[WARM_UPS:]) for figure in FIGURES} for name, found in took.items()}
+        leaders = {name: await stack.enter_async_context(leading(url, STARTS + 2)) for name, url in urls.items()}
+        for leader in [*leaders.values()] * WARM_UPS:
+            await _transactions(leader)
+        return await by_turns(bench.size(TIMES, 3), leaders, [_transactions])
 
 
 async def _transactions(leader: Leading) -> Figures:
@@ -98,9 +95,8 @@ async def measure_retention(bench: Bench) -> Mapping[str, float]:
         finally:
             await database.close()
         async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-            # Counted in the tables: what connections have told of their deletions may come late.
-            # Autovacuum may be at them just now.
-            await connection.execute("SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false)")
+            # Counted in the tables, though autovacuum may be at them: what connections have told of their deletions may come late.
+            await connection.execute(WITHOUT_LIMITS)
             await connection.execute(f"ANALYZE {', '.join(HOT)}")
             row = await (await connection.execute(_DEAD, (list(HOT),))).fetchone()
             assert row is not None

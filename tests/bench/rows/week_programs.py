@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
-from statistics import median
 
 from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from tests.bench.measuring.bench import Bench
-from tests.bench.measuring.comparison import ByTurns, Comparison, Figures, Goal, in_turn
+from tests.bench.measuring.comparison import ByTurns, Comparison, Figures, Goal
+from tests.bench.measuring.turns import by_turns
 from tests.bench.our_pair import RPC_S, OurPair, our_pair, specs_of
 from tests.bench.peers.programs import Listener, listener
 from tests.bench.rows.hand_off import latencies
@@ -25,32 +24,33 @@ TASKS, QUICK_TASKS = 2_000, 10
 JOBS, CALLS = 20, 800
 DRAIN_S = 120.0
 
+Side = tuple[OurPair, Listener]
+
 
 async def measure(bench: Bench) -> Mapping[str, Figures]:
     """All pairs run all the time, and are measured by turns."""
     async with databases(bench) as urls, AsyncExitStack() as stack:
         await bench.settle(urls[HOUR])
-        sides = [(name, *await stack.enter_async_context(_side(bench, url))) for name, url in urls.items()]
-        found: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in SIDES}
-        for number in range(bench.size(TURNS, 1)):
-            for measure_one in (_submit_and_drain, _hand_off, _read):
-                for name, pair, heard in in_turn(number, sides):
-                    for figure, value in (await measure_one(bench, pair, heard)).items():
-                        found[name][figure].append(value)
-        for name, pair, _ in sides:
-            found[name]["ready_s"].append(pair.ready_s)
-        return {name: {figure: median(values) for figure, values in figures.items()} for name, figures in found.items()}
+        sides = {name: await stack.enter_async_context(_side(bench, url)) for name, url in urls.items()}
+        measures = [partial(measure_one, bench) for measure_one in (_ready, _submit_and_drain, _hand_off, _read)]
+        return await by_turns(bench.size(TURNS, 1), sides, measures)
 
 
 @asynccontextmanager
-async def _side(bench: Bench, url: str) -> AsyncIterator[tuple[OurPair, Listener]]:
+async def _side(bench: Bench, url: str) -> AsyncIterator[Side]:
     with listener() as heard:
         async with our_pair(bench, max_runs=500, started_address=heard.address, database=nullcontext(url)) as pair:
             yield pair, heard
 
 
-async def _submit_and_drain(bench: Bench, pair: OurPair, _: Listener) -> Figures:
+async def _ready(bench: Bench, side: Side) -> Figures:
+    pair, _ = side
+    return {"ready_s": pair.ready_s}
+
+
+async def _submit_and_drain(bench: Bench, side: Side) -> Figures:
     """As the rows `submit` and `drain`: a backlog in batches while the tick is switched off, then until the last one is done."""
+    pair, _ = side
     count = bench.size(TASKS, QUICK_TASKS)
     await pair.tick(enabled=False)
     begin = time.perf_counter()
@@ -62,7 +62,8 @@ async def _submit_and_drain(bench: Bench, pair: OurPair, _: Listener) -> Figures
     return {"submit_rate": count / submitted_s, "drain_rate": count / (time.perf_counter() - begin)}
 
 
-async def _hand_off(bench: Bench, pair: OurPair, heard: Listener) -> Figures:
+async def _hand_off(bench: Bench, side: Side) -> Figures:
+    pair, heard = side
     (spec,) = specs_of([1])
 
     async def submit() -> int:
@@ -76,7 +77,8 @@ async def _hand_off(bench: Bench, pair: OurPair, heard: Listener) -> Figures:
     return {"hand_off_ms": found["p50"]}
 
 
-async def _read(bench: Bench, pair: OurPair, _: Listener) -> Figures:
+async def _read(bench: Bench, side: Side) -> Figures:
+    pair, _ = side
     calls = (
         partial(pair.stub.GetDispatchStats, pb.GetDispatchStatsRequest(), timeout=RPC_S),
         partial(pair.stub.ListBreakers, pb.ListBreakersRequest(), timeout=RPC_S),
