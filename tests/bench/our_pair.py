@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -31,13 +30,10 @@ _LEFT = "SELECT EXISTS (SELECT 1 FROM tasks WHERE status IN ('queued', 'dispatch
 
 
 class OurPair:
-    """A running pair: `stub` calls the scheduler, which was ready `ready_s` after it was started."""
+    """A running pair: `stub` calls the scheduler."""
 
-    def __init__(
-        self, url: str, scheduler: Program, executor: Program, stub: pb_grpc.SchedulerServiceAsyncStub, ready_s: float
-    ) -> None:
+    def __init__(self, url: str, scheduler: Program, executor: Program, stub: pb_grpc.SchedulerServiceAsyncStub) -> None:
         self.url = url
-        self.ready_s = ready_s
         self.scheduler = scheduler
         self.executor = executor
         self.stub = stub
@@ -107,13 +103,11 @@ async def our_pair(
                 await executor.start()
                 stack.push_async_callback(executor.end)
                 scheduler._env["EXECUTOR_TARGETS"] = f"127.0.0.1:{executor.port}"
-                began = time.perf_counter()
                 await scheduler.start()
-                ready_s = time.perf_counter() - began
                 stack.push_async_callback(scheduler.end)
                 channel = await stack.enter_async_context(channel_to(scheduler.port))
                 stub: Any = pb_grpc.SchedulerServiceStub(channel)  # type: ignore[no-untyped-call]
-                pair = OurPair(url, scheduler, executor, stub, ready_s)
+                pair = OurPair(url, scheduler, executor, stub)
                 if not bench.quick:
                     await pair.submit(WARM_UP_TASKS)
                     await pair.until_all_ended(60)

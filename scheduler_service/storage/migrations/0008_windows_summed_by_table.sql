@@ -1,7 +1,7 @@
--- Summed where they are read: of rows of several tables the planner knows nothing, and it made room for groups by how many rows
--- two weeks have (half a megabyte for five groups, at every tick). Now a window costs the same whatever the history.
--- One plan is kept (see 0007). Of an edge it knows nothing of it expects one row on a young system, and would sort hundreds, which
--- takes twice as long as hashing them. A second's events are few, and nobody analyzes a partitioned table: they are summed with the rest.
+-- Summed in each table: of rows of several tables the planner knows nothing, and made room for groups by how many rows there are.
+-- With the seconds of a week that was half a megabyte for five groups, and took 0.1 of the 0.78 ms of a reading.
+-- One plan is kept (see 0007). On a young system it expects one row and would sort hundreds, which takes a reading a sixth longer.
+-- A second's events are few, and nobody analyzes a partitioned table: they are summed with the rest.
 CREATE FUNCTION dispatch_window_sums(since timestamptz)
 RETURNS TABLE (backend text, executor_id text, attempt boolean, success boolean, reason text, n bigint, last_time timestamptz)
 LANGUAGE sql STABLE SET plan_cache_mode = force_generic_plan SET enable_sort = off AS $$

@@ -36,7 +36,7 @@ class Results:
 async def run_rounds(
     bench: Bench, comparisons: Iterable[Comparison], rounds: int, file: Path, say: Callable[[str], None] = print
 ) -> None:
-    """Measures each comparison; within a round its variants take turns, and each round begins with another one.
+    """Measures each comparison; within a round its variants take turns, and each round begins with another one; how a `ByTurns` orders its own is its affair.
 
     A variant that fails ends the run; what was measured before is in the file.
     """
@@ -53,7 +53,7 @@ async def run_rounds(
                 load = os.getloadavg()[0]
                 try:
                     measured = await _measure(variant, bench, comparison.units)
-                    found = {name: {"figures": figures} for name, figures in measured.items()}
+                    found = {name: {"figures": dict(figures)} for name, figures in measured.items()}
                 except Absent as reason:
                     absent.update(variant.names)
                     found = {name: {"absent": str(reason)} for name in variant.names}
@@ -66,18 +66,18 @@ async def run_rounds(
                     say(f"  round {number + 1}  {name}: {_line(of_one, comparison.units)}")
 
 
-async def _measure(variant: Variant | ByTurns, bench: Bench, units: Mapping[str, str]) -> dict[str, Figures]:
+async def _measure(variant: Variant | ByTurns, bench: Bench, units: Mapping[str, str]) -> Mapping[str, Figures]:
     if variant.prepare is not None:
         async with asyncio.timeout(PREPARE_DEADLINE_S):
             await variant.prepare(bench)
     async with asyncio.timeout(ROUND_DEADLINE_S):
-        measured = {name: dict(figures) for name, figures in (await variant.measure_each(bench)).items()}
+        measured = await variant.measure_each(bench)
     if set(measured) != set(variant.names):
         raise ValueError(f"{', '.join(variant.names)}: {sorted(measured)} were measured")
     for name, figures in measured.items():
         if unknown := set(figures) - set(units):
             raise ValueError(f"{name} measured {sorted(unknown)}, whose units its comparison does not give")
-    return {**measured}
+    return measured
 
 
 def _line(found: Mapping[str, Any], units: Mapping[str, str]) -> str:
