@@ -86,10 +86,12 @@ WHERE relname ~ '^dispatch_((second|minute)_counts|events_[0-9]{8})$'
 """
 
 
-async def count_million_an_hour(tx: Transaction, now: datetime, minutes_of: timedelta = 14 * DAY) -> None:
+async def count_million_an_hour(
+    tx: Transaction, now: datetime, minutes_of: timedelta = 14 * DAY, seconds_of: timedelta = 2 * HOUR
+) -> None:
     """As a million decisions an hour leave the counters: what was recorded one by one is counted in each minute and second."""
     assert isinstance(tx, PostgresTransaction)
-    for unit, long, count in (("second", 2 * HOUR, 278), ("minute", minutes_of, 16_680)):
+    for unit, long, count in (("second", seconds_of, 278), ("minute", minutes_of, 16_680)):
         await tx._connection.execute(f"DELETE FROM dispatch_{unit}_counts")  # type: ignore[arg-type]  # two literals
         await tx._connection.execute(
             f"INSERT INTO dispatch_{unit}_counts SELECT t, 'cecelia-run', 'host-a', true, true, '', %s, t"  # type: ignore[arg-type]  # two literals
@@ -120,29 +122,53 @@ async def test_a_million_decisions_cost_no_more_than_their_minutes(database: Pos
     assert 60 < read <= 60 + 60 + 278, "the minutes, the seconds of one of them, one second's events"
 
 
+async def plans_of_windows(database_url: str) -> dict[str, list[dict[str, Any]]]:
+    """The nodes of the plans that the functions keep, each as its own settings have it made."""
+
+    def nodes(node: dict[str, Any]) -> list[dict[str, Any]]:
+        return [node, *(found for child in node.get("Plans", ()) for found in nodes(child))]
+
+    plans = {}
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        functions = await connection.execute("SELECT proname, prosrc, proconfig FROM pg_proc WHERE proname ~ '^dispatch_window'")
+        for name, body, settings in await functions.fetchall():
+            async with connection.transaction():
+                for setting in settings or ():
+                    await connection.execute("SELECT set_config(%s, %s, true)", setting.split("="))
+                of_any_edge = re.sub(r"\bsince\b", "$1::timestamptz", body)
+                (row,) = await (await connection.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {of_any_edge}")).fetchall()
+            plans[name] = nodes(row[0][0]["Plan"])
+    return plans
+
+
 async def test_a_window_makes_room_for_its_groups_whatever_the_history(
     database: PostgresDatabase, database_url: str, clock: FakeClock
 ) -> None:
-    def groups(node: dict[str, Any]) -> list[float]:
-        own = [node["Plan Rows"]] if node["Node Type"] == "Aggregate" else []
-        return own + [number for child in node.get("Plans", ()) for number in groups(child)]
-
-    async def expected() -> list[float]:
-        async with await psycopg.AsyncConnection.connect(database_url) as connection:
-            bodies = await connection.execute("SELECT prosrc FROM pg_proc WHERE proname ~ '^dispatch_window' ORDER BY proname")
-            found = []
-            for (body,) in await bodies.fetchall():
-                of_any_edge = re.sub(r"\bsince\b", "$1::timestamptz", body)
-                explained = await connection.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {of_any_edge}")
-                found += [number for (plan,) in await explained.fetchall() for number in groups(plan[0]["Plan"])]
-            return found
+    async def groups() -> dict[str, list[float]]:
+        plans = await plans_of_windows(database_url)
+        return {name: [node["Plan Rows"] for node in plan if node["Node Type"] == "Aggregate"] for name, plan in plans.items()}
 
     await database.run(lambda tx: tx.ensure_partitions())
     await database.run(lambda tx: count_million_an_hour(tx, clock.now(), minutes_of=DAY))
-    of_a_day = await expected()
-    await database.run(lambda tx: count_million_an_hour(tx, clock.now()))
-    assert of_a_day == await expected()
-    assert len(of_a_day) > 1
+    of_a_day = await groups()
+    await database.run(lambda tx: count_million_an_hour(tx, clock.now(), seconds_of=DAY))
+    assert of_a_day == await groups()
+    assert all(of_a_day.values()), "each sums"
+
+
+async def test_a_young_systems_window_is_not_sorted(database: PostgresDatabase, database_url: str, clock: FakeClock) -> None:
+    await database.run(lambda tx: tx.ensure_partitions())
+    await database.run(lambda tx: count_million_an_hour(tx, clock.now(), minutes_of=HOUR, seconds_of=HOUR))
+    plans = await plans_of_windows(database_url)
+    assert {node["Node Type"] for plan in plans.values() for node in plan} >= {"Aggregate", "Function Scan"}
+    assert not [node for plan in plans.values() for node in plan if node["Node Type"] == "Sort"]
+
+
+async def test_one_plan_is_kept_for_all_edges(database: PostgresDatabase, database_url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        reads = await connection.execute("SELECT proconfig FROM pg_proc WHERE prosrc ~ 'FROM dispatch_minute_counts'")
+        for (settings,) in await reads.fetchall():
+            assert "plan_cache_mode=force_generic_plan" in settings
 
 
 async def test_retention_drops_whole_days_of_decisions_and_events(database: PostgresDatabase, clock: FakeClock) -> None:

@@ -134,8 +134,8 @@ COMPARISONS = (
         (ByTurns((*SIZES, PLAIN), measure, prepare),),
         tuple(Goal(f"{name}_calls_s", size, PLAIN, at_least=0.8) for name in FIGURES for size in SIZES),
         {f"{name}_{figure}": unit for name in FIGURES for figure, unit in (("calls_s", "1/s"), ("p50_ms", "ms"))},
-        f"`GetDispatchStats`, `ListBreakers` and `GetStatus` of a pair for each window, as shipped, that has nothing to do. Beside them a server of the same "
-        "kind (our `GrpcServer` with its interceptor, one pool) with one rpc that reads one row by its primary key in autocommit. "
+        "`GetDispatchStats`, `ListBreakers` and `GetStatus` of a pair for each window, as shipped, that has nothing to do. Beside "
+        "them a server of the same kind (our `GrpcServer` with its interceptor, one pool) with one rpc that reads one row by its primary key in autocommit. "
         f"`calls_s`: {CALLERS} callers on one channel; `p50_ms`: one caller alone. All run; {CALLS} calls of "
         f"one after the other, {TURNS} times a round, of which a figure is the median.",
     ),
