@@ -12,7 +12,7 @@ from cecelia.scheduler.v1 import scheduler_service_pb2 as ours_pb
 
 from tests.bench.measuring.bench import Bench
 from tests.bench.measuring.comparison import Comparison, Goal, Variant
-from tests.bench.our_pair import RPC_S, our_pair, specs_of
+from tests.bench.our_pair import RPC_S, OurPair, our_pair, specs_of
 from tests.bench.peers.bare import bare_pair, pb
 from tests.bench.peers.other import CELERY, DRAMATIQ, GRAPHILE, PG_BOSS, PROCRASTINATE, Peer, peer
 from tests.bench.peers.programs import Listener, listener
@@ -30,15 +30,20 @@ async def ours(bench: Bench) -> Mapping[str, float]:
     """Ours: `SubmitTask` to the start of the backend's `work`."""
     with listener() as heard:
         async with our_pair(bench, max_runs=500, started_address=heard.address) as pair:
-            (spec,) = specs_of([1])
+            return await of_pair(bench, pair, heard)
 
-            async def submit() -> int:
-                begin = time.monotonic_ns()
-                await pair.stub.SubmitTask(ours_pb.SubmitTaskRequest(task=spec), timeout=RPC_S)
-                return begin
 
-            heard.forget()
-            return await latencies(bench, heard, submit)
+async def of_pair(bench: Bench, pair: OurPair, heard: Listener, jobs: int = JOBS) -> Mapping[str, float]:
+    """The same of a pair that runs already and tells its starts to this listener."""
+    (spec,) = specs_of([1])
+
+    async def submit() -> int:
+        begin = time.monotonic_ns()
+        await pair.stub.SubmitTask(ours_pb.SubmitTaskRequest(task=spec), timeout=RPC_S)
+        return begin
+
+    heard.forget()
+    return await latencies(bench, heard, submit, jobs)
 
 
 async def bare(bench: Bench) -> Mapping[str, float]:

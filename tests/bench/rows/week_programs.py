@@ -12,9 +12,9 @@ from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 from tests.bench.measuring.bench import Bench
 from tests.bench.measuring.comparison import ByTurns, Comparison, Figures, Goal
 from tests.bench.measuring.turns import by_turns
-from tests.bench.our_pair import RPC_S, OurPair, our_pair, specs_of
+from tests.bench.our_pair import RPC_S, OurPair, our_pair
 from tests.bench.peers.programs import Listener, listener
-from tests.bench.rows.hand_off import latencies
+from tests.bench.rows.hand_off import of_pair
 from tests.bench.rows.reads import FIGURES as READINGS
 from tests.bench.rows.reads import speed
 from tests.bench.rows.week import EMPTY, HOUR, SIDES, WEEK, databases, prepare
@@ -71,15 +71,7 @@ async def _submit_and_drain(bench: Bench, side: Side) -> Figures:
 
 async def _hand_off(bench: Bench, side: Side) -> Figures:
     pair, heard = side
-    (spec,) = specs_of([1])
-
-    async def submit() -> int:
-        begin = time.monotonic_ns()
-        await pair.stub.SubmitTask(pb.SubmitTaskRequest(task=spec), timeout=RPC_S)
-        return begin
-
-    heard.forget()
-    found = await latencies(bench, heard, submit, JOBS)
+    found = await of_pair(bench, pair, heard, JOBS)
     await pair.until_all_ended(DRAIN_S)
     return {"hand_off_ms": found["p50"]}
 
