@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +86,13 @@ def specs_of(numbers: Sequence[int]) -> list[pb.TaskSpec]:
 
 
 @contextlib.asynccontextmanager
-async def our_pair(
-    bench: Bench, *, max_runs: int, started_address: str = "", database: AbstractAsyncContextManager[str] | None = None
-) -> AsyncIterator[OurPair]:
+async def our_pair(bench: Bench, *, max_runs: int, started_address: str = "", database_url: str = "") -> AsyncIterator[OurPair]:
     """The pair on a database, its ramp behind it unless the bench is quick; `max_runs`: runs at once of the backend.
 
-    `database`: what gives the database's URL; None: a fresh one.
+    `database_url`: '' for a fresh one.
     """
     with bench.scratch("ours") as folder:
-        async with bench.fresh_database() if database is None else database as url:
+        async with contextlib.nullcontext(database_url) if database_url else bench.fresh_database() as url:
             env = _settings(folder, url, max_runs, started_address)
             executor = Program("executor_service", dict(env), folder / "executor", folder / "executor.log")
             scheduler = Program("scheduler_service", dict(env), folder / "scheduler", folder / "scheduler.log")

@@ -195,7 +195,7 @@ async def test_nothing_is_refused_at_nominal_load(tmp_path: Path, group: Limited
         figures = bench.figures
         for _ in range(full - 1):
             await bench.start_one()
-        # Interpreters that start together burn more than their shares: until then the mean has that in it. Later ones come one by one.
+        # Interpreters that start together burn more than their shares, which the mean holds until then. Later ones come one by one.
         steady_time = loop.time() + CPU_WINDOW_S
         while loop.time() < steady_time:
             if (await bench.look()).running < full - 1:

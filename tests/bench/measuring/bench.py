@@ -133,8 +133,6 @@ class Bench:
         """As `fresh_database`, with what `fill` puts into the database at a URL: done once a run for each name, then copied."""
         await self.fill(name, fill)
         async with self.fresh_database(template=self._filled[name]) as url:
-            # Else gigabytes of the copy would be written while somebody measures.
-            await self._checkpoint()
             yield url
 
     async def settle(self, *urls: str) -> None:
@@ -144,9 +142,6 @@ class Bench:
                 # Of ten million rows it takes longer than the service's role lets a statement take.
                 await connection.execute(WITHOUT_LIMITS)
                 await connection.execute("VACUUM ANALYZE")
-        await self._checkpoint()
-
-    async def _checkpoint(self) -> None:
         server = await self.postgres()
         async with await psycopg.AsyncConnection.connect(server.admin_url, autocommit=True) as admin:
             await admin.execute("CHECKPOINT")

@@ -38,7 +38,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class ByTurns:
-    """Some that take turns within a round, measurement by measurement: where they differ by less than the machine from minute to minute.
+    """Some that take turns measurement by measurement: where they differ by less than the machine from minute to minute.
 
     `measure_each` gives the figures of each by name. It and `prepare` are as a Variant's.
     """

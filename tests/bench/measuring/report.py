@@ -16,9 +16,10 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 _HEAD = """# How fast it is
 
 Written by `make bench`, which measures each of these side by side on one machine: the variants take turns within a round, and each
-round begins with another one; of the rows that say so they take turns measurement by measurement. A figure is the median of the rounds, `[least–greatest]` behind it. Absolute figures are this
-machine's, and what else it did meanwhile shows in its load average: read the ratios. A ratio is taken within a round, and its median
-is held to the goal: "must" is what is asked, "then" what is tried for once that holds.
+round begins with another one; in some rows they all run, and take turns measurement by measurement. A figure is the median of the
+rounds, `[least–greatest]` behind it. Absolute figures are this machine's, and what else it did meanwhile shows in its load average:
+read the ratios. A ratio is taken within a round, and its median is held to the goal: "must" is what is asked, "then" what is tried
+for once that holds.
 """
 
 

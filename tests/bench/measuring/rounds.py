@@ -36,7 +36,7 @@ class Results:
 async def run_rounds(
     bench: Bench, comparisons: Iterable[Comparison], rounds: int, file: Path, say: Callable[[str], None] = print
 ) -> None:
-    """Measures each comparison; within a round its variants take turns, and each round begins with another one; how a `ByTurns` orders its own is its affair.
+    """Measures each comparison; within a round its variants take turns, and each round begins with another one.
 
     A variant that fails ends the run; what was measured before is in the file.
     """

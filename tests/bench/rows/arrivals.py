@@ -6,15 +6,11 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping
-from functools import partial
 
-from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
-
-from tests.acceptance.programs import Pair
 from tests.bench.measuring.bench import Bench
 from tests.bench.measuring.comparison import Comparison, Variant
 from tests.bench.rows.hand_off import percentiles
-from tests.bench.rows.reads import PLAIN, Call, plain
+from tests.bench.rows.reads import PLAIN, Call, idle_pair, plain, readings
 
 RATES = (30, 100, 300, 600)
 SECONDS, QUICK_SECONDS = 6, 0.2
@@ -24,15 +20,8 @@ OURS = "GetStatus"
 
 async def measure(bench: Bench) -> Mapping[str, float]:
     """A pair as shipped that has nothing to do."""
-    async with bench.fresh_database() as url:
-        with bench.scratch("arrivals") as folder:
-            pair = Pair(folder, url, TICK_INTERVAL_MS="5000", LEADER_LEASE_MS="3000")
-            try:
-                await pair.start()
-                async with pair.calls() as stub:
-                    return await _latencies(bench, partial(stub.GetStatus, pb.GetStatusRequest(), timeout=10))
-            finally:
-                await pair.stop()
+    async with bench.fresh_database() as url, idle_pair(bench, url) as stub:
+        return await _latencies(bench, readings(stub)["status"])
 
 
 async def measure_plain(bench: Bench) -> Mapping[str, float]:

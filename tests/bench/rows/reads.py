@@ -27,6 +27,7 @@ PLAIN = "one-row query"
 CALLERS, CALLS, WARM_UPS = 8, 1_000, 40
 TURNS = 4
 END_S = 10.0
+CALL_S = 10.0
 FIGURES = ("stats", "breakers", "status")
 Call = Callable[[], Awaitable[object]]
 
@@ -51,30 +52,43 @@ async def measure(bench: Bench) -> Mapping[str, Figures]:
         # There is one thing to read.
         sides[PLAIN] = dict.fromkeys(FIGURES, await stack.enter_async_context(plain(bench)))
 
-        async def read(figure: str, calls: Mapping[str, Call]) -> Figures:
-            return {f"{figure}_{unit}": value for unit, value in (await speed(bench, calls[figure])).items()}
-
-        return await by_turns(bench.size(TURNS, 1), sides, [partial(read, figure) for figure in FIGURES])
+        return await by_turns(bench.size(TURNS, 1), sides, [partial(read, bench, figure) for figure in FIGURES])
 
 
 @asynccontextmanager
 async def _pair(bench: Bench, decisions: int) -> AsyncIterator[Mapping[str, Call]]:
-    async with bench.filled_database(*_window(decisions)) as url:
-        with bench.scratch("reads") as folder:
-            pair = Pair(folder, url, TICK_INTERVAL_MS="5000", LEADER_LEASE_MS="3000")
-            try:
-                await pair.start()
-                async with pair.calls() as stub:
-                    seen = (await stub.GetDispatchStats(pb.GetDispatchStatsRequest(), timeout=10)).window_1h.total
-                    if not 0.9 * decisions < seen < 1.1 * decisions:
-                        raise RuntimeError(f"the window has {seen} decisions instead of {decisions}")
-                    yield {
-                        "stats": partial(stub.GetDispatchStats, pb.GetDispatchStatsRequest(), timeout=10),
-                        "breakers": partial(stub.ListBreakers, pb.ListBreakersRequest(), timeout=10),
-                        "status": partial(stub.GetStatus, pb.GetStatusRequest(), timeout=10),
-                    }
-            finally:
-                await pair.stop()
+    async with bench.filled_database(*_window(decisions)) as url, idle_pair(bench, url) as stub:
+        seen = (await stub.GetDispatchStats(pb.GetDispatchStatsRequest(), timeout=CALL_S)).window_1h.total
+        if not 0.9 * decisions < seen < 1.1 * decisions:
+            raise RuntimeError(f"the window has {seen} decisions instead of {decisions}")
+        yield readings(stub)
+
+
+@asynccontextmanager
+async def idle_pair(bench: Bench, url: str) -> AsyncIterator[pb_grpc.SchedulerServiceAsyncStub]:
+    """The scheduler of a pair as shipped that has nothing to do, on the database at `url`."""
+    with bench.scratch("idle") as folder:
+        pair = Pair(folder, url, TICK_INTERVAL_MS="5000", LEADER_LEASE_MS="3000")
+        try:
+            await pair.start()
+            async with pair.calls() as stub:
+                yield stub
+        finally:
+            await pair.stop()
+
+
+def readings(stub: pb_grpc.SchedulerServiceAsyncStub) -> Mapping[str, Call]:
+    """The calls that FIGURES name."""
+    return {
+        "stats": partial(stub.GetDispatchStats, pb.GetDispatchStatsRequest(), timeout=CALL_S),
+        "breakers": partial(stub.ListBreakers, pb.ListBreakersRequest(), timeout=CALL_S),
+        "status": partial(stub.GetStatus, pb.GetStatusRequest(), timeout=CALL_S),
+    }
+
+
+async def read(bench: Bench, figure: str, calls: Mapping[str, Call], count: int = CALLS) -> Figures:
+    """The speed of one of the calls; see `_speed`."""
+    return {f"{figure}_{unit}": value for unit, value in (await _speed(bench, calls[figure], count)).items()}
 
 
 @asynccontextmanager
@@ -88,7 +102,7 @@ async def plain(bench: Bench) -> AsyncIterator[Call]:
             )
         async with _plain_server(url) as port, channel_to(port) as channel:
             stub = pb_grpc.SchedulerServiceStub(channel)  # type: ignore[no-untyped-call]
-            yield partial(stub.GetBreaker, pb.GetBreakerRequest(key=one_query.KEY), timeout=10)
+            yield partial(stub.GetBreaker, pb.GetBreakerRequest(key=one_query.KEY), timeout=CALL_S)
 
 
 @asynccontextmanager
@@ -108,7 +122,7 @@ async def _plain_server(url: str) -> AsyncIterator[int]:
         await process.wait()
 
 
-async def speed(bench: Bench, call: Call, calls: int = CALLS) -> Mapping[str, float]:
+async def _speed(bench: Bench, call: Call, calls: int) -> Mapping[str, float]:
     """Of `calls` calls: calls a second of CALLERS that call one after the other, and the median of a caller that is alone."""
     total = bench.size(calls, 40)
 

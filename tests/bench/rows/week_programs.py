@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-
-from cecelia.scheduler.v1 import scheduler_service_pb2 as pb
 
 from tests.bench.measuring.bench import Bench
 from tests.bench.measuring.comparison import ByTurns, Comparison, Figures, Goal
 from tests.bench.measuring.turns import by_turns
-from tests.bench.our_pair import RPC_S, OurPair, our_pair
+from tests.bench.our_pair import OurPair, our_pair
 from tests.bench.peers.programs import Listener, listener
 from tests.bench.rows.hand_off import of_pair
 from tests.bench.rows.reads import FIGURES as READINGS
-from tests.bench.rows.reads import speed
+from tests.bench.rows.reads import read, readings
 from tests.bench.rows.week import EMPTY, HOUR, SIDES, WEEK, databases, prepare
 
 TURNS = 3
@@ -42,7 +40,7 @@ async def measure(bench: Bench) -> Mapping[str, Figures]:
 @asynccontextmanager
 async def _side(bench: Bench, url: str) -> AsyncIterator[Side]:
     with listener() as heard:
-        async with our_pair(bench, max_runs=500, started_address=heard.address, database=nullcontext(url)) as pair:
+        async with our_pair(bench, max_runs=500, started_address=heard.address, database_url=url) as pair:
             yield pair, heard
 
 
@@ -77,14 +75,8 @@ async def _hand_off(bench: Bench, side: Side) -> Figures:
 
 
 async def _read(bench: Bench, side: Side) -> Figures:
-    pair, _ = side
-    calls = (
-        partial(pair.stub.GetDispatchStats, pb.GetDispatchStatsRequest(), timeout=RPC_S),
-        partial(pair.stub.ListBreakers, pb.ListBreakersRequest(), timeout=RPC_S),
-        partial(pair.stub.GetStatus, pb.GetStatusRequest(), timeout=RPC_S),
-    )
-    speeds = [await speed(bench, call, CALLS) for call in calls]
-    return {f"{name}_{figure}": found[figure] for name, found in zip(READINGS, speeds, strict=True) for figure in found}
+    calls = readings(side[0].stub)
+    return {name: value for figure in READINGS for name, value in (await read(bench, figure, calls, CALLS)).items()}
 
 
 RATES = ("submit_rate", "drain_rate", *(f"{name}_calls_s" for name in READINGS))
@@ -107,8 +99,8 @@ COMPARISONS = (
             **{f"{name}_p50_ms": "ms" for name in READINGS},
             "ready_s": "s",
         },
-        f"Three pairs as in the row `drain`, on the databases of the row `week`, without its queue; all run, and each figure is measured of "
-        f"one after the other, {TURNS} times a round: {TASKS:,} tasks submitted in batches of 1,000 while the tick is switched off, and "
+        "Three pairs as in the row `drain`, on the databases of the row `week`, without its queue; all run, and each figure is measured "
+        f"of one after the other, {TURNS} times a round: {TASKS:,} tasks submitted in batches of 1,000 while the tick is switched off, and "
         f"drained; {JOBS} hand-offs; {CALLS} calls of each rpc by 8 callers and {CALLS // 4} by one. At the end each "
         f"scheduler is started anew, {TURNS} times in turn. A figure is the median of the turns.",
     ),
